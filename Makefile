@@ -1,0 +1,61 @@
+# make demo   install into .venv, then prune the embedded detector with the default settings
+# make test   install with the test tools, then ruff and the test suite
+# Both need a Python from 3.10 to 3.13 and nothing else. PYTHON=/path/to/python picks one.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off
+
+.PHONY: help demo test quality style bench clean
+
+help:
+	@echo 'make demo     prune the embedded detector: weights/yolov8n-digits.pt at half its GFLOPs'
+	@echo 'make test     ruff and the test suite'
+	@echo 'make quality  ruff alone: rules and format'
+	@echo 'make style    let ruff mend what it can'
+	@echo 'make bench    graph speed beside torch-pruning (minutes)'
+	@echo 'make clean    remove .venv and the caches'
+
+demo: $(VENV)/.installed
+	$(BIN)/yoloprune v8
+
+test: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest
+
+quality: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+style: $(VENV)/.installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/graph.py --json benchmarks/graph.json
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist
+
+# A stamp says that this extra of this pyproject.toml is installed; it is written last, so a broken install is repeated.
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-%: pyproject.toml | $(BIN)/python
+	$(PIP) -e '.[$*]'
+	@touch $@ $(VENV)/.installed
+
+# The first candidate that runs and is in range: a name on the path may be a shim for a version that is not there.
+$(BIN)/python:
+	@for python in $${PYTHON:-python3 python3.13 python3.12 python3.11 python3.10}; do \
+	  if $$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then \
+	    echo "Using $$($$python --version): $$(command -v $$python)"; \
+	    $$python -m venv $(VENV) && exit 0; \
+	    rm -rf $(VENV); echo "$$python could not make a virtual environment"; \
+	  fi; \
+	done; \
+	echo 'No Python from 3.10 to 3.13 with the venv module was found; name one: make PYTHON=/path/to/python' >&2; exit 1
