@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+
 import yoloprune
 from yoloprune.resources import resource
 
