@@ -55,8 +55,12 @@ def test_a_wheel_carries_the_data_and_finds_it(tmp_path):
     assert not any("__pycache__" in name or name.startswith("tests/") for name in names)
     found = subprocess.run(
         [sys.executable, "-c", "from yoloprune.resources import resource; print(resource('cfg'))"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path / "site")}, check=True, capture_output=True, text=True,
-    ).stdout.strip()  # fmt: skip
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
     assert Path(found) == tmp_path / "site" / "yoloprune" / "_data" / "cfg"
 
 
