@@ -1,0 +1,1 @@
+"""The YOLO layer: what Ultralytics' networks, trainers, validators and exporters need."""

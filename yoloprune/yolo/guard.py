@@ -1,0 +1,85 @@
+"""Contexts that keep Ultralytics off the network, away from pip, and quiet."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+from ultralytics.cfg import get_cfg
+from ultralytics.nn import tasks
+from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, checks, downloads
+
+from yoloprune.errors import UserError
+
+__all__ = ["check_options", "local_checkpoints", "no_install", "plain", "quiet"]
+
+
+@contextlib.contextmanager
+def _replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
+    old = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, old)
+
+
+@contextlib.contextmanager
+def no_install() -> Iterator[None]:
+    """Within the block, a package that Ultralytics misses is an ImportError and never a `pip install`."""
+    with _replaced(checks, "AUTOINSTALL", False):
+        yield
+
+
+@contextlib.contextmanager
+def local_checkpoints(trust: bool = False) -> Iterator[None]:
+    """Within the block, Ultralytics loads checkpoints as `weights_only` unless `trust`, from the given path only.
+
+    Its own search would turn `yolov5n.pt` into `yolov5nu.pt` and download that.
+    """
+    with (
+        no_install(),
+        _replaced(tasks, "SAFE_LOAD", tasks.SAFE_LOAD or not trust),
+        _replaced(downloads, "attempt_download_asset", lambda file, *args, **kwargs: str(file)),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def quiet(verbose: bool = False) -> Iterator[None]:
+    """Within the block, Ultralytics logs errors only, and shows no progress bar, unless `verbose`."""
+    level = LOGGER.level
+    if not verbose:
+        LOGGER.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(level)
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Check keyword arguments that are meant for Ultralytics: names, types and ranges.
+
+    Raises:
+        UserError: An unknown name or a value that Ultralytics refuses.
+    """
+    for name in options:
+        if name not in DEFAULT_CFG_DICT:
+            near = difflib.get_close_matches(name, DEFAULT_CFG_DICT, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else "see https://docs.ultralytics.com/usage/cfg for the list."
+            raise UserError(f"'{name}' is not an option of Ultralytics; {hint}")
+    try:
+        get_cfg(overrides=dict(options))
+    except (SyntaxError, TypeError, ValueError) as e:
+        raise UserError(plain(e)) from None
+
+
+def plain(error: BaseException) -> str:
+    """The message of an Ultralytics exception as one line, without colours and emojis."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).encode("ascii", "ignore").decode()
+    return " ".join(text.split()).removeprefix("ERROR ")
