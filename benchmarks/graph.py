@@ -97,7 +97,7 @@ def render(table: list[dict]) -> Iterator[Table]:
             comparison.add_section()
         model = row["model"]
         figures = [""] * 6
-        result = row["result"] + (f" ({row['stage']})" if "stage" in row else "")
+        result = row["result"] + (f" ({row['stage']})" if row.get("stage") else "")
         if row["result"] == "ok":
             figures = [f"{row[key]:.3f}" for key in ("setup_s", "step_s", "total_s")]
             figures.append(f"{row['ratio']:.1f}" if "ratio" in row else "")
