@@ -6,17 +6,19 @@ import contextlib
 import difflib
 import logging
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
 from ultralytics.cfg import get_cfg
+from ultralytics.data import utils as data_utils
 from ultralytics.nn import tasks
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, checks, downloads
 
 from yoloprune.errors import UserError
 
-__all__ = ["check_options", "local_checkpoints", "no_install", "plain", "quiet"]
+__all__ = ["check_options", "local_checkpoints", "offline", "plain", "quiet"]
 
 
 @contextlib.contextmanager
@@ -30,9 +32,9 @@ def _replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def no_install() -> Iterator[None]:
-    """Within the block, a package that Ultralytics misses is an ImportError and never a `pip install`."""
-    with _replaced(checks, "AUTOINSTALL", False):
+def offline() -> Iterator[None]:
+    """Within the block, Ultralytics neither runs `pip install` for a missing package nor fetches its plotting font."""
+    with _replaced(checks, "AUTOINSTALL", False), _replaced(data_utils, "check_font", lambda *args, **kwargs: None):
         yield
 
 
@@ -43,7 +45,7 @@ def local_checkpoints(trust: bool = False) -> Iterator[None]:
     Its own search would turn `yolov5n.pt` into `yolov5nu.pt` and download that.
     """
     with (
-        no_install(),
+        offline(),
         _replaced(tasks, "SAFE_LOAD", tasks.SAFE_LOAD or not trust),
         _replaced(downloads, "attempt_download_asset", lambda file, *args, **kwargs: str(file)),
     ):
@@ -52,12 +54,16 @@ def local_checkpoints(trust: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet(verbose: bool = False) -> Iterator[None]:
-    """Within the block, Ultralytics logs errors only, and shows no progress bar, unless `verbose`."""
-    level = LOGGER.level
-    if not verbose:
-        LOGGER.setLevel(logging.ERROR)
-    try:
+    """Within the block, unless `verbose`, Ultralytics logs nothing (its errors are exceptions) and shows no bar."""
+    if verbose:
         yield
+        return
+    level = LOGGER.level
+    LOGGER.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         LOGGER.setLevel(level)
 

@@ -1,0 +1,164 @@
+"""Export a model to the path that was asked for, and compare an ONNX file with the network it came from."""
+
+from __future__ import annotations
+
+import copy
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import ultralytics
+from torch import nn
+from ultralytics.engine.exporter import Exporter, export_formats
+from ultralytics.nn.modules import Classify, Detect, RTDETRDecoder
+
+from yoloprune.errors import UserError
+from yoloprune.yolo.guard import check_options, offline, plain, quiet
+
+__all__ = ["agreement", "export"]
+
+NO_DETECTION = 0.01  # outputs that are smaller throughout, such as an untrained network's scores, count as this large
+
+
+def export(
+    yolo: ultralytics.YOLO,
+    path: str | Path,
+    *,
+    format: str = "onnx",
+    imgsz: int | list[int] = 640,
+    verbose: bool = False,
+    **options: Any,
+) -> Path:
+    """Export through Ultralytics' exporter.
+
+    Args:
+        yolo: The model; it is not changed.
+        path: Where the export goes. It ends as Ultralytics' files of that format do ("….onnx", "….engine",
+            "…_openvino_model"), because that is how Ultralytics recognises them.
+        format: Ultralytics' name of a format: "onnx", "engine", "openvino", "torchscript", ….
+        imgsz: Image size in pixels, or height and width.
+        verbose: Show Ultralytics' log.
+        options: Any other option of Ultralytics' `export`, e.g. `dynamic`, `simplify`, `opset`, `quantize`, `device`.
+
+    Returns:
+        `path`.
+
+    Raises:
+        UserError: Something is at `path` already, the format or an option is unknown, or a package is missing; nothing
+            is installed.
+    """
+    path = Path(path)
+    suffix = _suffix(format)
+    if not path.name.endswith(suffix):
+        raise UserError(f"An export to {format} ends in '{suffix}', which '{path}' does not.")
+    if path.exists():
+        raise UserError(f"'{path}' exists already; remove it or give another name.")
+    check_options(options)
+    network = copy.copy(yolo.model)  # shallow: the exporter copies deeply, and names its files after `pt_path`
+    args = {"batch": 1, "device": None, **options, "format": format, "imgsz": imgsz, "verbose": verbose}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:  # beside `path`: a rename suffices
+        network.pt_path = str(Path(folder) / "model.pt")
+        try:
+            with quiet(verbose), offline():
+                written = Exporter(overrides={**args, "mode": "export"}, _callbacks=yolo.callbacks)(model=network)
+        except ImportError as e:
+            package = e.name or plain(e)
+            raise UserError(f"Export to {format} needs the Python package '{package}'; install it first.") from None
+        except (AssertionError, SyntaxError, ValueError) as e:  # how the exporter refuses options
+            raise UserError(f"Export to {format} is not possible: {plain(e)}") from e
+        os.replace(written, path)
+    return path
+
+
+def agreement(yolo: ultralytics.YOLO, onnx_path: str | Path, imgsz: int | list[int] = 640) -> float:
+    """Compare the network in torch, on the CPU and in float32, with its ONNX file in ONNX Runtime.
+
+    Both get the same photograph (Ultralytics' `bus.jpg`, stretched to `imgsz`). The result is the largest difference
+    of any output value, relative to the largest value of its kind: box coordinates and the other output rows count
+    apart, so that pixels do not hide scores. RT-DETR's detections are compared as a set.
+
+    Args:
+        yolo: The model that was exported.
+        onnx_path: The ONNX file, exported for `imgsz` or with dynamic axes and without embedded NMS.
+        imgsz: Image size in pixels, or height and width.
+
+    Raises:
+        UserError: ONNX Runtime is not installed, or cannot load the file.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise UserError("Checking an ONNX file needs the Python package 'onnxruntime'; install it first.") from None
+    try:
+        session = onnxruntime.InferenceSession(str(onnx_path), providers=["CPUExecutionProvider"])
+    except Exception as e:  # onnxruntime's exceptions have no common base
+        raise UserError(f"ONNX Runtime cannot load '{onnx_path}': {plain(e)}") from None
+    network = _deployed(yolo.model)
+    image = _photograph(imgsz, network.yaml.get("channels", 3))
+    with torch.inference_mode():
+        expected = list(_tensors(network(image)))
+    given = session.get_inputs()[0]
+    actual = session.run(None, {given.name: image.numpy().astype("float16" if "float16" in given.type else "float32")})
+    actual = [torch.from_numpy(np.asarray(output, dtype=np.float32)) for output in actual]
+    compare = _unordered if isinstance(network.model[-1], RTDETRDecoder) else _rowwise
+    return max(compare(ours, theirs) for ours, theirs in zip(expected, actual, strict=True))
+
+
+def _rowwise(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """Largest relative difference of two (batch, rows, anchors) outputs; other shapes have no box rows."""
+    boxes = 4 if ours.ndim == 3 else 0
+    parts = [(ours[:, rows], theirs[:, rows]) for rows in (slice(0, boxes), slice(boxes, None))]
+    return max(float((a - b).abs().max() / a.abs().max().clamp(min=NO_DETECTION)) for a, b in parts if a.numel())
+
+
+def _unordered(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """The same for (batch, queries, 6) detections, each against its nearest: equal scores come in any order."""
+    scale = ours.abs().amax((0, 1)).clamp(min=NO_DETECTION)
+    return float(torch.cdist(ours / scale, theirs / scale, p=torch.inf).amin(2).max())
+
+
+def _suffix(format: str) -> str:
+    formats = export_formats()
+    suffixes = dict(zip(formats["Argument"], formats["Suffix"], strict=True))
+    suffixes.pop("-", None)
+    if format not in suffixes:
+        raise UserError(f"'{format}' is not an export format of Ultralytics; choose from {', '.join(suffixes)}.")
+    return suffixes[format]
+
+
+def _deployed(model: nn.Module) -> nn.Module:
+    """A copy of the network as the exporter runs it: fused, its head in export mode with one-to-many outputs."""
+    network = copy.deepcopy(model).cpu().float().eval()
+    if hasattr(network, "end2end"):
+        network.end2end = False
+    network = network.fuse(verbose=False)
+    for module in network.modules():
+        if isinstance(module, (Classify, Detect, RTDETRDecoder)):
+            module.export, module.format = True, "onnx"
+            module.shape = None
+    return network
+
+
+def _photograph(imgsz: int | list[int], channels: int) -> torch.Tensor:
+    """`bus.jpg` as (1, channels, height, width) in 0 … 1."""
+    import cv2
+
+    height, width = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
+    photograph = cv2.imread(str(ultralytics.utils.ASSETS / "bus.jpg"))[..., ::-1]
+    resized = np.ascontiguousarray(cv2.resize(photograph, (width, height)).transpose(2, 0, 1))
+    image = torch.from_numpy(resized)[None].float() / 255
+    return image if channels == 3 else image.mean(1, keepdim=True).expand(-1, channels, -1, -1).contiguous()
+
+
+def _tensors(output: Any) -> Iterator[torch.Tensor]:
+    """The tensors of an output, in order."""
+    if isinstance(output, torch.Tensor):
+        yield output
+    elif isinstance(output, (list, tuple)):
+        for item in output:
+            yield from _tensors(item)

@@ -1,0 +1,220 @@
+"""Check a data set before any work, and measure a model on it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ultralytics
+import yaml
+from ultralytics.data.utils import IMG_FORMATS, check_cls_dataset, check_det_dataset, img2label_paths
+from ultralytics.utils import checks
+
+from yoloprune.errors import UserError
+from yoloprune.yolo.classes import class_count
+from yoloprune.yolo.coco import coco_map, find_annotations
+from yoloprune.yolo.guard import check_options, offline, plain, quiet
+
+__all__ = ["Metrics", "check_data", "validate"]
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Accuracy on a validation split, each figure in 0 … 1.
+
+    Attributes:
+        map: mAP at IoU .50:.95 by Ultralytics' validator: of boxes for detection and OBB, of masks for segmentation,
+            of keypoints for pose; top-1 accuracy for classification.
+        map50: mAP at IoU .50, of the same; top-5 accuracy for classification.
+        coco_map: Box mAP at IoU .50:.95 by pycocotools; None without COCO-format annotations.
+        coco_map50: Box mAP at IoU .50 by pycocotools, or None.
+        images: How many images were evaluated.
+        seconds: Wall time of the whole validation.
+    """
+
+    map: float
+    map50: float
+    coco_map: float | None
+    coco_map50: float | None
+    images: int
+    seconds: float
+
+
+def check_data(data: str | Path, task: str, *, split: str = "val", nc: int | None = None) -> dict[str, Any]:
+    """Check that a data set can be used, without downloading anything.
+
+    Args:
+        data: A data YAML (also one that Ultralytics ships, such as "coco8.yaml"), or, for classification, the folder
+            with a subfolder per split.
+        task: Ultralytics' task: "detect", "segment", "pose", "obb" or "classify".
+        split: The split that must have images.
+        nc: The number of classes that the data must have, if that matters.
+
+    Returns:
+        Ultralytics' data dictionary, paths resolved: `names`, `nc`, `path`, `train`, `val` …
+
+    Raises:
+        UserError: The YAML is missing or broken, the split or its images are, labels are, or the classes do not fit.
+    """
+    checked = _check_classify(data, split) if task == "classify" else _check_detect(data, split)
+    if nc is not None and checked["nc"] != nc:
+        raise UserError(f"'{data}' has {checked['nc']} classes and the model {nc}; give the data it was trained for.")
+    return checked
+
+
+def validate(
+    yolo: ultralytics.YOLO,
+    data: str | Path,
+    *,
+    imgsz: int = 640,
+    batch: int = 16,
+    device: str | int | None = None,
+    verbose: bool = False,
+    **options: Any,
+) -> Metrics:
+    """Measure a model with Ultralytics' validator, and detectors also with pycocotools where annotations are known.
+
+    Nothing is written into the working directory. `yolo` is not changed.
+
+    Args:
+        yolo: The model.
+        data: A data YAML, or a folder for classification; see `check_data`.
+        imgsz: Image size in pixels.
+        batch: Images per batch.
+        device: Ultralytics' device, e.g. "cpu" or 0; None chooses.
+        verbose: Show Ultralytics' log and progress bar.
+        options: Any other option of Ultralytics' `val`, e.g. `split`, `conf`, `iou`, `workers`.
+
+    Raises:
+        UserError: The data or an option cannot be used.
+    """
+    check_options(options)
+    split = options.get("split") or "val"
+    checked = check_data(data, yolo.task, split=split, nc=class_count(yolo.model))
+    annotations = find_annotations(checked, split) if yolo.task == "detect" else None
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="yoloprune-val-") as folder, quiet(verbose), offline():
+        args = {
+            **yolo.overrides,
+            "rect": True,
+            "plots": False,
+            **options,
+            "data": checked.get("yaml_file", str(data)),
+            "imgsz": imgsz,
+            "batch": batch,
+            "device": device,
+            "verbose": verbose,
+            "mode": "val",
+        }
+        validator_class = yolo.task_map[yolo.task]["validator"]
+        if annotations:
+            validator_class = type(f"Coco{validator_class.__name__}", (_KeepDetections, validator_class), {})
+        validator = validator_class(save_dir=Path(folder), args=args, _callbacks=yolo.callbacks)
+        validator(model=yolo.model)
+    own = _figures(validator.metrics, yolo.task)
+    coco = (None, None)
+    if annotations:
+        coco = coco_map(annotations, validator.detections, validator.dataloader.dataset.im_files, checked["names"])
+    return Metrics(*own, *coco, images=len(validator.dataloader.dataset), seconds=time.perf_counter() - start)
+
+
+class _KeepDetections:
+    """A mixin before a detection validator: keeps every detection, with the class index as `category_id`.
+
+    Ultralytics' own COCO evaluation wants a package of its own and a fixed folder layout, so it is kept out: it starts
+    only from a non-empty `jdict`.
+    """
+
+    def init_metrics(self, model: Any) -> None:
+        super().init_metrics(model)
+        self.args.save_json = True  # after Ultralytics has decided that it has no COCO evaluation of its own to do
+        self.class_map = list(range(len(model.names)))
+
+    def finalize_metrics(self) -> None:
+        super().finalize_metrics()
+        self.detections, self.jdict = self.jdict, []
+
+
+def _figures(metrics: Any, task: str) -> tuple[float, float]:
+    """The two figures of a task, as `Metrics` describes them."""
+    if task == "classify":
+        return float(metrics.top1), float(metrics.top5)
+    main = {"segment": "seg", "pose": "pose"}.get(task, "box")
+    return float(getattr(metrics, main).map), float(getattr(metrics, main).map50)
+
+
+def _check_classify(data: str | Path, split: str) -> dict[str, Any]:
+    root = Path(data)
+    if not root.is_dir():
+        raise UserError(f"There is no folder '{data}'; classification needs one, with a subfolder per split.")
+    for name in {"train", split}:  # Ultralytics makes a split of its own where there is none
+        if not any((root / alias).is_dir() for alias in {"val": ("val", "validation", "valid")}.get(name, (name,))):
+            raise UserError(f"'{data}' has no subfolder '{name}'.")
+    try:
+        with quiet(), offline():
+            checked = check_cls_dataset(root, split=split)
+    except (OSError, ValueError, KeyError) as e:
+        raise UserError(f"'{data}' cannot be used: {plain(e)}.") from None
+    if next(_images(checked[split]), None) is None:
+        raise UserError(f"'{checked[split]}' holds no image.")
+    return checked
+
+
+def _check_detect(data: str | Path, split: str) -> dict[str, Any]:
+    file = _find_yaml(data)
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+        raise UserError(f"'{data}' is not a YAML file that can be read: {plain(e)}.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"'{data}' is not a data YAML: it has no keys such as 'path', 'train', 'val' and 'names'.")
+    if not (content.get(split) or (split == "val" and content.get("validation"))):
+        raise UserError(f"'{data}' has no '{split}:' entry; add the folder of its images.")
+    try:
+        with quiet(), offline():
+            checked = check_det_dataset(str(file), autodownload=False, split=split)
+    except FileNotFoundError as e:
+        missing = plain(e).partition("missing path ")[2].partition(" Note ")[0]
+        raise UserError(f"'{data}' names the images {missing or plain(e)}, which do not exist.") from None
+    except (SyntaxError, TypeError, ValueError, KeyError, AttributeError, OSError) as e:
+        raise UserError(f"'{data}' is not a usable data YAML: {plain(e)}.") from None
+    images = [image for source in _listed(checked[split]) for image in _images(source)]
+    if not images:
+        raise UserError(f"'{data}' names '{checked[split]}' for '{split}:', which holds no image.")
+    labels = img2label_paths([str(image) for image in images])
+    if not any(Path(label).is_file() for label in labels):
+        raise UserError(f"None of the {len(images)} '{split}' images of '{data}' has labels, such as '{labels[0]}'.")
+    return checked
+
+
+def _find_yaml(data: str | Path) -> Path:
+    """The data YAML: a path, or the name of one that Ultralytics ships."""
+    path = Path(data)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise UserError(f"'{data}' is a folder; give the data YAML in it.")
+    shipped = None
+    if "://" not in str(data) and path.suffix in {".yaml", ".yml"}:
+        shipped = checks.check_file(str(data), download=False, hard=False)
+    if not shipped:
+        raise UserError(f"There is no data YAML '{data}' (nothing is downloaded).")
+    return Path(shipped)
+
+
+def _listed(source: str | list[str]) -> list[str]:
+    return source if isinstance(source, list) else [source]
+
+
+def _images(source: str | Path) -> Iterator[Path]:
+    """The images of a folder, or of a text file that lists them, one per line and relative to the file."""
+    source = Path(source)
+    if source.is_dir():
+        candidates = source.rglob("*")
+    else:
+        candidates = (source.parent / line.strip() for line in source.read_text(encoding="utf-8").splitlines())
+    return (path for path in candidates if path.suffix[1:].lower() in IMG_FORMATS and path.is_file())
