@@ -16,10 +16,11 @@ from yoloprune.yolo.guard import quiet
 from yoloprune.yolo.model import YOLO
 
 
-def narrow(network: nn.Module, index: int = 2, keep: int = 10) -> None:
-    """Keep `keep` inner channels of the first Bottleneck of the C2f or C3k2 at `index`: an actually pruned network."""
+def narrow(network: nn.Module, index: int = 2) -> None:
+    """Keep 5/8 of the inner channels of the first Bottleneck of the block at `index`: an actually pruned network."""
     bottleneck = network.model[index].m[0]
     first, second = bottleneck.cv1, bottleneck.cv2
+    keep = first.conv.out_channels * 5 // 8
     first.conv.out_channels = first.bn.num_features = second.conv.in_channels = keep
     first.conv.weight = nn.Parameter(first.conv.weight.detach()[:keep].clone())
     second.conv.weight = nn.Parameter(second.conv.weight.detach()[:, :keep].clone())
