@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import pickletools
+import re
+import zipfile
 from hashlib import sha256
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from yoloprune.errors import UserError
 from yoloprune.yolo import digits
+from yoloprune.yolo.model import YOLO
+from yoloprune.yolo.validation import validate
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +131,27 @@ def test_missing_digits_are_a_user_error(monkeypatch, tmp_path):
     with pytest.raises(UserError, match=r"gone\.npz"):
         digits.write(tmp_path / "set")
     assert not (tmp_path / "set").exists()
+
+
+def test_the_weights_load_safely_and_carry_no_paths():
+    from ultralytics.nn.tasks import torch_safe_load
+
+    checkpoint, _ = torch_safe_load(digits.WEIGHTS, safe_only=True)
+    model = checkpoint["model"]
+    assert model.names == {digit: str(digit) for digit in range(10)}
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float16}
+    assert (checkpoint["train_args"]["data"], checkpoint["train_args"]["imgsz"]) == ("digits", 160)
+    assert digits.WEIGHTS.stat().st_size < 7e6
+    with zipfile.ZipFile(digits.WEIGHTS) as archive:
+        (pickled,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+        strings = [value for _, value, _ in pickletools.genops(archive.read(pickled)) if isinstance(value, str)]
+    assert len(strings) > 500
+    folders = [string for string in strings if re.match(r"/|~|[A-Za-z]:\\", string)]
+    assert not folders
+
+
+def test_the_weights_detect_digits_they_have_not_seen(data):
+    metrics = validate(YOLO(digits.WEIGHTS), data, imgsz=160, device="cpu")
+    assert metrics.images == 128
+    assert metrics.map > 0.80
+    assert metrics.coco_map == pytest.approx(metrics.map, abs=0.02)
