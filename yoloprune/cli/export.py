@@ -1,0 +1,60 @@
+"""`yoloprune export`: ONNX and Ultralytics' other formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .errors import reported
+from .keywords import parse_pairs
+
+__all__ = ["NAME", "command"]
+
+NAME = "export"
+
+
+def command(
+    weights: Annotated[Path, typer.Argument(help="Checkpoint (.pt).", show_default=False)],
+    pairs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Any other keyword of Ultralytics' export(), such as opset=17 dynamic=True.",
+            show_default=False,
+        ),
+    ] = None,
+    format: Annotated[str, typer.Option("--format", help="Export format of Ultralytics.")] = "onnx",
+    imgsz: Annotated[int, typer.Option("--imgsz", help="Image size in px.")] = 640,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Unpickle without restrictions; code in the file runs.")
+    ] = False,
+) -> None:
+    """Export a model, pruned or not, beside its weights; an ONNX file is also run and compared with torch.
+
+    [bold]Examples[/]
+
+      yoloprune export runs/prune/prune/pruned.pt
+
+      yoloprune export pruned.pt --format openvino --imgsz 320
+    """
+    with reported():
+        _export(weights, parse_pairs(pairs or ()), format, imgsz, trust)
+
+
+def _export(weights: Path, keywords: dict, format: str, imgsz: int, trust: bool) -> None:
+    from rich.console import Console
+
+    from yoloprune.yolo import checkpoints, exporting
+    from yoloprune.yolo.run.formats import check_format, export_path
+
+    check_format(format)
+    console = Console()
+    yolo = checkpoints.load(weights, trust=trust)
+    with console.status(f"Export to {format} …"):
+        path = exporting.export(yolo, export_path(weights, format), format=format, imgsz=imgsz, **keywords)
+    console.print(f"Wrote [bold]{path}[/]", highlight=False)
+    if format == "onnx":
+        difference = exporting.agreement(yolo, path, imgsz)
+        console.print(f"Largest relative difference from torch: {difference:.1e}", highlight=False)

@@ -1,0 +1,187 @@
+"""What `yoloprune v8` and `yoloprune prune` have in common: the options of a run, and starting it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .errors import reported
+
+__all__ = ["Kind", "run_command"]
+
+_TARGET = "Target (exactly one)"
+_PRUNING = "Pruning"
+_TRAINING = "Data, fine-tuning and validation (Ultralytics' own options)"
+_OUTPUT = "Output"
+_WEIGHTS = "Weights"
+
+
+def _option(*names: str, panel: str, text: str, default: str | bool = False, metavar: str | None = None) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=panel, show_default=default, metavar=metavar)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a command that runs the pipeline differs from the others.
+
+    Attributes:
+        recipe: Given whether weights were given, the name of the recipe in cfg/ to apply, or None.
+        embedded: Whether the embedded weights are pruned where none are given.
+        check: Raises UserError where the command is not for the loaded model; gets the model and its file.
+        weights_default: What is pruned without --weights, for the help.
+        epochs_default: Epochs of fine-tuning by default, for the help.
+        lr0_default: Learning rate by default, for the help.
+    """
+
+    recipe: Callable[[bool], str | None] = lambda _: None
+    embedded: bool = False
+    check: Callable[[Any, Path], None] = lambda *_: None
+    weights_default: str | bool = False
+    epochs_default: str = "0"
+    lr0_default: str = "0.01"
+
+
+def run_command(kind: Kind, text: str) -> Callable[..., None]:
+    """Make the function of a command that runs the pipeline; `text` is its help."""
+
+    def command(
+        ctx: typer.Context,
+        pairs: Annotated[
+            list[str] | None,
+            typer.Argument(
+                metavar="[KEY=VALUE]...",
+                help="Any other keyword of Ultralytics' train(), such as optimizer=AdamW mosaic=0 patience=20.",
+                show_default=False,
+            ),
+        ] = None,
+        weights: Annotated[
+            Path | None,
+            _option("--weights", "-w", panel=_WEIGHTS, text="Checkpoint (.pt) to prune.", default=kind.weights_default),
+        ] = None,
+        trust: Annotated[
+            bool,
+            _option(
+                "--trust",
+                panel=_WEIGHTS,
+                text="Unpickle the checkpoint without restrictions. Code in it runs: only for files you know.",
+            ),
+        ] = False,
+        target_gflops: Annotated[
+            float | None,
+            _option("--target-gflops", "-g", panel=_TARGET, text="GFLOPs at 640 px, as [bold]model.info()[/] prints."),
+        ] = None,
+        target_params: Annotated[
+            str | None,
+            _option("--target-params", panel=_TARGET, text="Number of parameters, such as 1.5M.", metavar="<number>"),
+        ] = None,
+        target_ratio: Annotated[
+            float | None,
+            _option("--target-ratio", panel=_TARGET, text="Share of the model's GFLOPs to keep, such as 0.5."),
+        ] = None,
+        criterion: Annotated[
+            str | None,
+            _option(
+                "--criterion",
+                panel=_PRUNING,
+                text="How channels are ranked: l2, l1, bn, lamp, random; from training images: taylor, hessian.",
+                default="l2",
+            ),
+        ] = None,
+        round_to: Annotated[
+            int | None,
+            _option("--round-to", panel=_PRUNING, text="Widths are multiples of this (1, 8, 16, 32).", default="8"),
+        ] = None,
+        steps: Annotated[
+            int | None,
+            _option("--steps", panel=_PRUNING, text="Rounds of pruning and fine-tuning to the target.", default="1"),
+        ] = None,
+        prune_head: Annotated[
+            bool | None,
+            _option(
+                "--prune-head/--keep-head",
+                panel=_PRUNING,
+                text="Whether the head's hidden layers may lose channels.",
+                default="keep-head",
+            ),
+        ] = None,
+        calibration_images: Annotated[
+            int | None,
+            _option(
+                "--calibration-images",
+                panel=_PRUNING,
+                text="Training images that a criterion may look at.",
+                default="128",
+            ),
+        ] = None,
+        epochs: Annotated[
+            int | None,
+            _option(
+                "--epochs",
+                panel=_TRAINING,
+                text="Fine-tuning epochs after each step; 0 only prunes.",
+                default=kind.epochs_default,
+            ),
+        ] = None,
+        data: Annotated[
+            str | None,
+            _option("--data", panel=_TRAINING, text="Data YAML.", default="what the weights were trained on"),
+        ] = None,
+        imgsz: Annotated[
+            int | None,
+            _option("--imgsz", panel=_TRAINING, text="Image size in px for all but the GFLOPs.", default="640"),
+        ] = None,
+        batch: Annotated[
+            str | None, _option("--batch", panel=_TRAINING, text="Images per batch.", default="16", metavar="<number>")
+        ] = None,
+        lr0: Annotated[
+            float | None,
+            _option(
+                "--lr0",
+                panel=_TRAINING,
+                text="Initial learning rate; with SGD unless optimizer= says otherwise.",
+                default=kind.lr0_default,
+            ),
+        ] = None,
+        device: Annotated[
+            str | None, _option("--device", panel=_TRAINING, text="cpu, 0, 0,1, mps …", default="Ultralytics chooses")
+        ] = None,
+        seed: Annotated[int | None, _option("--seed", panel=_TRAINING, text="Random seed.", default="0")] = None,
+        val: Annotated[
+            bool | None,
+            _option("--val/--no-val", panel=_TRAINING, text="Validate before and after.", default="val"),
+        ] = None,
+        project: Annotated[
+            Path | None, _option("--project", panel=_OUTPUT, text="Folder for runs.", default="runs/prune")
+        ] = None,
+        name: Annotated[
+            str | None,
+            _option("--name", panel=_OUTPUT, text="Folder of this run; a taken name gets a number.", default="prune"),
+        ] = None,
+        exist_ok: Annotated[
+            bool, _option("--exist-ok", panel=_OUTPUT, text="Write to an existing folder anew instead.")
+        ] = False,
+        export: Annotated[
+            bool | None,
+            _option("--export/--no-export", panel=_OUTPUT, text="Export the finished model.", default="export"),
+        ] = None,
+        format: Annotated[
+            str | None, _option("--format", panel=_OUTPUT, text="Export format of Ultralytics.", default="onnx")
+        ] = None,
+        resume: Annotated[
+            Path | None,
+            _option(
+                "--resume",
+                panel=_OUTPUT,
+                text="Go on with the interrupted run in this folder, with its own options.",
+            ),
+        ] = None,
+    ) -> None:
+        with reported():
+            from .start import start  # here, so that --help needs neither torch nor Ultralytics
+
+            start(kind, dict(ctx.params))
+
+    command.__doc__ = text
+    return command

@@ -1,0 +1,101 @@
+"""From what was typed to a run, and what is shown of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from yoloprune.errors import UserError
+from yoloprune.report import closing_table
+from yoloprune.yolo import digits
+from yoloprune.yolo.run.api import prepare, prepare_resume
+from yoloprune.yolo.run.options import Options
+from yoloprune.yolo.run.pipeline import Finished, Run
+from yoloprune.yolo.run.recipe import merge, read_recipe
+
+from .keywords import parse_batch, parse_count, parse_pairs
+from .screen import Screen
+
+if TYPE_CHECKING:
+    from .run_command import Kind
+
+__all__ = ["start"]
+
+_WITH_RESUME = {"device"}
+_OFF = {"trust": False, "exist_ok": False}  # switches that count as typed only where they are on
+
+
+def start(kind: Kind, given: dict[str, Any]) -> None:
+    """Do the run of a command and show its result.
+
+    Args:
+        kind: What the command is for.
+        given: Parameters of the command by name; None for those that were not typed.
+
+    Raises:
+        UserError: A mistake in what was typed.
+        KeyboardInterrupt: Ctrl-C.
+    """
+    console = Console()
+    with console.status("Load and check …"):
+        run = _prepare(kind, given, Screen(console))
+    _opening(console, run)
+    _closing(console, run.go())
+
+
+def _prepare(kind: Kind, given: dict[str, Any], screen: Screen) -> Run:
+    typed = {name: value for name, value in given.items() if value is not None and value is not _OFF.get(name)}
+    if not typed.get("pairs"):
+        typed.pop("pairs", None)
+    resume, weights = typed.pop("resume", None), typed.pop("weights", None)
+    if resume is not None:
+        more = sorted(typed.keys() - _WITH_RESUME)
+        if more or weights:
+            raise UserError(
+                f"--resume goes on with the options that the run was started with; leave out "
+                f"{_as_typed('weights' if weights else more[0])}."
+            )
+        return prepare_resume(resume, device=typed.get("device"), progress=screen)
+    recipe = kind.recipe(weights is not None)
+    options = merge(read_recipe(recipe) if recipe else {}, _options(typed))
+    if weights is None:
+        if not kind.embedded:
+            raise UserError("No weights were given; name a checkpoint with --weights.")
+        weights = digits.WEIGHTS
+    return prepare(weights, options, progress=screen, check=lambda yolo: kind.check(yolo, weights))
+
+
+def _as_typed(name: str) -> str:
+    return "the key=value pairs" if name == "pairs" else "--" + name.replace("_", "-")
+
+
+def _options(typed: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of the command as fields of `Options`."""
+    options = {name: value for name, value in typed.items() if name in Options.known()}
+    options["train"] = parse_pairs(typed.get("pairs", ()))
+    if "lr0" in typed:
+        options["train"]["lr0"] = typed["lr0"]
+    if "target_params" in typed:
+        options["target_params"] = parse_count(typed["target_params"])
+    if "batch" in typed:
+        options["batch"] = parse_batch(typed["batch"])
+    options["val"] = typed.get("val", True)
+    options["export"] = typed.get("format", "onnx") if typed.get("export", True) else None
+    options["project"] = str(typed.get("project", "runs/prune"))
+    return options
+
+
+def _opening(console: Console, run: Run) -> None:
+    before = run.record.before
+    console.print(
+        f"[bold]{Path(run.record.weights).name}[/]: YOLO{run.record.family} {run.record.task}, "
+        f"{before.gflops:.2f} GFLOPs, {before.params / 1e6:.3f}M parameters",
+        highlight=False,
+    )
+
+
+def _closing(console: Console, finished: Finished) -> None:
+    console.print(closing_table(finished.record))
+    console.print(f"Results in [bold]{finished.folder.path}[/]", highlight=False)

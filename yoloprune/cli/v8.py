@@ -1,0 +1,55 @@
+"""`yoloprune v8`: a YOLOv8 detector in, a smaller one out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from yoloprune.errors import UserError
+
+from .run_command import Kind, run_command
+
+__all__ = ["NAME", "command"]
+
+NAME = "v8"
+
+_HELP = """Prune a YOLOv8 detector, fine-tune it, and write weights, ONNX file and report.
+
+Without arguments: prunes the embedded digits detector to half its GFLOPs, in a few minutes on any machine.
+
+[bold]Examples[/]
+
+  yoloprune v8
+
+  yoloprune v8 -w yolov8s.pt -g 14 --data coco.yaml --device 0
+
+  yoloprune v8 -w best.pt --target-ratio 0.5 --steps 3 --epochs 20 optimizer=AdamW --lr0 0.0005
+
+  yoloprune v8 -w yolov8n.pt -g 6.2 --epochs 0 --no-val --no-export   [dim]prunes, and nothing else[/]
+
+  yoloprune v8 --resume runs/prune/prune   [dim]goes on after Ctrl-C[/]
+"""
+
+
+def _check(yolo: Any, weights: Path) -> None:
+    from yoloprune.yolo.checkpoints import family
+
+    kind = family(yolo)
+    if kind != "v8" or yolo.task != "detect":
+        raise UserError(
+            f"{weights} is a {kind} model for the task {yolo.task!r}, not a YOLOv8 detector; "
+            f"use: yoloprune prune --weights {weights}"
+        )
+
+
+command = run_command(
+    Kind(
+        recipe=lambda weights_given: "v8" if weights_given else "digits",
+        embedded=True,
+        check=_check,
+        weights_default="the embedded digits detector",
+        epochs_default="as cfg/v8.yaml says",
+        lr0_default="as cfg/v8.yaml says",
+    ),
+    _HELP,
+)

@@ -1,0 +1,91 @@
+"""`yoloprune val`: mAP of any checkpoint, by Ultralytics' validator and by pycocotools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .errors import reported
+from .keywords import parse_pairs
+
+__all__ = ["NAME", "command"]
+
+NAME = "val"
+
+
+def command(
+    weights: Annotated[Path, typer.Argument(help="Checkpoint (.pt).", show_default=False)],
+    pairs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Any other keyword of Ultralytics' val().", show_default=False),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Data YAML.", show_default="what the weights were trained on")
+    ] = None,
+    imgsz: Annotated[int, typer.Option("--imgsz", help="Image size in px.")] = 640,
+    batch: Annotated[int, typer.Option("--batch", help="Images per batch.", min=1)] = 16,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu, 0, mps …", show_default="Ultralytics chooses")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Unpickle without restrictions; code in the file runs.")
+    ] = False,
+) -> None:
+    """Validate a model, pruned or not: mAP by Ultralytics, and by pycocotools where COCO annotations are known.
+
+    [bold]Examples[/]
+
+      yoloprune val runs/prune/prune/pruned.pt
+
+      yoloprune val yolov8n.pt --data coco.yaml --batch 32 iou=0.65 --json
+    """
+    with reported():
+        _val(weights, parse_pairs(pairs or ()), data, imgsz, batch, device, as_json, trust)
+
+
+def _val(
+    weights: Path,
+    keywords: dict,
+    data: str | None,
+    imgsz: int,
+    batch: int,
+    device: str | None,
+    as_json: bool,
+    trust: bool,
+) -> None:
+    import json
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from yoloprune.yolo import checkpoints
+    from yoloprune.yolo.run.data import choose_data
+    from yoloprune.yolo.run.device import check_device
+    from yoloprune.yolo.run.metrics import named_metrics
+    from yoloprune.yolo.run.target import cost
+    from yoloprune.yolo.validation import validate
+
+    check_device(device)
+    yolo = checkpoints.load(weights, trust=trust)
+    data = choose_data(data, yolo)
+    measured = cost(yolo.model)
+    metrics = validate(yolo, data, imgsz=imgsz, batch=batch, device=device, verbose=not as_json, **keywords)
+    figures = {
+        "GFLOPs": round(measured.gflops, 3),
+        "parameters": measured.params,
+        "images": metrics.images,
+        **named_metrics(metrics, yolo.task),
+        "seconds": round(metrics.seconds, 1),
+    }
+    if as_json:
+        typer.echo(json.dumps(figures, indent=1))
+        return
+    table = Table(title=f"{weights} on {data}", title_justify="left", show_header=False)
+    table.add_column("")
+    table.add_column("", justify="right")
+    for name, value in figures.items():
+        table.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:.3f}")
+    Console().print(table)

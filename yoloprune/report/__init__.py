@@ -1,0 +1,9 @@
+"""What a run found, as data, tables and pictures."""
+
+from __future__ import annotations
+
+from .record import Measure, Record, StepRow
+from .table import closing_table
+from .widths import draw_widths, layer_widths, paired_widths
+
+__all__ = ["Measure", "Record", "StepRow", "closing_table", "draw_widths", "layer_widths", "paired_widths"]

@@ -1,0 +1,120 @@
+"""What a run measured: a typed record that is results.json, results.csv and the source of every table and picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from yoloprune.files import atomic
+
+__all__ = ["Measure", "Record", "StepRow"]
+
+
+@dataclass
+class Measure:
+    """A network's cost and quality. Metrics are None where nothing was validated.
+
+    Attributes:
+        gflops: GFLOPs at 640 px, as `model.info()` prints them.
+        params: Number of parameters.
+        size_mb: Size of its float16 checkpoint in MB (10^6 bytes).
+        metrics: Name to value, from Ultralytics' validator (`mAP50-95`, `mAP50`) and, where COCO annotations are
+            known, from pycocotools (`COCO mAP50-95`, `COCO mAP50`).
+    """
+
+    gflops: float
+    params: int
+    size_mb: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class StepRow:
+    """One step: what it aimed at, what it reached, and what it cost.
+
+    Attributes:
+        step: Number of the step, from 1.
+        target: GFLOPs or parameters asked for in this step.
+        gflops: GFLOPs at 640 px after pruning.
+        params: Parameters after pruning.
+        epochs: Fine-tuning epochs that were run.
+        metrics: Validation of the fine-tuned network by Ultralytics' trainer; empty without fine-tuning.
+        prune_seconds: Time for tracing, scoring, planning and applying.
+        train_seconds: Time for fine-tuning.
+    """
+
+    step: int
+    target: float
+    gflops: float
+    params: int
+    epochs: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    prune_seconds: float = 0.0
+    train_seconds: float = 0.0
+
+
+@dataclass
+class Record:
+    """A run from beginning to end.
+
+    Attributes:
+        weights: Where the weights came from.
+        family: Family of the network, such as `v8`.
+        task: Ultralytics task.
+        data: Data YAML, if the run used data.
+        imgsz: Image size of training, validation and export in px.
+        before: The network as it came.
+        after: The finished network; None while the run is under way.
+        steps: The finished steps.
+        export: Name of the exported file and its agreement with torch (largest relative difference).
+        seconds: Phase to seconds.
+        widths: Layer to output channels before and after.
+    """
+
+    weights: str
+    family: str
+    task: str
+    imgsz: int
+    before: Measure
+    data: str | None = None
+    after: Measure | None = None
+    steps: list[StepRow] = field(default_factory=list)
+    export: dict[str, Any] | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    widths: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run went to its end."""
+        return self.after is not None
+
+    def save(self, path: Path) -> None:
+        """Write the record as JSON."""
+        with atomic(path) as tmp:
+            tmp.write_text(json.dumps({"finished": self.finished, **asdict(self)}, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Record:
+        """Read a record that `save` wrote."""
+        content = json.loads(path.read_text(encoding="utf-8"))
+        del content["finished"]
+        content["before"] = Measure(**content["before"])
+        content["after"] = content["after"] and Measure(**content["after"])
+        content["steps"] = [StepRow(**row) for row in content["steps"]]
+        content["widths"] = {layer: tuple(pair) for layer, pair in content["widths"].items()}
+        return cls(**content)
+
+    def save_csv(self, path: Path) -> None:
+        """Write one row per finished step as CSV."""
+        rows = [{**(flat := asdict(row)), **flat.pop("metrics")} for row in self.steps]
+        names = list(dict.fromkeys(name for row in rows for name in row if name != "metrics"))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        with atomic(path) as tmp:
+            tmp.write_text(text.getvalue(), encoding="utf-8")

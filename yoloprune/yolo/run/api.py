@@ -1,0 +1,212 @@
+"""`yoloprune.prune`: a run from Python."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from ultralytics.engine.model import Model
+
+from yoloprune.errors import UserError
+from yoloprune.graph import Plan
+from yoloprune.report import Record
+from yoloprune.yolo import checkpoints
+from yoloprune.yolo.model import YOLO
+
+from .network import with_network
+from .options import Options
+from .pipeline import Finished, Run
+from .progress import Progress
+from .state import recall
+
+__all__ = ["PruneResult", "prepare", "prepare_resume", "prune"]
+
+
+@dataclass
+class PruneResult:
+    """What `prune` gives.
+
+    Attributes:
+        model: The pruned network; its `train()` trains it as it is.
+        plan: What was kept, against the original weights.
+        metrics: `{"before": {...}, "after": {...}}` with GFLOPs, parameters and what was validated.
+        report: Everything that was measured; `print(result.report)` shows the closing table.
+        save_dir: The output folder, or None if nothing was written.
+    """
+
+    model: YOLO
+    plan: Plan
+    metrics: dict[str, dict[str, float]]
+    report: Record
+    save_dir: Path | None
+
+
+def prune(
+    model: Model | str | Path | None = None,
+    *,
+    target_gflops: float | None = None,
+    target_params: int | None = None,
+    target_ratio: float | None = None,
+    imgsz: int = 640,
+    criterion: str = "l2",
+    round_to: int = 8,
+    steps: int = 1,
+    epochs: int = 0,
+    data: str | Path | None = None,
+    batch: int | float = 16,
+    device: str | int | list[int] | None = None,
+    prune_head: bool = False,
+    val: bool = False,
+    export: str | None = None,
+    project: str | Path | None = None,
+    name: str | None = None,
+    exist_ok: bool = False,
+    trust: bool = False,
+    seed: int = 0,
+    calibration_images: int = 128,
+    resume: str | Path | None = None,
+    **train: Any,
+) -> PruneResult:
+    """Prune an Ultralytics model to the GFLOPs, parameters or share of GFLOPs asked for.
+
+    By default the model is pruned and nothing else: no training, no validation, no files. GFLOPs are reckoned at 640
+    px, as `model.info()` prints them, whatever `imgsz` is.
+
+    Args:
+        model: A model of Ultralytics (YOLO, RTDETR, YOLOWorld), which is not changed, or the path of a checkpoint.
+        target_gflops: GFLOPs of the pruned model. Exactly one of the three targets must be given.
+        target_params: Parameters of the pruned model.
+        target_ratio: Share of the model's own GFLOPs to keep, between 0 and 1.
+        imgsz: Image size in px for calibration, training, validation and export.
+        criterion: Which channels go; a name in `yoloprune.criteria.CRITERIA`.
+        round_to: Widths are multiples of this.
+        steps: Rounds of pruning and fine-tuning on the way to the target.
+        epochs: Fine-tuning epochs after each step.
+        data: Data YAML; by default what the checkpoint was trained on. Needed for epochs, val and some criteria.
+        batch: Images per batch, as in Ultralytics.
+        device: As in Ultralytics.
+        prune_head: Whether the hidden convolutions of the detection head may lose channels too.
+        val: Whether to validate before and after.
+        export: Export format such as "onnx".
+        project: Folder of the output folder. Giving it or `name` has the results written.
+        name: Name of the output folder.
+        exist_ok: Whether an existing output folder is written anew.
+        trust: Whether the checkpoint may be unpickled without restrictions.
+        seed: Seed of scoring and training.
+        calibration_images: How many training images a criterion may look at.
+        resume: Folder of an interrupted run; it goes on with its own options, and only `model` (for a run that was
+            started with a model in memory) and `device` may be given beside it.
+        **train: Further keywords of Ultralytics' `train()`.
+
+    Returns:
+        The pruned model, the plan and what was measured.
+
+    Raises:
+        UserError: A mistake in the arguments, before any work is done.
+        KeyboardInterrupt: Ctrl-C; the message says what is finished and how to go on.
+
+    Examples:
+        >>> result = prune(YOLO("yolov8s.pt"), target_gflops=14)  # doctest: +SKIP
+        >>> result.model.train(data="coco.yaml", epochs=100)  # doctest: +SKIP
+    """
+    device = None if device is None else str(device).strip("[]() ").replace(" ", "")
+    if resume is not None:
+        return _result(prepare_resume(resume, model=model, device=device).go())
+    if model is None:
+        raise UserError("No model was given; give an Ultralytics model or the path of a checkpoint.")
+    options = Options(
+        target_gflops=target_gflops,
+        target_params=target_params,
+        target_ratio=target_ratio,
+        imgsz=imgsz,
+        criterion=criterion,
+        round_to=round_to,
+        steps=steps,
+        epochs=epochs,
+        data=None if data is None else str(data),
+        batch=batch,
+        device=device,
+        prune_head=prune_head,
+        val=val,
+        export=export,
+        project=None if project is None else str(project),
+        name=name,
+        exist_ok=exist_ok,
+        trust=trust,
+        seed=seed,
+        calibration_images=calibration_images,
+        train=train,
+    )
+    return _result(prepare(model, options).go())
+
+
+def prepare(
+    model: Model | str | Path,
+    options: Options,
+    *,
+    progress: Progress | None = None,
+    check: Callable[[YOLO], None] | None = None,
+) -> Run:
+    """Load a model and check everything that can be checked before the run.
+
+    Args:
+        model: A model, which is not changed, or the path of a checkpoint.
+        options: What the run is to do.
+        progress: Where it reports to.
+        check: A further check of the loaded model; raises UserError.
+
+    Raises:
+        UserError: Something would fail.
+    """
+    if isinstance(model, (str, Path)):
+        yolo, weights = checkpoints.load(model, trust=options.trust), str(Path(model).absolute())
+    elif isinstance(model, Model) and isinstance(model.model, nn.Module):
+        yolo, weights = _private_copy(model), None
+    else:
+        raise UserError(f"{model!r} is no PyTorch model of Ultralytics; give a YOLO of a .pt file, or the path of one.")
+    if check:
+        check(yolo)
+    return Run(yolo, options, weights=weights, progress=progress)
+
+
+def prepare_resume(
+    path: str | Path,
+    *,
+    model: Model | str | Path | None = None,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Take up an interrupted run, with its own options.
+
+    Raises:
+        UserError: `path` is no run, or its weights are gone or changed.
+    """
+    remembered = recall(path)
+    if device is not None:
+        remembered.options = replace(remembered.options, device=device)
+    model = model or remembered.weights
+    if model is None:
+        raise UserError(f"The run in {path} was started with a model in memory; give that model again.")
+    if isinstance(model, Model):
+        yolo, weights = _private_copy(model), None
+    else:
+        yolo, weights = checkpoints.load(model, trust=remembered.options.trust), str(Path(model).absolute())
+    return Run(yolo, remembered.options, weights=weights, progress=progress, remembered=remembered)
+
+
+def _private_copy(model: Model) -> YOLO:
+    """A copy of the model, float32 on the CPU, so that validating or scoring cannot change the caller's."""
+    return with_network(model, copy.deepcopy(model.model).cpu().float().eval())
+
+
+def _result(finished: Finished) -> PruneResult:
+    record = finished.record
+    metrics = {
+        moment: {"gflops": m.gflops, "params": m.params, **m.metrics}
+        for moment, m in (("before", record.before), ("after", record.after))
+    }
+    return PruneResult(finished.yolo, finished.plan, metrics, record, finished.folder.path if finished.folder else None)

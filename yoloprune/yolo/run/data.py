@@ -1,0 +1,122 @@
+"""The data of a run: which data YAML, and calibration batches from its training images."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from yoloprune.criteria import CRITERIA
+from yoloprune.errors import UserError
+from yoloprune.yolo import digits
+from yoloprune.yolo.classes import class_count
+from yoloprune.yolo.model import YOLO
+from yoloprune.yolo.validation import check_data
+
+from .folder import RunFolder
+from .options import Options
+
+__all__ = ["DIGITS", "calibration_batches", "choose_data", "training_loss", "write_digits"]
+
+DIGITS = "digits"
+"""Name by which `data` asks for the embedded set, written into the run's own folder."""
+
+
+def choose_data(options: Options, yolo: YOLO) -> str:
+    """Return the data that a run uses: what was asked for, else what the checkpoint was trained on, checked.
+
+    Args:
+        options: What was asked for.
+        yolo: The model.
+
+    Raises:
+        UserError: The data is missing or broken, or nothing was asked for and the checkpoint's data is not here.
+    """
+    data = options.data
+    if data == DIGITS:
+        return data
+    if data is not None:
+        _check(data, options, yolo)
+        return str(Path(data).resolve()) if Path(data).exists() else data
+    own = ((yolo.ckpt or {}).get("train_args") or {}).get("data")
+    if not own:
+        raise UserError("The weights do not say which data they were trained on; give it with --data.")
+    try:
+        _check(own, options, yolo)
+    except UserError as error:
+        raise UserError(f"The weights were trained on {own}, which cannot be used here; give --data.") from error
+    return str(own)
+
+
+def _check(data: str, options: Options, yolo: YOLO) -> None:
+    classes = class_count(yolo.model) if options.val else None
+    check_data(data, yolo.task, nc=classes)
+    if options.epochs or CRITERIA[options.criterion].needs_batches:
+        check_data(data, yolo.task, split="train")
+
+
+def write_digits(folder: RunFolder) -> str:
+    """Write the embedded digits set into the run's folder and return its data YAML."""
+    return str(digits.write(folder.path / DIGITS))
+
+
+def calibration_batches(
+    yolo: YOLO, data: str, *, images: int, imgsz: int, batch: int | float, device: torch.device
+) -> list[dict[str, Any]]:
+    """Training images without augmentation, evenly spaced over the split in its sorted order, always the same.
+
+    Args:
+        yolo: The network, whose task decides on the dataset class.
+        data: Data YAML, or the folder of a classification set.
+        images: How many images; all, if the split has fewer.
+        imgsz: Image size in px.
+        batch: Images per batch; 16 where Ultralytics would choose (below 1).
+        device: Where the batches shall lie.
+
+    Returns:
+        Batches as `model.loss` takes them: `img` is float32 (B, C, imgsz, imgsz) in [0, 1], the labels beside it.
+
+    Raises:
+        UserError: The training split is empty.
+    """
+    batch = int(batch) if batch >= 1 else 16
+    split = check_data(data, yolo.task)
+    with tempfile.TemporaryDirectory() as scratch:
+        overrides = {"data": data, "imgsz": imgsz, "task": yolo.task, "mode": "val", "rect": False, "split": "train"}
+        validator = yolo.task_map[yolo.task]["validator"](args=overrides, save_dir=Path(scratch))
+    validator.data, validator.device = split, device
+    validator.stride = max(int(yolo.model.stride.max()), 32)
+    validator.names = yolo.model.names
+    dataset = validator.build_dataset(str(split["train"]) if yolo.task == "classify" else split["train"])
+    if len(dataset) == 0:
+        raise UserError(f"The training split of {data} has no images; the criterion needs some.")
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(images, len(dataset))).round().astype(int)).tolist()
+    collate = getattr(dataset, "collate_fn", None) or torch.utils.data.default_collate
+    return [
+        validator.preprocess(collate([dataset[i] for i in chosen[start : start + batch]]))
+        for start in range(0, len(chosen), batch)
+    ]
+
+
+def training_loss(yolo: YOLO, keywords: dict[str, Any]) -> Callable[[nn.Module, dict[str, Any]], Tensor]:
+    """Return Ultralytics' training loss as a function of (model, batch), with the gains of `keywords`."""
+    from ultralytics.cfg import get_cfg
+
+    hyperparameters: SimpleNamespace = get_cfg(overrides={"task": yolo.task, **keywords})
+
+    def loss(model: nn.Module, batch: dict[str, Any]) -> Tensor:
+        own, criterion = getattr(model, "args", None), getattr(model, "criterion", None)
+        model.args, model.criterion = hyperparameters, None
+        try:
+            return model.loss(copy.copy(batch))[0].sum()
+        finally:
+            model.args, model.criterion = own, criterion
+
+    return loss

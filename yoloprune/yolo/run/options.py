@@ -1,0 +1,116 @@
+"""The options of a run: one typed, checked object that is also what args.yaml holds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from yoloprune.errors import UserError
+from yoloprune.files import atomic
+
+from .formats import check_format
+from .keywords import check_keywords, did_you_mean
+
+__all__ = ["BUDGET_IMGSZ", "TARGETS", "Options"]
+
+BUDGET_IMGSZ = 640
+"""Image size in px at which GFLOPs are reckoned: the one of `model.info()` and of the published tables, whatever size
+the network is trained and validated at."""
+
+TARGETS = ("target_gflops", "target_params", "target_ratio")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a pruning run is asked to do.
+
+    Attributes:
+        target_gflops: GFLOPs of the pruned model at 640 px, as `model.info()` prints them.
+        target_params: Parameters of the pruned model.
+        target_ratio: Share of the model's own GFLOPs to keep, between 0 and 1.
+        imgsz: Image size in px for calibration, training, validation and export.
+        criterion: Name in `yoloprune.criteria.CRITERIA`.
+        round_to: Widths are multiples of this.
+        steps: Rounds of pruning (and fine-tuning); their targets form a geometric series.
+        epochs: Fine-tuning epochs after each step; 0 prunes only.
+        data: Data YAML, `"digits"` for the embedded set, or None for the one in the checkpoint.
+        batch: Images per batch, as Ultralytics takes it.
+        device: As Ultralytics takes it.
+        prune_head: Whether the hidden convolutions of the head may lose channels too.
+        val: Whether the model is validated before and after.
+        export: Export format, or None for no export.
+        project: Folder of the output folder.
+        name: Name of the output folder.
+        exist_ok: Whether an existing output folder is written to again.
+        trust: Whether weights may be unpickled without restrictions.
+        seed: Seed of scoring and training.
+        calibration_images: Training images that criteria may look at.
+        train: Further keywords for Ultralytics' `train()`.
+
+    Raises:
+        UserError: A value is out of its range, or there is not exactly one target.
+    """
+
+    target_gflops: float | None = None
+    target_params: int | None = None
+    target_ratio: float | None = None
+    imgsz: int = 640
+    criterion: str = "l2"
+    round_to: int = 8
+    steps: int = 1
+    epochs: int = 0
+    data: str | None = None
+    batch: int | float = 16
+    device: str | None = None
+    prune_head: bool = False
+    val: bool = False
+    export: str | None = None
+    project: str | None = None
+    name: str | None = None
+    exist_ok: bool = False
+    trust: bool = False
+    seed: int = 0
+    calibration_images: int = 128
+    train: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        given = [t for t in TARGETS if getattr(self, t) is not None]
+        if len(given) != 1:
+            got = " and ".join(given) or "none"
+            raise UserError(f"Exactly one of {', '.join(TARGETS)} must be given (got {got}).")
+        value = getattr(self, given[0])
+        if not value > 0:
+            raise UserError(f"{given[0]}={value} is not a target; give a positive number.")
+        if self.target_ratio is not None and not self.target_ratio < 1:
+            raise UserError(
+                f"target_ratio={self.target_ratio} would remove nothing; give the share of the GFLOPs to keep, "
+                "between 0 and 1."
+            )
+        least = {"imgsz": 32, "round_to": 1, "steps": 1, "epochs": 0, "seed": 0, "calibration_images": 1}
+        for name, minimum in least.items():
+            if getattr(self, name) < minimum:
+                raise UserError(f"{name}={getattr(self, name)} is too small; the least is {minimum}.")
+        _check_criterion(self.criterion)
+        if self.export is not None:
+            check_format(self.export)
+        check_keywords(self.train)
+
+    def save(self, path: Path, **more: Any) -> None:
+        """Write the options, and what else the run must remember, as YAML."""
+        with atomic(path) as tmp:
+            tmp.write_text(yaml.safe_dump({**asdict(self), **more}, sort_keys=False), encoding="utf-8")
+
+    @classmethod
+    def known(cls) -> set[str]:
+        """The names of all options."""
+        return {f.name for f in fields(cls)}
+
+
+def _check_criterion(name: str) -> None:
+    from yoloprune.criteria import CRITERIA
+
+    if name not in CRITERIA:
+        raise UserError(f"Unknown criterion {name!r}{did_you_mean(name, CRITERIA)} ({', '.join(sorted(CRITERIA))}).")

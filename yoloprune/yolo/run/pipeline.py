@@ -1,0 +1,261 @@
+"""The run: measure, (prune, fine-tune) x steps, validate, export, write results."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from yoloprune.errors import UserError
+from yoloprune.graph import Plan
+from yoloprune.report import Measure, Record, StepRow, draw_widths, paired_widths
+from yoloprune.yolo import checkpoints, exporting
+from yoloprune.yolo.model import YOLO
+from yoloprune.yolo.trace import trace_yolo
+from yoloprune.yolo.validation import validate
+
+from .data import DIGITS, choose_data, write_digits
+from .device import check_device
+from .folder import RunFolder, check_outside, check_writable, make_folder, remove
+from .formats import export_path
+from .interrupt import Interrupted, where_it_stands
+from .metrics import named_metrics
+from .options import Options
+from .progress import Progress
+from .state import Remembered, fingerprint
+from .step import fine_tune, needs_data, prune_once
+from .target import Target, check_reachable, cost, step_targets
+
+__all__ = ["Finished", "Run"]
+
+
+@dataclass
+class Finished:
+    """What a run leaves in memory.
+
+    Attributes:
+        yolo: The pruned (and fine-tuned) network.
+        plan: One plan against the original weights.
+        record: All measurements.
+        folder: The output folder, if anything was written.
+    """
+
+    yolo: YOLO
+    plan: Plan
+    record: Record
+    folder: RunFolder | None
+
+
+class Run:
+    """One run over one network. Making it checks everything that can be checked; `go` does the work.
+
+    Args:
+        yolo: The network to prune; not changed but for the device that it is on meanwhile.
+        options: What to do.
+        weights: File that the network came from, if any.
+        progress: Where to report to.
+        remembered: An earlier run to take up, whose options `options` are.
+
+    Attributes:
+        record: What is known and measured so far.
+
+    Raises:
+        UserError: Anything that can be known to fail before any work is done. Nothing is written then.
+    """
+
+    def __init__(
+        self,
+        yolo: YOLO,
+        options: Options,
+        *,
+        weights: str | None = None,
+        progress: Progress | None = None,
+        remembered: Remembered | None = None,
+    ):
+        self._original, self._weights, self._progress = yolo, weights, progress or Progress()
+        self._folder = remembered.folder if remembered else None
+        self._writes = bool(options.project or options.name or options.epochs or options.export)
+        check_device(options.device)
+        if self._writes and not remembered:
+            check_writable(options.project, options.name)
+            check_outside(weights, options.project, options.name, options.exist_ok)
+        self._fingerprint = fingerprint(yolo.model)
+        if remembered and remembered.fingerprint != self._fingerprint:
+            raise UserError(f"{weights or 'The given model'} does not hold the weights that the run was started with.")
+        data = choose_data(options, yolo) if needs_data(options) else None
+        self._options = replace(options, data=data)
+        own = cost(yolo.model)
+        self._targets = step_targets(options, own)
+        check_reachable(options, trace_yolo(yolo.model, prune_head=options.prune_head), yolo.model, own)
+        self.record = (remembered and remembered.record) or Record(
+            weights=weights or "a model in memory",
+            family=checkpoints.family(yolo),
+            task=yolo.task,
+            imgsz=options.imgsz,
+            data=data,
+            before=Measure(*own),
+        )
+
+    def go(self) -> Finished:
+        """Do the run from where it stands; a finished one is only read.
+
+        Raises:
+            UserError: What could not be known before.
+            Interrupted: Ctrl-C.
+        """
+        try:
+            if self.record.finished:
+                yolo, plan = checkpoints.load(self._folder.weights), Plan.load(self._folder.plan)
+                return Finished(yolo, plan, self.record, self._folder)
+            started = time.perf_counter()
+            self._open_folder()
+            phases = self._options.steps * (1 + (self._options.epochs > 0)) + 2 * self._options.val
+            self._progress.begin(phases + (self._options.export is not None))
+            self._validate_original()
+            yolo, plan = self._steps()
+            self._finish(yolo, plan, started)
+            return Finished(yolo, plan, self.record, self._folder)
+        except KeyboardInterrupt as error:
+            raise Interrupted(where_it_stands(self._folder, self.record, self._options.steps)) from error
+
+    def _open_folder(self) -> None:
+        """Make the output folder, unless there is one already, and write into it what a resumed run must know."""
+        options = self._options
+        if not self._writes:
+            return
+        if self._folder is None:
+            self._folder = make_folder(options.project, options.name, options.exist_ok)
+            options.save(self._folder.args, weights=self._weights, fingerprint=self._fingerprint)
+        if self.record.before.size_mb is None:
+            self.record.before.size_mb = _megabytes_saved(self._original)
+        if options.data == DIGITS:
+            self.record.data = write_digits(self._folder)
+            self._options = replace(options, data=self.record.data)
+
+    def _validate_original(self) -> None:
+        if self._options.val and not self.record.before.metrics:
+            self.record.before.metrics = self._validate(self._original, "Validate the original")
+            self._remember()
+
+    def _steps(self) -> tuple[YOLO, Plan]:
+        """Do all steps that are not finished; return the last network and the composed plan."""
+        yolo, plan = self._last_finished()
+        several = self._options.steps > 1 or self._options.epochs > 0
+        for number, target in enumerate(self._targets, start=1):
+            if number <= len(self.record.steps):
+                continue
+            yolo, later, row = self._step(yolo, number, target)
+            plan = later if plan is None else plan.compose(later)
+            if self._folder and several:
+                folder = self._folder.step(number)
+                folder.mkdir(parents=True, exist_ok=True)
+                plan.save(folder / "plan.json")
+                checkpoints.save(yolo, folder / "model.pt")
+                # The file holds float16: going on from it makes a resumed run end where an uninterrupted one does.
+                yolo = checkpoints.load(folder / "model.pt")
+            self.record.steps.append(row)  # only now: a step counts once all its files are there
+            self._remember()
+        return yolo, plan
+
+    def _last_finished(self) -> tuple[YOLO, Plan | None]:
+        """The network and composed plan of the last finished step, or the original and None."""
+        done = len(self.record.steps)
+        folder = self._folder and self._folder.step(done)
+        if not done or not (folder / "model.pt").exists():  # a single step that only prunes is not kept: do it again
+            self.record.steps = []
+            return self._original, None
+        return checkpoints.load(folder / "model.pt"), Plan.load(folder / "plan.json")
+
+    def _step(self, yolo: YOLO, number: int, target: Target) -> tuple[YOLO, Plan, StepRow]:
+        options = self._options
+        which = f" (step {number} of {options.steps})" if options.steps > 1 else ""
+        with self._phase(f"Prune to {target}{which}", "prune") as prune:
+            pruned, plan = prune_once(yolo, target, options)
+            reached = cost(pruned.model)
+        self._progress.say(f"{reached.gflops:.2f} GFLOPs, {reached.params / 1e6:.3f}M parameters")
+        row = StepRow(number, target.value, reached.gflops, reached.params, prune_seconds=prune.seconds)
+        if options.epochs:
+            folder = self._folder.step(number)
+            folder.mkdir(parents=True, exist_ok=True)
+            checkpoints.save(pruned, folder / "pruned.pt")
+            with self._phase(f"Fine-tune for {options.epochs} epochs{which}", "fine-tune", speaks=True) as train:
+                pruned, row.epochs, row.metrics = fine_tune(checkpoints.load(folder / "pruned.pt"), options, folder)
+            row.train_seconds = train.seconds
+        return pruned, plan, row
+
+    def _finish(self, yolo: YOLO, plan: Plan, started: float) -> None:
+        """Write, validate and export the last network, and complete the record."""
+        options, record = self._options, self.record
+        size = None
+        if self._folder:
+            checkpoints.save(yolo, self._folder.weights)
+            plan.save(self._folder.plan)
+            size = _megabytes(self._folder.weights)
+        record.widths = paired_widths(self._original.model, yolo.model)
+        after = Measure(*cost(yolo.model), size)
+        if options.val:
+            after.metrics = self._validate(yolo, "Validate the pruned")
+        if options.export:
+            record.export = self._export(yolo)
+        if self._folder:
+            draw_widths(record.widths, self._folder.picture)
+        record.after = after
+        record.seconds["total"] = round(record.seconds.get("total", 0.0) + time.perf_counter() - started, 2)
+        self._remember()
+
+    def _validate(self, yolo: YOLO, title: str) -> dict[str, float]:
+        options = self._options
+        with self._phase(title, "validate"):
+            batch = int(options.batch) if options.batch >= 1 else 16
+            metrics = validate(yolo, options.data, imgsz=options.imgsz, batch=batch, device=options.device)
+        return named_metrics(metrics, yolo.task)
+
+    def _export(self, yolo: YOLO) -> dict[str, object]:
+        options = self._options
+        path = export_path(self._folder.weights, options.export)
+        remove(path)  # of this very run, interrupted after the export
+        with self._phase(f"Export to {options.export}", "export"):
+            exporting.export(yolo, path, format=options.export, imgsz=options.imgsz)
+            report: dict[str, object] = {"file": path.name}
+            if options.export == "onnx":
+                report["difference"] = exporting.agreement(yolo, path, options.imgsz)
+        return report
+
+    def _remember(self) -> None:
+        if self._folder:
+            self.record.save(self._folder.results)
+            self.record.save_csv(self._folder.table)
+
+    @contextmanager
+    def _phase(self, title: str, kind: str, *, speaks: bool = False) -> Iterator[_Clock]:
+        clock = _Clock()
+        with self._progress.phase(title, speaks=speaks):
+            yield clock
+        clock.stop()
+        self.record.seconds[kind] = round(self.record.seconds.get(kind, 0.0) + clock.seconds, 2)
+
+
+class _Clock:
+    """How long a phase took, in seconds; known after `stop`."""
+
+    def __init__(self):
+        self._started = time.perf_counter()
+        self.seconds = 0.0
+
+    def stop(self) -> None:
+        self.seconds = round(time.perf_counter() - self._started, 2)
+
+
+def _megabytes(path: Path) -> float:
+    return round(path.stat().st_size / 1e6, 3)
+
+
+def _megabytes_saved(yolo: YOLO) -> float:
+    """Size of the checkpoint that would be written, so that float16 is compared with float16."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "model.pt"
+        checkpoints.save(yolo, path)
+        return _megabytes(path)

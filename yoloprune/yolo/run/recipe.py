@@ -1,0 +1,61 @@
+"""Recipes: YAML files of options that a command applies, checked like options that are typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from yoloprune.errors import UserError
+from yoloprune.resources import resource
+
+from .keywords import did_you_mean
+from .options import TARGETS, Options
+
+__all__ = ["merge", "read_recipe"]
+
+_NOT_IN_RECIPES = {"project", "name", "exist_ok", "trust"}
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """Read cfg/NAME.yaml: options of a run, and under `train` keywords for Ultralytics' `train()`.
+
+    Raises:
+        UserError: The recipe is missing or broken, or has a key that is no option.
+    """
+    try:
+        path = resource("cfg", f"{name}.yaml")
+    except FileNotFoundError as error:
+        raise UserError(str(error)) from error
+    return _parse(path)
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"The recipe {path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(recipe, dict):
+        raise UserError(f"The recipe {path} must be a mapping of options to values.")
+    known = Options.known() - _NOT_IN_RECIPES
+    for key in recipe:
+        if key not in known:
+            raise UserError(f"The recipe {path} has the unknown option {key!r}{did_you_mean(str(key), known)}.")
+    if not isinstance(recipe.get("train", {}), dict):
+        raise UserError(f"In the recipe {path}, train must be a mapping of Ultralytics' train() keywords to values.")
+    return recipe
+
+
+def merge(recipe: dict[str, Any], given: dict[str, Any]) -> Options:
+    """Return the options of a recipe, with what was given taking its place.
+
+    Args:
+        recipe: What `read_recipe` returned.
+        given: Options by name; None stands for one that was not given.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    merged = {**recipe, **given, "train": {**recipe.get("train", {}), **given.get("train", {})}}
+    if any(target in given for target in TARGETS):
+        merged = {name: value for name, value in merged.items() if name not in TARGETS or name in given}
+    return Options(**merged)

@@ -1,0 +1,65 @@
+"""What a run remembers on disk, so that it can be taken up again after any interruption."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from torch import nn
+
+from yoloprune.errors import UserError
+from yoloprune.report import Record
+
+from .folder import RunFolder
+from .options import Options
+
+__all__ = ["Remembered", "fingerprint", "recall"]
+
+
+@dataclass
+class Remembered:
+    """An unfinished (or finished) run as its folder tells it.
+
+    Attributes:
+        folder: The run's folder.
+        options: The options that it was started with.
+        weights: The weights that it was started with; None for a model handed over in Python.
+        fingerprint: Fingerprint of those weights.
+        record: What it has measured so far; None if it was stopped before the first measurement.
+    """
+
+    folder: RunFolder
+    options: Options
+    weights: str | None
+    fingerprint: str
+    record: Record | None
+
+
+def fingerprint(network: nn.Module) -> str:
+    """A digest of all weights, so that a run is not taken up with others."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def recall(path: str | Path) -> Remembered:
+    """Read the folder of an earlier run.
+
+    Raises:
+        UserError: It is not the folder of a run, or its files are damaged.
+    """
+    folder = RunFolder(path)
+    if not folder.args.is_file():
+        raise UserError(f"{path} is not the folder of a pruning run (it has no args.yaml); give the one to resume.")
+    try:
+        args = yaml.safe_load(folder.args.read_text(encoding="utf-8"))
+        weights, digest = args.pop("weights"), args.pop("fingerprint")
+        options = Options(**args)
+        record = Record.load(folder.results) if folder.results.is_file() else None
+    except (yaml.YAMLError, TypeError, KeyError, AttributeError, ValueError) as error:
+        raise UserError(f"{path} cannot be resumed: its args.yaml or results.json is damaged ({error}).") from error
+    return Remembered(folder, options, weights, digest, record)

@@ -1,0 +1,112 @@
+"""One step of a run: score, plan, prune; then fine-tune."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ultralytics.utils.torch_utils import select_device
+
+from yoloprune.criteria import CRITERIA, score
+from yoloprune.graph import Plan
+from yoloprune.yolo.budget import plan_for_target
+from yoloprune.yolo.guard import offline
+from yoloprune.yolo.model import YOLO
+from yoloprune.yolo.trace import trace_yolo
+
+from .data import calibration_batches, training_loss
+from .network import with_network
+from .options import BUDGET_IMGSZ, Options
+from .target import Target
+
+__all__ = ["FineTuned", "fine_tune", "needs_data", "prune_once"]
+
+_SHORT_NAMES = {"metrics/mAP50-95(B)": "mAP50-95", "metrics/mAP50(B)": "mAP50"}
+
+
+def needs_data(options: Options) -> bool:
+    """Whether anything in the run looks at data."""
+    return options.epochs > 0 or options.val or CRITERIA[options.criterion].needs_batches
+
+
+def prune_once(yolo: YOLO, target: Target, options: Options) -> tuple[YOLO, Plan]:
+    """Prune to the target.
+
+    Args:
+        yolo: The network; left as it is.
+        target: GFLOPs or parameters to reach.
+        options: Criterion, rounding, data and so on.
+
+    Returns:
+        A new YOLO with the pruned network, and the plan against the weights of `yolo`.
+
+    Raises:
+        UserError: The target cannot be reached, or the criterion lacks what it needs.
+    """
+    graph = trace_yolo(yolo.model, prune_head=options.prune_head)
+    inputs: dict[str, Any] = {}
+    entry = CRITERIA[options.criterion]
+    if entry.needs_batches:
+        device = select_device(options.device, verbose=False)
+        yolo.model.to(device)
+        batches = calibration_batches(
+            yolo,
+            options.data,
+            images=options.calibration_images,
+            imgsz=options.imgsz,
+            batch=options.batch,
+            device=device,
+        )
+        if entry.needs_loss:
+            inputs = {"batches": batches, "loss": training_loss(yolo, options.train)}
+        else:
+            inputs = {"batches": [batch["img"] for batch in batches]}
+    scores = score(graph, yolo.model, options.criterion, seed=options.seed, **inputs)
+    yolo.model.cpu()
+    plan = plan_for_target(
+        graph,
+        yolo.model,
+        scores,
+        imgsz=BUDGET_IMGSZ,
+        target_gflops=target.gflops,
+        target_params=target.params,
+        round_to=options.round_to,
+    )
+    return with_network(yolo, plan.apply(yolo.model)), plan
+
+
+class FineTuned(NamedTuple):
+    """What a fine-tuning gave: the network of its best epoch, the epochs run, its validation metrics."""
+
+    yolo: YOLO
+    epochs: int
+    metrics: dict[str, float]
+
+
+def fine_tune(yolo: YOLO, options: Options, folder: Path) -> FineTuned:
+    """Train through Ultralytics' trainer, into `folder`/train.
+
+    Args:
+        yolo: The pruned network; holds the network of the best epoch afterwards.
+        options: Data, epochs, image size, batch, device, seed and further train keywords.
+        folder: The step's folder.
+    """
+    keywords = dict(options.train)
+    if "lr0" in keywords:
+        keywords.setdefault("optimizer", "SGD")  # Ultralytics' optimizer=auto would ignore lr0, whose default is SGD's
+    with offline():
+        yolo.train(
+            data=options.data,
+            epochs=options.epochs,
+            imgsz=options.imgsz,
+            batch=options.batch,
+            device=options.device,
+            seed=options.seed,
+            project=str(folder),
+            name="train",
+            exist_ok=True,
+            **keywords,
+        )
+    trainer = yolo.trainer
+    metrics = {short: float(trainer.metrics[k]) for k, short in _SHORT_NAMES.items() if k in (trainer.metrics or {})}
+    return FineTuned(yolo, trainer.epoch + 1, metrics)
