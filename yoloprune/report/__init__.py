@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from .html import write_html
 from .record import Measure, Record, StepRow
 from .table import closing_table
 from .widths import draw_widths, layer_widths, paired_widths
 
-__all__ = ["Measure", "Record", "StepRow", "closing_table", "draw_widths", "layer_widths", "paired_widths"]
+__all__ = [
+    "Measure",
+    "Record",
+    "StepRow",
+    "closing_table",
+    "draw_widths",
+    "layer_widths",
+    "paired_widths",
+    "write_html",
+]

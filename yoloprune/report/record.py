@@ -92,6 +92,26 @@ class Record:
         """Whether the run went to its end."""
         return self.after is not None
 
+    def comparison(self) -> list[tuple[str, str, str, str]]:
+        """Rows (what, before, after, change) for tables: cost changes in per cent, accuracy in points."""
+        before, after = self.before, self.after or self.before
+        cost = [
+            ("GFLOPs (640 px)", before.gflops, after.gflops, "{:.2f}"),
+            ("Parameters (M)", before.params / 1e6, after.params / 1e6, "{:.3f}"),
+        ]
+        if before.size_mb and after.size_mb:
+            cost.append(("File (MB, float16)", before.size_mb, after.size_mb, "{:.2f}"))
+        rows = [(name, form.format(a), form.format(b), f"{b / a - 1:+.1%}") for name, a, b, form in cost]
+        both = [name for name in before.metrics if name in after.metrics]
+        for name, a, b in ((name, before.metrics[name], after.metrics[name]) for name in both):
+            rows.append((name, f"{a:.3f}", f"{b:.3f}", f"{b - a:+.3f}"))
+        return rows
+
+    def __str__(self) -> str:
+        from .table import as_text
+
+        return as_text(self)
+
     def save(self, path: Path) -> None:
         """Write the record as JSON."""
         with atomic(path) as tmp:

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-from rich.console import Group
+import io
+
+from rich.console import Console, Group
 from rich.table import Table
 
 from .record import Record
 
-__all__ = ["closing_table"]
+__all__ = ["as_text", "closing_table"]
 
 
 def closing_table(record: Record) -> Group:
     """The table that a run ends with: the network before and after, and one row per step if there were several."""
-    after = record.after or record.before
     table = Table(title="Before and after", title_justify="left", title_style="bold")
     table.add_column("")
     for heading in ("before", "after", "change"):
         table.add_column(heading, justify="right")
-    table.add_row("GFLOPs (640 px)", *_numbers(record.before.gflops, after.gflops, "{:.2f}"))
-    table.add_row("Parameters (M)", *_numbers(record.before.params / 1e6, after.params / 1e6, "{:.3f}"))
-    if record.before.size_mb is not None and after.size_mb is not None:
-        table.add_row("File (MB, float16)", *_numbers(record.before.size_mb, after.size_mb, "{:.2f}"))
-    for name, value in record.before.metrics.items():
-        if name in after.metrics:
-            change = after.metrics[name] - value
-            table.add_row(name, f"{value:.3f}", f"{after.metrics[name]:.3f}", f"{change:+.3f}")
-    parts = [table]
-    if len(record.steps) > 1:
-        parts.append(_step_table(record))
-    return Group(*parts)
+    for row in record.comparison():
+        table.add_row(*row)
+    return Group(table, _step_table(record)) if len(record.steps) > 1 else Group(table)
 
 
-def _numbers(before: float, after: float, form: str) -> tuple[str, str, str]:
-    return form.format(before), form.format(after), f"{after / before - 1:+.1%}"
+def as_text(record: Record) -> str:
+    """The closing table as plain text."""
+    console = Console(file=io.StringIO(), width=100, force_terminal=False)
+    console.print(closing_table(record))
+    return console.file.getvalue().rstrip()
 
 
 def _step_table(record: Record) -> Table:

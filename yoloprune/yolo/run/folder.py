@@ -27,15 +27,21 @@ class RunFolder:
         self.results = self.path / "results.json"
         self.table = self.path / "results.csv"
         self.picture = self.path / "widths.png"
+        self.report = self.path / "report.html"
         self.steps = self.path / "steps"
 
     def step(self, number: int) -> Path:
         """The folder of one step: its plan, its network before (pruned.pt) and after (model.pt) fine-tuning."""
         return self.steps / str(number)
 
+    def train(self, number: int) -> Path:
+        """The folder that Ultralytics' trainer writes to in one step."""
+        return self.step(number) / "train"
+
     def clear(self) -> None:
         """Remove what an earlier run left here, so that no file of it can be taken for one of this run."""
-        for stale in (self.args, self.results, self.table, self.plan, self.picture, *self.path.glob("pruned*")):
+        own = (self.args, self.results, self.table, self.plan, self.picture, self.report)
+        for stale in (*own, *self.path.glob("pruned*")):
             remove(stale)
         remove(self.steps)
 

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from yoloprune.errors import UserError
 from yoloprune.graph import Plan
-from yoloprune.report import Measure, Record, StepRow, draw_widths, paired_widths
+from yoloprune.report import Measure, Record, StepRow, draw_widths, paired_widths, write_html
 from yoloprune.yolo import checkpoints, exporting
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.trace import trace_yolo
 from yoloprune.yolo.validation import validate
 
+from .continuation import Continuation
 from .data import DIGITS, choose_data, write_digits
 from .device import check_device
 from .folder import RunFolder, check_outside, check_writable, make_folder, remove
@@ -158,6 +159,8 @@ class Run:
                 yolo = checkpoints.load(folder / "model.pt")
             self.record.steps.append(row)  # only now: a step counts once all its files are there
             self._remember()
+            if self._folder:
+                Continuation(self._folder.train(number)).discard()
         return yolo, plan
 
     def _last_finished(self) -> tuple[YOLO, Plan | None]:
@@ -180,9 +183,11 @@ class Run:
         if options.epochs:
             folder = self._folder.step(number)
             folder.mkdir(parents=True, exist_ok=True)
-            checkpoints.save(pruned, folder / "pruned.pt")
+            start = folder / "pruned.pt"
+            if not start.exists():  # it is there if this step's fine-tuning was interrupted
+                checkpoints.save(pruned, start)
             with self._phase(f"Fine-tune for {options.epochs} epochs{which}", "fine-tune", speaks=True) as train:
-                pruned, row.epochs, row.metrics = fine_tune(checkpoints.load(folder / "pruned.pt"), options, folder)
+                pruned, row.epochs, row.metrics = fine_tune(start, options, self._folder.train(number))
             row.train_seconds = train.seconds
         return pruned, plan, row
 
@@ -200,11 +205,12 @@ class Run:
             after.metrics = self._validate(yolo, "Validate the pruned")
         if options.export:
             record.export = self._export(yolo)
-        if self._folder:
-            draw_widths(record.widths, self._folder.picture)
         record.after = after
         record.seconds["total"] = round(record.seconds.get("total", 0.0) + time.perf_counter() - started, 2)
-        self._remember()
+        if self._folder:
+            draw_widths(record.widths, self._folder.picture)
+            write_html(record, self._folder.picture, self._folder.report)
+        self._remember()  # last: it says that the run is finished
 
     def _validate(self, yolo: YOLO, title: str) -> dict[str, float]:
         options = self._options

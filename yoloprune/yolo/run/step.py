@@ -9,11 +9,13 @@ from ultralytics.utils.torch_utils import select_device
 
 from yoloprune.criteria import CRITERIA, score
 from yoloprune.graph import Plan
+from yoloprune.yolo import checkpoints
 from yoloprune.yolo.budget import plan_for_target
 from yoloprune.yolo.guard import offline
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.trace import trace_yolo
 
+from .continuation import Continuation
 from .data import calibration_batches, training_loss
 from .network import with_network
 from .options import BUDGET_IMGSZ, Options
@@ -83,30 +85,42 @@ class FineTuned(NamedTuple):
     metrics: dict[str, float]
 
 
-def fine_tune(yolo: YOLO, options: Options, folder: Path) -> FineTuned:
-    """Train through Ultralytics' trainer, into `folder`/train.
+def fine_tune(pruned: Path, options: Options, folder: Path) -> FineTuned:
+    """Train through Ultralytics' trainer, into `folder`, or go on with a training that was interrupted there.
 
     Args:
-        yolo: The pruned network; holds the network of the best epoch afterwards.
+        pruned: Checkpoint of the pruned network.
         options: Data, epochs, image size, batch, device, seed and further train keywords.
-        folder: The step's folder.
+        folder: The trainer's folder.
     """
-    keywords = dict(options.train)
-    if "lr0" in keywords:
-        keywords.setdefault("optimizer", "SGD")  # Ultralytics' optimizer=auto would ignore lr0, whose default is SGD's
+    continuation = Continuation(folder)
+    if continuation.prepare():
+        yolo = checkpoints.load(continuation.last)
+        keywords = {"resume": True, "data": options.data, "device": options.device, "save_dir": str(folder)}
+    else:
+        yolo = checkpoints.load(pruned)
+        keywords = _train_keywords(options, folder)
+    continuation.attach(yolo)
     with offline():
-        yolo.train(
-            data=options.data,
-            epochs=options.epochs,
-            imgsz=options.imgsz,
-            batch=options.batch,
-            device=options.device,
-            seed=options.seed,
-            project=str(folder),
-            name="train",
-            exist_ok=True,
-            **keywords,
-        )
+        yolo.train(**keywords)
     trainer = yolo.trainer
     metrics = {short: float(trainer.metrics[k]) for k, short in _SHORT_NAMES.items() if k in (trainer.metrics or {})}
     return FineTuned(yolo, trainer.epoch + 1, metrics)
+
+
+def _train_keywords(options: Options, folder: Path) -> dict[str, Any]:
+    keywords = dict(options.train)
+    if "lr0" in keywords:
+        keywords.setdefault("optimizer", "SGD")  # Ultralytics' optimizer=auto would ignore lr0, whose default is SGD's
+    return {
+        "data": options.data,
+        "epochs": options.epochs,
+        "imgsz": options.imgsz,
+        "batch": options.batch,
+        "device": options.device,
+        "seed": options.seed,
+        "project": str(folder.parent),
+        "name": folder.name,
+        "exist_ok": True,
+        **keywords,
+    }
