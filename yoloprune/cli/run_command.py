@@ -85,7 +85,7 @@ def run_command(kind: Kind, text: str) -> Callable[..., None]:
             _option(
                 "--criterion",
                 panel=_PRUNING,
-                text="How channels are ranked: l2, l1, bn, lamp, random; from training images: taylor, hessian.",
+                text="How channels are ranked: l2, l1, lamp, bn_scale, random; by training images: taylor, hessian.",
                 default="l2",
             ),
         ] = None,

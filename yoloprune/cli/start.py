@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["start"]
 
 _WITH_RESUME = {"device"}
+_WORTH_A_HINT = 0.05  # mAP
 _OFF = {"trust": False, "exist_ok": False}  # switches that count as typed only where they are on
 
 
@@ -97,5 +98,10 @@ def _opening(console: Console, run: Run) -> None:
 
 
 def _closing(console: Console, finished: Finished) -> None:
-    console.print(closing_table(finished.record))
-    console.print(f"Results in [bold]{finished.folder.path}[/]", highlight=False)
+    record, folder = finished.record, finished.folder
+    console.print(closing_table(record))
+    lost = max((value - record.after.metrics.get(name, value) for name, value in record.before.metrics.items()), default=0)
+    if lost > _WORTH_A_HINT and not any(row.epochs for row in record.steps):
+        console.print("Pruning alone costs accuracy; fine-tuning brings it back: run again with --epochs 30, say.")
+    console.print(f"Results in [bold]{folder.path}[/]", highlight=False)
+    console.print(f"Try it with: yolo predict model={folder.weights} source=image.jpg", highlight=False, soft_wrap=True)

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from yoloprune.criteria import CRITERIA
 from yoloprune.errors import UserError
 from yoloprune.yolo import digits
 from yoloprune.yolo.classes import class_count
@@ -21,7 +20,6 @@ from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.validation import check_data
 
 from .folder import RunFolder
-from .options import Options
 
 __all__ = ["DIGITS", "calibration_batches", "choose_data", "training_loss", "write_digits"]
 
@@ -29,37 +27,33 @@ DIGITS = "digits"
 """Name by which `data` asks for the embedded set, written into the run's own folder."""
 
 
-def choose_data(options: Options, yolo: YOLO) -> str:
-    """Return the data that a run uses: what was asked for, else what the checkpoint was trained on, checked.
+def choose_data(data: str | None, yolo: YOLO, *, trains: bool = False, validates: bool = True) -> str:
+    """Return the data to use: what was asked for, else what the checkpoint was trained on, checked.
 
     Args:
-        options: What was asked for.
+        data: What was asked for.
         yolo: The model.
+        trains: Whether the training split must have images.
+        validates: Whether the model is validated as it is, so that its classes must be those of the data.
 
     Raises:
         UserError: The data is missing or broken, or nothing was asked for and the checkpoint's data is not here.
     """
-    data = options.data
     if data == DIGITS:
         return data
-    if data is not None:
-        _check(data, options, yolo)
-        return str(Path(data).resolve()) if Path(data).exists() else data
     own = ((yolo.ckpt or {}).get("train_args") or {}).get("data")
-    if not own:
+    chosen = data or own
+    if not chosen:
         raise UserError("The weights do not say which data they were trained on; give it with --data.")
     try:
-        _check(own, options, yolo)
+        check_data(chosen, yolo.task, nc=class_count(yolo.model) if validates else None)
+        if trains:
+            check_data(chosen, yolo.task, split="train")
     except UserError as error:
-        raise UserError(f"The weights were trained on {own}, which cannot be used here; give --data.") from error
-    return str(own)
-
-
-def _check(data: str, options: Options, yolo: YOLO) -> None:
-    classes = class_count(yolo.model) if options.val else None
-    check_data(data, yolo.task, nc=classes)
-    if options.epochs or CRITERIA[options.criterion].needs_batches:
-        check_data(data, yolo.task, split="train")
+        if data is None:
+            raise UserError(f"The weights were trained on {own}, which cannot be used here; give --data.") from error
+        raise
+    return str(Path(chosen).resolve()) if Path(chosen).exists() else str(chosen)
 
 
 def write_digits(folder: RunFolder) -> str:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from yoloprune.criteria import CRITERIA
 from yoloprune.errors import UserError
 from yoloprune.graph import Plan
 from yoloprune.report import Measure, Record, StepRow, draw_widths, paired_widths, write_html
@@ -27,7 +28,7 @@ from .metrics import named_metrics
 from .options import Options
 from .progress import Progress
 from .state import Remembered, fingerprint
-from .step import fine_tune, needs_data, prune_once
+from .step import fine_tune, prune_once
 from .target import Target, check_reachable, cost, step_targets
 
 __all__ = ["Finished", "Run"]
@@ -86,7 +87,7 @@ class Run:
         self._fingerprint = fingerprint(yolo.model)
         if remembered and remembered.fingerprint != self._fingerprint:
             raise UserError(f"{weights or 'The given model'} does not hold the weights that the run was started with.")
-        data = choose_data(options, yolo) if needs_data(options) else None
+        data = _data(options, yolo)
         self._options = replace(options, data=data)
         own = cost(yolo.model)
         self._targets = step_targets(options, own)
@@ -242,6 +243,14 @@ class Run:
             yield clock
         clock.stop()
         self.record.seconds[kind] = round(self.record.seconds.get(kind, 0.0) + clock.seconds, 2)
+
+
+def _data(options: Options, yolo: YOLO) -> str | None:
+    """The data of the run, checked; None if nothing in it looks at data."""
+    trains = options.epochs > 0 or CRITERIA[options.criterion].needs_batches
+    if not trains and not options.val:
+        return None
+    return choose_data(options.data, yolo, trains=trains, validates=options.val)
 
 
 class _Clock:

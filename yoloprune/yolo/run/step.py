@@ -21,14 +21,9 @@ from .network import with_network
 from .options import BUDGET_IMGSZ, Options
 from .target import Target
 
-__all__ = ["FineTuned", "fine_tune", "needs_data", "prune_once"]
+__all__ = ["FineTuned", "fine_tune", "prune_once"]
 
 _SHORT_NAMES = {"metrics/mAP50-95(B)": "mAP50-95", "metrics/mAP50(B)": "mAP50"}
-
-
-def needs_data(options: Options) -> bool:
-    """Whether anything in the run looks at data."""
-    return options.epochs > 0 or options.val or CRITERIA[options.criterion].needs_batches
 
 
 def prune_once(yolo: YOLO, target: Target, options: Options) -> tuple[YOLO, Plan]:

@@ -1,0 +1,192 @@
+"""Every mistake: one sentence on stderr, exit code 2, and nothing written."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+import ultralytics
+
+from yoloprune.yolo.digits import WEIGHTS
+
+PRUNE_ONLY = ("--epochs", 0, "--no-val", "--no-export")
+
+
+@pytest.fixture
+def refused(yoloprune, tmp_path):
+    """Run a command that must fail in the way all mistakes do, and return what it said."""
+
+    def run(*words) -> str:
+        out = tmp_path / "out"
+        result = yoloprune(
+            *words, *(() if "--project" in words or words[0] in {"val", "export"} else ("--project", out))
+        )
+        assert result.exit_code == 2, result.output
+        assert result.stderr.startswith("yoloprune: ")
+        assert result.stderr.count("\n") == 1, result.stderr
+        assert not out.exists()
+        return result.stderr
+
+    return run
+
+
+class _Evil:
+    def __reduce__(self):
+        return os.mkdir, ("evil-was-here",)
+
+
+def _write_malicious(path: Path) -> None:
+    torch.save({"model": _Evil(), "epoch": -1}, path)
+
+
+def _write_torchscript(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:  # what torch.jit.save leaves: a code archive has constants.pkl
+        for name in ("data.pkl", "constants.pkl"):
+            archive.writestr(f"archive/{name}", pickle.dumps({}, protocol=2))
+
+
+WRONG_FILES = {
+    "empty": (lambda path: path.touch(), "is empty"),
+    "truncated": (lambda path: path.write_bytes(WEIGHTS.read_bytes()[:100_000]), "truncated or damaged"),
+    "no checkpoint": (lambda path: path.write_text("a text"), "not a PyTorch checkpoint"),
+    "torchscript": (_write_torchscript, "TorchScript"),
+    "malicious": (_write_malicious, "may run"),
+    "state_dict": (lambda path: torch.save({"a": torch.zeros(1)}, path), "no Ultralytics model"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_FILES)
+def test_wrong_weights(refused, tmp_path, monkeypatch, kind) -> None:
+    monkeypatch.chdir(tmp_path)
+    write, sentence = WRONG_FILES[kind]
+    write(tmp_path / "weights.pt")
+    assert sentence in refused("v8", "--weights", tmp_path / "weights.pt", "--target-ratio", 0.5, *PRUNE_ONLY)
+    assert not Path("evil-was-here").exists()
+
+
+def test_missing_weights(refused, tmp_path) -> None:
+    said = refused("v8", "--weights", tmp_path / "none.pt", "--target-gflops", 6, *PRUNE_ONLY)
+    assert f"There is no file '{tmp_path / 'none.pt'}'" in said
+
+
+def test_prune_needs_weights(refused) -> None:
+    assert "--weights" in refused("prune", "--target-gflops", 6, *PRUNE_ONLY)
+
+
+@pytest.mark.parametrize(("architecture", "kind"), [("yolo11n", "11"), ("yolov8n-cls", "classify")])
+def test_another_family_or_task(refused, tmp_path, architecture, kind) -> None:
+    from yoloprune.yolo import checkpoints
+    from yoloprune.yolo.model import YOLO
+
+    checkpoints.save(YOLO(ultralytics.YOLO(f"{architecture}.yaml")), tmp_path / "other.pt")
+    said = refused("v8", "--weights", tmp_path / "other.pt", "--target-ratio", 0.5, *PRUNE_ONLY)
+    assert kind in said
+    assert "yoloprune prune --weights" in said
+
+
+@pytest.mark.parametrize(
+    ("target", "sentence"),
+    [
+        (("--target-gflops", 20), "not below the model's own"),
+        (("--target-gflops", 0.01), "out of reach"),
+        (("--target-params", "9M"), "not below the model's own"),
+        (("--target-params", "1k"), "out of reach"),
+        (("--target-ratio", 1.5), "between 0 and 1"),
+        (("--target-gflops", -1), "positive"),
+        (("--target-params", "many"), "not a number of parameters"),
+        ((), "Exactly one of"),
+        (("--target-gflops", 5, "--target-ratio", 0.5), "Exactly one of"),
+    ],
+)
+def test_target(refused, target, sentence) -> None:
+    said = refused("v8", "--weights", WEIGHTS, *target, *PRUNE_ONLY)
+    assert sentence in said
+    if "reach" in sentence or "own" in sentence:
+        assert " to " in said  # the range
+
+
+def _broken_yaml(path: Path) -> Path:
+    path.write_text("train: [")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (lambda root: root / "none.yaml", "There is no data YAML"),
+        (lambda root: _broken_yaml(root / "broken.yaml"), "not a YAML file"),
+    ],
+    ids=["missing", "broken"],
+)
+@pytest.mark.parametrize("command", ["v8", "val"])
+def test_data(refused, tmp_path, command, data, sentence) -> None:
+    weights = ("--weights", WEIGHTS, "--target-ratio", 0.5) if command == "v8" else (WEIGHTS,)
+    assert sentence in refused(command, *weights, "--data", data(tmp_path))
+
+
+def test_data_of_the_weights_is_not_here(refused) -> None:
+    assert "give --data" in refused("v8", "--weights", WEIGHTS, "--target-ratio", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("pair", "sentence"),
+    [
+        ("optimiser=SGD", "did you mean 'optimizer'"),
+        ("mosaic=much", "mosaic"),
+        ("lr0=7", "lr0"),
+        ("project=x", "--project"),
+        ("resume=True", "--resume"),
+        ("model=x.pt", "--weights"),
+        ("mode=val", "cannot be given"),
+        ("whatever", "key=value"),
+    ],
+)
+def test_key_value(refused, pair, sentence) -> None:
+    assert sentence in refused("v8", "--weights", WEIGHTS, "--target-ratio", 0.5, *PRUNE_ONLY, pair)
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        (("--criterion", "tailor"), "did you mean 'taylor'"),
+        (("--format", "onxn"), "did you mean 'onnx'"),
+        (("--batch", "some"), "batch=some"),
+        (("--steps", 0), "steps=0"),
+        (("--device", "7"), "device"),
+    ],
+)
+def test_options(refused, option, sentence) -> None:
+    exported = ("--epochs", 0, "--no-val")
+    assert sentence in refused("v8", "--weights", WEIGHTS, "--target-ratio", 0.5, *exported, *option)
+
+
+def test_output_folder_cannot_be_written(refused, tmp_path) -> None:
+    (tmp_path / "file").touch()
+    said = refused(
+        "v8", "--weights", WEIGHTS, "--target-ratio", 0.5, *PRUNE_ONLY, "--project", tmp_path / "file" / "runs"
+    )
+    assert "cannot be written" in said
+
+
+def test_weights_in_the_folder_that_is_cleared(refused, tmp_path) -> None:
+    weights = tmp_path / "runs" / "a" / "pruned.pt"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(WEIGHTS.read_bytes())
+    where = ("--project", tmp_path / "runs", "--name", "a", "--exist-ok")
+    assert "--exist-ok clears" in refused("v8", "--weights", weights, "--target-ratio", 0.5, *PRUNE_ONLY, *where)
+    assert weights.exists()
+
+
+def test_resume(refused, yoloprune, tmp_path) -> None:
+    assert "leave out --project" in refused("v8", "--resume", tmp_path, "--project", tmp_path)
+    result = yoloprune("v8", "--resume", tmp_path)
+    assert result.exit_code == 2
+    assert "not the folder of a pruning run" in result.stderr
+
+
+def test_export_format(refused) -> None:
+    assert "did you mean 'onnx'" in refused("export", WEIGHTS, "--format", "onxn")

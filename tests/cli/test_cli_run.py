@@ -1,0 +1,153 @@
+"""The commands as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from yoloprune.criteria import CRITERIA
+from yoloprune.yolo.digits import WEIGHTS
+
+OPTIONS = """
+--weights --target-gflops --target-params --target-ratio --data --imgsz --batch --device --epochs --lr0 --steps
+--criterion --round-to --prune-head --no-val --no-export --format --name --project --exist-ok --resume --seed --trust
+--calibration-images
+"""
+PRUNE_ONLY = ("--epochs", 0, "--no-val", "--no-export")
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=False)["model"].state_dict()
+
+
+def test_prune_only(yoloprune, tmp_path) -> None:
+    outputs = []
+    for name in ("a", "b"):
+        where = ("--name", name, "--project", tmp_path)
+        result = yoloprune("v8", "--weights", WEIGHTS, "--target-gflops", 5.5, *PRUNE_ONLY, *where)
+        assert result.exit_code == 0, result.output
+        assert "Before and after" in result.stdout
+        outputs.append(tmp_path / name)
+    first, second = outputs
+    assert (first / "plan.json").read_bytes() == (second / "plan.json").read_bytes()
+    a, b = _weights(first / "pruned.pt"), _weights(second / "pruned.pt")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    names = {path.name for path in first.iterdir()}
+    assert names == {
+        "pruned.pt", "plan.json", "args.yaml", "results.json", "results.csv", "widths.png", "report.html"
+    }  # fmt: skip
+    results = json.loads((first / "results.json").read_text())
+    assert results["finished"]
+    assert 0.98 * 5.5 <= results["after"]["gflops"] <= 5.5
+    assert results["after"]["params"] == sum(
+        p.numel() for p in torch.load(first / "pruned.pt", weights_only=False)["model"].parameters()
+    )
+    assert results["before"]["params"] == 3_012_798
+    assert yaml.safe_load((first / "args.yaml").read_text())["target_gflops"] == 5.5
+    assert "data:image/png;base64," in (first / "report.html").read_text()
+
+
+def test_name_taken(yoloprune, tmp_path) -> None:
+    words = ("v8", "--weights", WEIGHTS, "--target-ratio", 0.8, *PRUNE_ONLY, "--name", "a", "--project", tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "pruned.pt").write_text("precious")
+    assert yoloprune(*words).exit_code == 0
+    assert (tmp_path / "a" / "pruned.pt").read_text() == "precious"
+    assert (tmp_path / "a-2" / "pruned.pt").exists()
+    assert yoloprune(*words, "--exist-ok").exit_code == 0
+    assert (tmp_path / "a" / "pruned.pt").stat().st_size > 1_000_000
+
+
+def test_finished_run_is_only_read(yoloprune, tmp_path) -> None:
+    words = ("v8", "--weights", WEIGHTS, "--target-ratio", 0.8, *PRUNE_ONLY, "--name", "a", "--project", tmp_path)
+    assert yoloprune(*words).exit_code == 0
+    before = (tmp_path / "a" / "pruned.pt").stat().st_mtime_ns
+    result = yoloprune("v8", "--resume", tmp_path / "a")
+    assert result.exit_code == 0
+    assert "Before and after" in result.stdout
+    assert (tmp_path / "a" / "pruned.pt").stat().st_mtime_ns == before
+
+
+def test_val_and_export(yoloprune, tmp_path, few_digits) -> None:
+    weights = tmp_path / "digits.pt"
+    weights.write_bytes(WEIGHTS.read_bytes())
+    result = yoloprune("val", weights, "--data", few_digits, "--imgsz", 160, "--json")
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    assert figures["mAP50-95"] > 0.8
+    assert figures["images"] == 16
+    result = yoloprune("export", weights, "--imgsz", 160)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "digits.onnx").exists()
+    assert float(result.stdout.rsplit(":", 1)[1]) < 1e-3
+
+
+@pytest.mark.slow
+def test_interrupt_and_resume(tmp_path, few_digits) -> None:
+    """Ctrl-C and SIGKILL in the middle of fine-tuning: the resumed run ends bit for bit where a whole one ends."""
+    words = ["v8", "--weights", WEIGHTS, "--target-ratio", "0.7", "--steps", "2", "--epochs", "3", "--data", few_digits]
+    words += ["--imgsz", "64", "--no-export", "--project", tmp_path, "plots=False", "close_mosaic=2", "nbs=48"]
+    assert _run([*words, "--name", "whole"])[0] == 0
+    begun = [tmp_path / "cut" / "steps" / step / "train" / "weights" / "continue.pt" for step in "12"]
+    code, said = _run([*words, "--name", "cut"], stop=signal.SIGINT, when=begun[0])
+    assert code == 130
+    assert f"go on with: yoloprune prune --resume {tmp_path / 'cut'}" in said
+    assert "Traceback" not in said
+    resume = ["v8", "--resume", tmp_path / "cut"]
+    code, _ = _run(resume, stop=signal.SIGKILL, when=begun[1])
+    assert code == -signal.SIGKILL
+    code, said = _run(resume)
+    assert code == 0, said
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert (whole / "plan.json").read_bytes() == (cut / "plan.json").read_bytes()
+    a, b = _weights(whole / "pruned.pt"), _weights(cut / "pruned.pt")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    metrics = [json.loads((run / "results.json").read_text())["after"]["metrics"] for run in (whole, cut)]
+    assert metrics[0] == metrics[1]
+    rows = (cut / "results.csv").read_text().splitlines()
+    assert len(rows) == 3  # a heading and two steps
+    assert not list(cut.rglob("continue.pt"))
+
+
+def _run(words: list, stop: signal.Signals | None = None, when: Path | None = None) -> tuple[int, str]:
+    """Run the command line in a process; send it `stop` once the file `when` exists."""
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from yoloprune.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, *map(str, words)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ) as run:
+        while when and run.poll() is None and not when.exists():
+            time.sleep(0.02)
+        if stop and run.poll() is None:
+            run.send_signal(stop)
+        said = run.communicate()[0]
+    return run.returncode, said
+
+
+@pytest.mark.parametrize("command", ["v8", "prune"])
+def test_help(yoloprune, command) -> None:
+    text = yoloprune(command, "--help").stdout
+    for option in OPTIONS.split():
+        assert option in text
+    for name in CRITERIA:
+        assert name in text
+    assert "Examples" in text
+
+
+def test_help_needs_neither_torch_nor_ultralytics() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from yoloprune.cli.app import app; "
+        "assert CliRunner().invoke(app, ['v8', '--help']).exit_code == 0; "
+        "assert not {'torch', 'ultralytics'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,162 @@
+"""`yoloprune.prune`: a run from Python."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import ultralytics
+import yaml
+
+import yoloprune
+from yoloprune.errors import UserError
+from yoloprune.report import Record
+from yoloprune.yolo import checkpoints, digits
+from yoloprune.yolo.run import recipe
+from yoloprune.yolo.run.options import Options
+from yoloprune.yolo.run.recipe import merge, read_recipe
+from yoloprune.yolo.run.target import Cost, step_targets
+
+
+def _equal(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    one, two = a.state_dict(), b.state_dict()
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.fixture
+def model() -> ultralytics.YOLO:
+    return ultralytics.YOLO(digits.WEIGHTS)
+
+
+def test_prunes_and_does_nothing_else(model, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = copy.deepcopy(model.model)
+    result = yoloprune.prune(model, target_gflops=6)
+    assert _equal(model.model, before)
+    assert not list(tmp_path.iterdir())
+    assert result.save_dir is None
+    assert isinstance(result.model, ultralytics.YOLO)
+    assert result.model.model is not model.model
+    printed = result.model.info(verbose=True)
+    assert 0.98 * 6 <= printed[3] <= 6
+    assert result.metrics["after"] == {"gflops": pytest.approx(printed[3]), "params": printed[1]}
+    assert result.metrics["before"]["params"] == sum(p.numel() for p in before.parameters())
+    assert "GFLOPs" in str(result.report)
+    assert _equal(result.plan.apply(before), result.model.model)
+
+
+def test_path_and_object_give_the_same(model) -> None:
+    a = yoloprune.prune(model, target_ratio=0.7)
+    b = yoloprune.prune(digits.WEIGHTS, target_ratio=0.7)
+    assert _equal(a.model.model, b.model.model)
+
+
+def test_steps_compose_into_one_plan(model, tmp_path) -> None:
+    result = yoloprune.prune(model, target_ratio=0.6, steps=3, project=tmp_path, name="run")
+    network = copy.deepcopy(model.model).float()
+    assert _equal(result.plan.apply(network).half(), result.model.model.half())
+    rows = result.report.steps
+    assert [row.step for row in rows] == [1, 2, 3]
+    assert rows[0].gflops > rows[1].gflops > rows[2].gflops
+    again = Record.load(tmp_path / "run" / "results.json")
+    assert again == result.report
+
+
+def test_resumed_run_ends_where_a_whole_one_does(model, tmp_path) -> None:
+    yoloprune.prune(model, target_ratio=0.6, steps=2, project=tmp_path, name="whole")
+    yoloprune.prune(model, target_ratio=0.6, steps=2, project=tmp_path, name="cut")
+    run = tmp_path / "cut"
+    record = Record.load(run / "results.json")  # as it was after the first of the two steps
+    record.after, record.steps = None, record.steps[:1]
+    record.save(run / "results.json")
+    for name in ("pruned.pt", "plan.json", "steps/2/model.pt", "steps/2/plan.json"):
+        (run / name).unlink()
+    with pytest.raises(UserError, match="model in memory"):
+        yoloprune.prune(resume=run)
+    result = yoloprune.prune(model, resume=run)
+    assert _equal(result.model.model, checkpoints.load(tmp_path / "whole" / "pruned.pt").model)
+    assert (run / "plan.json").read_bytes() == (tmp_path / "whole" / "plan.json").read_bytes()
+
+
+def test_resume_refuses_other_weights(model, tmp_path) -> None:
+    yoloprune.prune(model, target_ratio=0.6, project=tmp_path, name="run")
+    with torch.no_grad():
+        model.model.model[0].conv.weight.mul_(2)
+    with pytest.raises(UserError, match="does not hold the weights"):
+        yoloprune.prune(model, resume=tmp_path / "run")
+
+
+def test_taylor_looks_at_training_images(model, tmp_path) -> None:
+    data = digits.write(tmp_path)
+    with pytest.raises(UserError, match="data"):
+        yoloprune.prune(model, target_ratio=0.7, criterion="taylor")
+    results = [
+        yoloprune.prune(
+            model, target_ratio=0.7, criterion="taylor", data=data, imgsz=96, calibration_images=12, batch=8
+        )
+        for _ in range(2)
+    ]
+    assert _equal(results[0].model.model, results[1].model.model)
+    assert not _equal(results[0].model.model, yoloprune.prune(model, target_ratio=0.7).model.model)
+
+
+def test_mistakes_are_value_errors(model) -> None:
+    with pytest.raises(ValueError, match="range"):
+        yoloprune.prune(model, target_gflops=100)
+    with pytest.raises(UserError, match="Exactly one"):
+        yoloprune.prune(model)
+    with pytest.raises(UserError, match="No model"):
+        yoloprune.prune(target_gflops=1)
+    with pytest.raises(UserError, match="no PyTorch model"):
+        yoloprune.prune(torch.nn.Linear(2, 2), target_gflops=1)
+    with pytest.raises(UserError, match="did you mean 'optimizer'"):
+        yoloprune.prune(model, target_gflops=4, optimiser="SGD")
+
+
+def test_step_targets_are_geometric() -> None:
+    targets = step_targets(Options(target_gflops=1.0, steps=3), Cost(8.0, 100))
+    assert [t.gflops for t in targets] == pytest.approx([4, 2, 1])
+    targets = step_targets(Options(target_params=25, steps=2), Cost(8.0, 100))
+    assert [t.params for t in targets] == [50, 25]
+    assert step_targets(Options(target_ratio=0.25), Cost(8.0, 100))[0].gflops == 2
+
+
+@pytest.mark.parametrize("name", ["v8", "digits"])
+def test_recipes_are_valid(name) -> None:
+    content = read_recipe(name)
+    assert merge(content, {"target_gflops": 5.0}).target_gflops == 5.0  # takes the place of the recipe's own target
+    assert merge(content, {"target_gflops": 5.0, "train": {"lr0": 0.5}}).train["lr0"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ({"epoch": 3}, "did you mean 'epochs'"),
+        ({"trust": True}, "unknown option 'trust'"),
+        ({"train": 3}, "train must be a mapping"),
+        ([1], "must be a mapping"),
+    ],
+)
+def test_broken_recipes(tmp_path, monkeypatch, content, sentence) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(content))
+    monkeypatch.setattr(recipe, "resource", lambda *parts: path)
+    with pytest.raises(UserError, match=sentence):
+        read_recipe("mine")
+
+
+def test_options_survive_the_file(tmp_path) -> None:
+    options = Options(target_params=5, epochs=3, data="a.yaml", train={"lr0": 0.1, "mosaic": 0.0})
+    options.save(tmp_path / "args.yaml", weights="w.pt")
+    content = yaml.safe_load(Path(tmp_path / "args.yaml").read_text())
+    assert content.pop("weights") == "w.pt"
+    assert Options(**content) == options
+
+
+def test_core_does_not_import_ultralytics() -> None:
+    code = "import sys, yoloprune; yoloprune.graph.trace; assert 'ultralytics' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
