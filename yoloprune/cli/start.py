@@ -100,7 +100,8 @@ def _opening(console: Console, run: Run) -> None:
 def _closing(console: Console, finished: Finished) -> None:
     record, folder = finished.record, finished.folder
     console.print(closing_table(record))
-    lost = max((value - record.after.metrics.get(name, value) for name, value in record.before.metrics.items()), default=0)
+    after = record.after.metrics
+    lost = max((value - after[name] for name, value in record.before.metrics.items() if name in after), default=0.0)
     if lost > _WORTH_A_HINT and not any(row.epochs for row in record.steps):
         console.print("Pruning alone costs accuracy; fine-tuning brings it back: run again with --epochs 30, say.")
     console.print(f"Results in [bold]{folder.path}[/]", highlight=False)
