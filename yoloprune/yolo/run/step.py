@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ultralytics.utils.torch_utils import select_device
 
 from yoloprune.criteria import CRITERIA, score
+from yoloprune.errors import UserError
 from yoloprune.graph import Plan
 from yoloprune.yolo import checkpoints
 from yoloprune.yolo.budget import plan_for_target
@@ -17,13 +18,12 @@ from yoloprune.yolo.trace import trace_yolo
 
 from .continuation import Continuation
 from .data import calibration_batches, training_loss
+from .metrics import named_training_metrics
 from .network import with_network
 from .options import BUDGET_IMGSZ, Options
 from .target import Target
 
 __all__ = ["FineTuned", "fine_tune", "prune_once"]
-
-_SHORT_NAMES = {"metrics/mAP50-95(B)": "mAP50-95", "metrics/mAP50(B)": "mAP50"}
 
 
 def prune_once(yolo: YOLO, target: Target, options: Options) -> tuple[YOLO, Plan]:
@@ -87,6 +87,9 @@ def fine_tune(pruned: Path, options: Options, folder: Path) -> FineTuned:
         pruned: Checkpoint of the pruned network.
         options: Data, epochs, image size, batch, device, seed and further train keywords.
         folder: The trainer's folder.
+
+    Raises:
+        UserError: Ultralytics lacks a package for this family.
     """
     continuation = Continuation(folder)
     if continuation.prepare():
@@ -96,10 +99,15 @@ def fine_tune(pruned: Path, options: Options, folder: Path) -> FineTuned:
         yolo = checkpoints.load(pruned)
         keywords = _train_keywords(options, folder)
     continuation.attach(yolo)
-    with offline():
-        yolo.train(**keywords)
+    try:
+        with offline():
+            yolo.train(**keywords)
+    except ImportError as error:
+        raise UserError(
+            f"Training this model needs the Python package {error.name!r}; install it, or give --epochs 0."
+        ) from error
     trainer = yolo.trainer
-    metrics = {short: float(trainer.metrics[k]) for k, short in _SHORT_NAMES.items() if k in (trainer.metrics or {})}
+    metrics = named_training_metrics(trainer.metrics or {}, yolo.task)
     return FineTuned(yolo, trainer.epoch + 1, metrics)
 
 
