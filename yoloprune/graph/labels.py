@@ -1,0 +1,200 @@
+"""Integer labels that ride beside tensor values: what they are, and how they meet.
+
+A label is one index of one dimension of one parameter or buffer ("index i of dimension d of p"). A tensor carries any
+number of label *layers*; each layer is an int64 tensor of the tensor's own shape, and says for every element which
+slice it belongs to. A layer varies along some dimensions and is a stride-0 broadcast along the others, so labels cost
+no memory and PyTorch's own view operators move them exactly.
+
+In the words of DepGraph (Fang et al., CVPR 2023): labels that move along an edge are the inter-layer dependency
+(f_i^- <-> f_j^+, eq. 3), and an operator that hands its input labels to its output is the intra-layer dependency of an
+operator with sch(f^-) = sch(f^+) (eq. 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["FROZEN", "CostTerm", "Labels", "Ledger", "Slice", "compact", "same_memory", "varying"]
+
+FROZEN = 0  # the label of an index that must stay: a constant's own channels
+
+
+class Slice(NamedTuple):
+    """Labels `start … start + size - 1` are the indices 0 … size - 1 of dimension `dim` of `parameter`."""
+
+    parameter: str
+    dim: int
+    start: int
+    size: int
+
+
+class CostTerm(NamedTuple):
+    """MACs of one operator: `macs` times, for each label vector, the share of its labels that is kept."""
+
+    module: str
+    operator: str
+    macs: int
+    vectors: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Label layers of one tensor.
+
+    Attributes:
+        layers: int64 tensors of the tensor's shape, stride 0 where a layer does not vary.
+        zero: Whether zeroing the labelled slices makes these values zero (a sigmoid's output is not).
+        wild: A constant fill (`torch.zeros`): it has no channels of its own and fits any width.
+    """
+
+    layers: tuple[Tensor, ...] = ()
+    zero: bool = False
+    wild: bool = False
+
+
+def varying(layer: Tensor) -> tuple[int, ...]:
+    """Dimensions along which the layer's labels differ."""
+    return tuple(d for d, (n, s) in enumerate(zip(layer.shape, layer.stride())) if n > 1 and s != 0)
+
+
+def compact(layer: Tensor, keep: Iterable[int] | None = None) -> Tensor:
+    """The layer with every dimension outside `keep` (by default: every broadcast one) cut to size 1."""
+    keep = varying(layer) if keep is None else tuple(keep)
+    return layer[tuple(slice(None) if d in keep else slice(0, 1) for d in range(layer.dim()))]
+
+
+def same_memory(a: Tensor, b: Tensor) -> bool:
+    """Whether two layers are the very same labels."""
+    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride()
+
+
+@dataclass
+class Ledger:
+    """What one execution says about labels, written down as it happens and resolved once at the end."""
+
+    slices: list[Slice] = field(default_factory=list)
+    edges: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    frozen: list[tuple[Tensor, str]] = field(default_factory=list)
+    producers: list[Tensor] = field(default_factory=list)
+    ties: list[Tensor] = field(default_factory=list)  # (parts, length): parts lose equally many
+    costs: list[CostTerm] = field(default_factory=list)
+    statistics: set[str] = field(default_factory=set)
+    unsupported: dict[str, int] = field(default_factory=dict)
+    size: int = 1
+    _tied: set[tuple] = field(default_factory=set)
+    _kept_alive: list[Tensor] = field(default_factory=list)
+
+    def allocate(self, parameter: str, tensor: Tensor) -> Labels:
+        """Give every dimension of a parameter one fresh label per index (none where the size is 1)."""
+        layers = []
+        for dim, size in enumerate(tensor.shape):
+            if size > 1:
+                self.slices.append(Slice(parameter, dim, self.size, size))
+                vector = torch.arange(self.size, self.size + size)
+                shape = [size if d == dim else 1 for d in range(tensor.dim())]
+                layers.append(vector.view(shape).expand(tensor.shape))
+                self.size += size
+        return Labels(tuple(layers), zero=True)
+
+    def unite(self, a: Tensor, b: Tensor) -> None:
+        """Say that labels which meet at one position (after broadcasting) belong together."""
+        if same_memory(a, b):
+            return
+        a, b = torch.broadcast_tensors(a, b)
+        self.edges.append((a.reshape(-1), b.reshape(-1)))
+
+    def unite_along(self, layer: Tensor, dims: Iterable[int]) -> Tensor:
+        """Unite the labels along `dims`; returns the layer broadcast along them."""
+        for d in dims:
+            if layer.shape[d] > 1 and layer.stride(d) != 0:
+                first = layer.narrow(d, 0, 1)
+                self.unite(compact(layer), compact(first, varying(first)))
+                layer = first.expand(layer.shape)
+        return layer
+
+    def freeze(self, labels: Tensor, reason: str) -> None:
+        """Say that these labels must stay, and why."""
+        self.frozen.append((compact(labels).reshape(-1), reason))
+
+    def freeze_all(self, labels: Labels | None, reason: str) -> None:
+        """Freeze every layer of a tensor."""
+        for layer in labels.layers if labels else ():
+            self.freeze(layer, reason)
+
+    def tie(self, parts: Tensor) -> None:
+        """Parts (rows of a 2-D tensor) may lose different labels, but must lose equally many."""
+        if parts.shape[0] > 1 and parts.shape[1] > 0:
+            self.ties.append(parts)
+
+    def rectangle(self, layer: Tensor) -> None:
+        """A layer that varies along several dimensions must stay a rectangle.
+
+        The fastest dimension in memory is the one that shrinks: only then does the order of what is kept survive.
+        """
+        dims = varying(layer)
+        if len(dims) < 2:
+            return
+        key = (layer.data_ptr(), layer.shape, layer.stride())
+        if key in self._tied:
+            return
+        self._tied.add(key)
+        self._kept_alive.append(layer)  # a freed buffer's address could come back and hide another rectangle
+        small = compact(layer, dims)
+        fast = min(dims, key=lambda d: layer.stride(d))
+        self.tie(small.movedim(fast, -1).reshape(-1, layer.shape[fast]))
+
+    def recompact(self, layer: Tensor) -> Tensor:
+        """Find again the dimensions along which a materialised layer is constant."""
+        for d in varying(layer):
+            small = compact(layer)
+            first = small.narrow(d, 0, 1)
+            if torch.equal(small, first.expand(small.shape)):
+                layer = layer.narrow(d, 0, 1).expand(layer.shape)
+        return layer
+
+    def merge(self, shape: Sequence[int], operands: Sequence[tuple[Sequence[int], Labels | None]], where: str,
+              strict: bool = True) -> tuple[Tensor, ...]:  # fmt: skip
+        """Let the labels of broadcast operands meet element by element; returns the layers of the result.
+
+        Layers that vary along a common dimension become one; layers along different dimensions live side by side.
+        With `strict`, a label that meets an operand with a real extent but without labels there is frozen: that
+        operand's channel has no owner and cannot go.
+
+        Args:
+            shape: Shape of the result.
+            operands: (shape, labels) of each tensor operand.
+            where: The operator, for the reason of a freeze.
+            strict: See above.
+        """
+        clusters: list[tuple[set[int], list[Tensor], set[int]]] = []
+        for i, (_, labels) in enumerate(operands):
+            for layer in labels.layers if labels else ():
+                layer = layer.expand(shape)
+                dims, layers, owners = set(varying(layer)), [layer], {i}
+                if not dims:
+                    continue
+                for cluster in [c for c in clusters if c[0] & dims]:
+                    clusters.remove(cluster)
+                    dims, layers, owners = dims | cluster[0], cluster[1] + layers, owners | cluster[2]
+                clusters.append((dims, layers, owners))
+        out = []
+        for dims, layers, owners in clusters:
+            first = max(layers, key=lambda layer: len(varying(layer)))
+            for layer in layers:
+                if layer is not first and not same_memory(layer, first):
+                    self.unite(compact(first, dims), compact(layer, dims))
+            if strict:
+                for i, (own, labels) in enumerate(operands):
+                    if i in owners or (labels and labels.wild):
+                        continue
+                    offset = len(shape) - len(own)
+                    if any(d >= offset and own[d - offset] > 1 for d in dims):
+                        self.freeze(first, f"meets values without prunable channels in {where}")
+                        break
+            out.append(first)
+        return tuple(out)

@@ -1,0 +1,258 @@
+"""Convolutions, matrix products and attention: labels of the summed dimension unite, the others pass."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from yoloprune.graph.labels import CostTerm, Labels, compact, varying
+from yoloprune.graph.rules.registry import Call, rule
+
+__all__: list[str] = []
+
+
+def vector(call: Call, tensor: Tensor | None, dim: int) -> Tensor | None:
+    """Labels along one dimension as a 1-D tensor; labels that also differ along others are united there."""
+    if tensor is None:
+        return None
+    found = None
+    for layer in call.layers(tensor):
+        dims = varying(layer)
+        if dim in dims:
+            layer = call.ledger.unite_along(layer, [d for d in dims if d != dim])
+            line = compact(layer, (dim,)).reshape(-1)
+            if found is None:
+                found = line
+            else:
+                call.ledger.unite(found, line)
+    return found
+
+
+def _is_wild(call: Call, tensor: Tensor) -> bool:
+    labels = call.labels(tensor)
+    return bool(labels and labels.wild)
+
+
+def _meet(call: Call, a: Tensor | None, b: Tensor | None, a_wild: bool = False, b_wild: bool = False) -> None:
+    """Unite two label vectors that are summed over together; one without a partner must stay."""
+    if a is not None and b is not None:
+        call.ledger.unite(a, b)
+    elif a is not None and not b_wild:
+        call.ledger.freeze(a, f"is summed in {call.name} against values without prunable channels")
+    elif b is not None and not a_wild:
+        call.ledger.freeze(b, f"is summed in {call.name} against values without prunable channels")
+
+
+@rule("convolution", "_convolution", "cudnn_convolution", "mkldnn_convolution", "convolution_overrideable")
+def convolution(call: Call) -> None:
+    """Plain, grouped, depthwise and transposed convolutions in any number of dimensions."""
+    x, w, bias = call.args[0], call.args[1], call.args[2]
+    transposed, groups = bool(call.arg("transposed", False)), call.arg("groups", 1)
+    ledger = call.ledger
+    channel = x.dim() - (w.dim() - 1)  # 1 with a batch dimension, else 0
+    n_in, n_out = x.shape[channel], call.out.shape[channel]
+    for layer in call.layers(w):
+        if any(d > 1 for d in varying(layer)):
+            ledger.freeze(layer, "is a kernel size")
+    source = vector(call, x, channel)
+    first, second = vector(call, w, 0), vector(call, w, 1)
+    wild = _is_wild(call, x)
+    vectors: list[Tensor | None]
+    per_in, per_out = n_in // groups, n_out // groups
+    produces = True
+    if groups == 1:
+        w_in, out = (first, second) if transposed else (second, first)
+        if n_in > 1:
+            _meet(call, source, w_in, a_wild=wild)
+        vectors = [w_in, out]
+    elif per_in == 1:
+        # one input channel per group: input and output are the same channel
+        per_channel = first.view(groups, -1) if first is not None else None
+        if source is None:
+            if first is not None and not wild:
+                ledger.freeze(first, "is a depthwise layer over values without prunable channels")
+        elif per_channel is not None:
+            ledger.unite(per_channel, source.view(groups, 1))
+        else:
+            ledger.freeze(source, "meets a depthwise layer without labels")
+        if transposed:
+            if second is not None:
+                ledger.freeze(second, "is the multiplier of a transposed depthwise layer")
+            out = first.repeat_interleave(per_out) if first is not None else None
+        else:
+            out = first
+        vectors, produces = [first], False
+    else:
+        if transposed:
+            if source is not None and first is not None:
+                ledger.unite(source, first)
+            elif first is not None and not wild:
+                ledger.freeze(first, "is summed against values without prunable channels")
+            if first is not None:
+                ledger.tie(first.view(groups, per_in))
+            if second is not None:
+                out = second.repeat(groups)
+            else:
+                out = None
+        else:
+            if source is not None and second is not None:
+                ledger.unite(source.view(groups, per_in), second.view(1, per_in))
+            else:
+                _meet(call, source, second, a_wild=wild)
+            out = first
+            if out is not None and per_out > 0:
+                ledger.tie(out.view(groups, per_out))
+        vectors = [first, second]
+    if bias is not None and (b := vector(call, bias, 0)) is not None:
+        if out is None:
+            ledger.freeze(b, "is the bias of a layer without prunable outputs")
+        else:
+            ledger.unite(b, out)
+    layers = []
+    if out is not None:
+        shape = [n_out if d == channel else 1 for d in range(call.out.dim())]
+        layers.append(out.view(shape).expand(call.out.shape))
+        if produces:
+            ledger.producers.append(out)
+    for layer in call.layers(x):  # labels along the batch dimension (heads folded into it) pass
+        if channel and varying(layer) == (0,):
+            layers.append(layer[(slice(None), *[slice(0, 1)] * (x.dim() - 1))].expand(call.out.shape))
+    call.put(call.out, Labels(tuple(layers), zero=True))
+    positions = (x.numel() // n_in) if transposed else call.out.numel() // n_out
+    macs = positions * w.numel() if transposed else positions * n_out * per_in * math.prod(w.shape[2:])
+    ledger.costs.append(CostTerm(call.module, call.name, macs, tuple(v for v in vectors if v is not None)))
+
+
+def _product(call: Call, a: Tensor, b: Tensor, out_shape: torch.Size) -> tuple[tuple[Tensor, ...], bool]:
+    """Layers of a @ b for a (…, n, k), b (…, k, m) with equal batch dimensions."""
+    ledger = call.ledger
+    nd = a.dim()
+    labels_a, labels_b = call.labels(a) or Labels(), call.labels(b) or Labels()
+    k = a.shape[-1]
+
+    def summed(labels: Labels, sum_dim: int, free_dim: int) -> list[Tensor]:
+        found = []
+        for layer in labels.layers:
+            dims = varying(layer)
+            if sum_dim in dims:
+                layer = ledger.unite_along(layer, [free_dim])
+                for d in dims:
+                    if d not in (sum_dim, free_dim) and layer.stride(d) < layer.stride(sum_dim):
+                        # the batch index runs faster in memory: what is kept stays in order only as whole rows
+                        ledger.unite(compact(layer), compact(layer).narrow(d, 0, 1))
+                found.append(layer.select(free_dim, 0))
+        return found
+
+    left, right = summed(labels_a, nd - 1, nd - 2), summed(labels_b, nd - 2, nd - 1)
+    if k > 1:
+        if left and right:
+            for layer in left[1:] + right:
+                dims = set(varying(left[0])) | set(varying(layer))
+                ledger.unite(compact(left[0], dims), compact(layer, dims))
+            if not (labels_a.zero or labels_b.zero):
+                ledger.freeze(left[0], f"is not zero when its slices are, and is summed in {call.name}")
+        elif left and not labels_b.wild:
+            for layer in left:
+                ledger.freeze(layer, f"is summed in {call.name} against values without prunable channels")
+        elif right and not labels_a.wild:
+            for layer in right:
+                ledger.freeze(layer, f"is summed in {call.name} against values without prunable channels")
+    rows = tuple(l.narrow(-1, 0, 1).expand(out_shape) for l in labels_a.layers if nd - 1 not in varying(l))
+    columns = tuple(l.narrow(-2, 0, 1).expand(out_shape) for l in labels_b.layers if nd - 2 not in varying(l))
+    layers = ledger.merge(out_shape, [(out_shape, Labels(rows)), (out_shape, Labels(columns))], call.name, strict=False)
+    layers = tuple(layer for layer in layers if varying(layer))
+    for layer in layers:
+        ledger.producers.append(compact(layer).reshape(-1))
+        ledger.rectangle(layer)
+    vectors = [compact(v).reshape(-1) for v in (left or right)[:1]] + [compact(v).reshape(-1) for v in layers]
+    ledger.costs.append(CostTerm(call.module, call.name, math.prod(out_shape) * k, tuple(vectors)))
+    return layers, labels_a.zero and labels_b.zero or bool(rows and labels_a.zero) or bool(columns and labels_b.zero)
+
+
+@rule("mm", "bmm", "matmul")
+def product(call: Call) -> None:
+    """Matrix products."""
+    layers, zero = _product(call, call.args[0], call.args[1], call.out.shape)
+    call.put(call.out, Labels(layers, zero))
+
+
+@rule("mv", "dot")
+def vector_product(call: Call) -> None:
+    """Matrix times vector: the summed dimension unites, rows pass."""
+    a, b = call.args[0], call.args[1]
+    left, right = vector(call, a, a.dim() - 1), vector(call, b, 0)
+    _meet(call, left, right, _is_wild(call, a), _is_wild(call, b))
+    rows = vector(call, a, 0) if a.dim() == 2 else None
+    if rows is not None:
+        call.ledger.producers.append(rows)
+    call.put(call.out, Labels((rows,) if rows is not None else (), zero=True))
+    vectors = tuple(v for v in (rows, left if left is not None else right) if v is not None)
+    call.ledger.costs.append(CostTerm(call.module, call.name, a.numel(), vectors))
+
+
+@rule("addmm", "baddbmm", "addmv")
+def product_with_bias(call: Call) -> None:
+    """Matrix products with a bias that meets the result."""
+    bias, a, b = call.args[:3]
+    layers, zero = _product(call, a, b, call.out.shape)
+    result = Labels(layers, zero)
+    merged = call.ledger.merge(
+        call.out.shape, [(call.out.shape, result), (bias.shape, call.labels(bias))], call.name
+    )  # fmt: skip
+    own = call.labels(bias)
+    call.put(call.out, Labels(merged, zero and bool(own and (own.zero or own.wild))))
+
+
+@rule("linear")
+def linear(call: Call) -> None:
+    """x @ w.T + b as one operator (some backends do not decompose it)."""
+    x, w, bias = call.args[0], call.args[1], call.arg("bias")
+    source, w_in, out = vector(call, x, x.dim() - 1), vector(call, w, 1), vector(call, w, 0)
+    if x.shape[-1] > 1:
+        _meet(call, source, w_in, a_wild=_is_wild(call, x))
+    layers = [l.narrow(-1, 0, 1).expand(call.out.shape) for l in call.layers(x) if x.dim() - 1 not in varying(l)]
+    if out is not None:
+        call.ledger.producers.append(out)
+        layers.append(out.expand(call.out.shape))
+        if bias is not None and (b := vector(call, bias, 0)) is not None:
+            call.ledger.unite(b, out)
+    call.put(call.out, Labels(tuple(layers), zero=True))
+    macs = call.out.numel() * x.shape[-1]
+    vectors = tuple(v for v in (w_in, out) if v is not None)
+    call.ledger.costs.append(CostTerm(call.module, call.name, macs, vectors))
+
+
+@rule("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention",
+      "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention",
+      "_scaled_dot_product_attention_math", "scaled_dot_product_attention",
+      "_scaled_dot_product_fused_attention_overrideable")  # fmt: skip
+def attention(call: Call) -> None:
+    """softmax(q k^T) v: head dimensions of q and k unite, the result has v's labels."""
+    q, k, v = call.args[:3]
+    out = call.out[0] if isinstance(call.out, (tuple, list)) else call.out
+    ledger = call.ledger
+    last = q.dim() - 1
+    sides = [[layer for layer in call.layers(t) if last in varying(layer)] for t in (q, k)]
+    if sides[0] and sides[1]:
+        a, b = (ledger.unite_along(s[0], [last - 1]).select(last - 1, 0) for s in sides)
+        dims = set(varying(a)) | set(varying(b))
+        if a.shape == b.shape:
+            ledger.unite(compact(a, dims), compact(b, dims))
+        else:
+            ledger.freeze(a, "has a head shared by several queries")
+            ledger.freeze(b, "has a head shared by several queries")
+    else:
+        for layer in sides[0] + sides[1]:
+            ledger.freeze(layer, "is summed in attention against values without prunable channels")
+    layers = []
+    for layer in call.layers(v):
+        layer = ledger.unite_along(layer, [last - 1])
+        layers.append(layer.narrow(last - 1, 0, 1).expand(out.shape) if layer.dim() == out.dim() else layer)
+    call.put(out, Labels(tuple(layers), bool((lv := call.labels(v)) and lv.zero)))
+    score = q.shape[:-1].numel() * k.shape[-2]
+    left = tuple(compact(s).reshape(-1) for s in sides[0][:1])
+    ledger.costs.append(CostTerm(call.module, call.name, score * q.shape[-1], left))
+    values = tuple(compact(s).reshape(-1) for s in layers[:1])
+    ledger.costs.append(CostTerm(call.module, call.name, score * v.shape[-1], values))

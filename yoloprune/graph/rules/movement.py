@@ -1,0 +1,256 @@
+"""Data movement: the very same call is applied to the labels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from yoloprune.graph.labels import FROZEN, Labels, compact, varying
+from yoloprune.graph.rules.registry import Call, rule
+
+__all__: list[str] = []
+
+
+def _put(call: Call, out: Tensor, layers: list[Tensor], zero: bool, wild: bool = False) -> None:
+    layers = [call.ledger.recompact(layer) if len(varying(layer)) > 1 else layer for layer in layers]
+    layers = [layer for layer in layers if varying(layer)]
+    for layer in layers:
+        call.ledger.rectangle(layer)
+    call.put(out, Labels(tuple(layers), zero, wild))
+
+
+@rule("alias", "detach", "clone", "contiguous", "lift_fresh", "lift", "_to_copy", "dropout", "view_of")
+def same(call: Call) -> None:
+    """The same elements in the same places; strides of the labels are kept since they tell the storage order."""
+    labels = call.labels(call.args[0])
+    if labels:
+        call.put(call.out, labels)
+
+
+@rule("permute", "transpose", "t", "unsqueeze", "squeeze", "expand", "unfold", "diagonal", "movedim",
+      "swapaxes", "numpy_T", "flip", "repeat", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "numpy_t")  # fmt: skip
+def move(call: Call) -> None:
+    """Any movement that neither cuts nor merges a labelled dimension at a fixed place."""
+    labels = call.labels(call.args[0])
+    if labels is None:
+        return
+    layers = [call.func(layer, *call.args[1:], **call.kwargs) for layer in labels.layers]
+    _put(call, call.out, layers, labels.zero, labels.wild)
+
+
+def _merged_dims(source: torch.Size, target: torch.Size) -> list[list[int]]:
+    """Runs of source dimensions that a view merges with each other (equal products of sizes)."""
+    runs, i, j = [], 0, 0
+    while i < len(source) or j < len(target):
+        run, a, b = [], 1, 1
+        while True:
+            if a <= b and i < len(source):
+                a *= source[i]
+                run.append(i)
+                i += 1
+            elif j < len(target):
+                b *= target[j]
+                j += 1
+            else:
+                break
+            if a == b and run:
+                break
+        runs.append(run)
+    return runs
+
+
+@rule("view", "_unsafe_view", "reshape", "_reshape_alias")
+def view(call: Call) -> None:
+    """A view may cut a labelled dimension in two (the result must stay a rectangle) or merge two.
+
+    Merging dimensions whose order differs from the order in memory interleaves them (channel shuffle); what is kept
+    stays in order only if whole columns go, so the rows are united.
+    """
+    labels = call.labels(call.args[0])
+    if labels is None:
+        return
+    out = []
+    for layer in labels.layers:
+        dims = varying(layer)
+        if len(dims) > 1:
+            for run in _merged_dims(layer.shape, call.out.shape):
+                inside = [d for d in run if d in dims]
+                for k, d in enumerate(inside[1:], 1):
+                    if any(layer.stride(e) < layer.stride(d) for e in inside[:k]):
+                        call.ledger.unite(compact(layer), compact(layer).narrow(d, 0, 1))
+        out.append(layer.reshape(call.out.shape))
+    _put(call, call.out, out, labels.zero, labels.wild)
+
+
+def _tie_pieces(call: Call, layer: Tensor, dim: int, sizes: list[int], fixed: bool) -> None:
+    """A labelled dimension is cut into pieces: equal ones lose equally many, others must stay as they are."""
+    sizes = [s for s in sizes if s]
+    if len(sizes) < 2 or dim not in varying(layer):
+        return
+    if len(set(sizes)) == 1:
+        rows = compact(layer).movedim(dim, -1).reshape(-1, len(sizes), sizes[0])
+        for row in rows:
+            call.ledger.tie(row)
+    elif fixed:
+        call.ledger.freeze(layer, f"is cut at fixed positions {sizes} by {call.name}")
+
+
+@rule("split", "split_with_sizes", "tensor_split", "unsafe_split", "unsafe_split_with_sizes", "split_copy")
+def split(call: Call) -> None:
+    """chunk and split."""
+    labels = call.labels(call.args[0])
+    if labels is None:
+        return
+    dim = call.arg("dim", 0) % call.args[0].dim()
+    sizes = [t.shape[dim] for t in call.out]
+    fixed = not (call.resizes_splits and "sizes" in call.name)
+    for layer in labels.layers:
+        _tie_pieces(call, layer, dim, sizes, fixed)
+    for i, out in enumerate(call.out):
+        _put(call, out, [layer.narrow(dim, sum(sizes[:i]), sizes[i]) for layer in labels.layers], labels.zero,
+             labels.wild)  # fmt: skip
+
+
+@rule("slice", "narrow")
+def slice_(call: Call) -> None:
+    """A contiguous slice cuts the dimension; a strided one needs whole periods to go together."""
+    source = call.args[0]
+    labels = call.labels(source)
+    if labels is None:
+        return
+    dim = call.arg("dim", 0) % source.dim()
+    n, step = source.shape[dim], call.arg("step", 1) or 1
+    start = call.arg("start", 0) or 0
+    start = min(start + n if start < 0 else start, n)
+    for layer in labels.layers:
+        if dim not in varying(layer):
+            continue
+        if step == 1:
+            length = call.out.shape[dim]
+            _tie_pieces(call, layer, dim, [start, length, n - start - length], True)
+        elif n % step == 0:
+            rows = compact(layer).movedim(dim, -1)
+            rows = rows.reshape(*rows.shape[:-1], n // step, step)
+            call.ledger.unite(rows, rows[..., :1])
+        else:
+            call.ledger.freeze(layer, f"is sliced with step {step}, which does not divide {n}")
+    _put(call, call.out, [call.func(layer, *call.args[1:], **call.kwargs) for layer in labels.layers], labels.zero,
+         labels.wild)  # fmt: skip
+
+
+@rule("select", "unbind")
+def select(call: Call) -> None:
+    """Taking one index out of a labelled dimension fixes that dimension."""
+    source = call.args[0]
+    labels = call.labels(source)
+    if labels is None:
+        return
+    dim = call.arg("dim", 0) % source.dim()
+    for layer in labels.layers:
+        if varying(layer) == (dim,):
+            call.ledger.freeze(layer, f"is read at a fixed index by {call.name}")
+    if call.name == "unbind":
+        for i, out in enumerate(call.out):
+            _put(call, out, [layer.select(dim, i) for layer in labels.layers], labels.zero, labels.wild)
+    else:
+        _put(call, call.out, [call.func(layer, *call.args[1:], **call.kwargs) for layer in labels.layers], labels.zero,
+             labels.wild)  # fmt: skip
+
+
+def _aligned(layers: list[Tensor], dims: set[int]) -> Tensor | None:
+    return next((layer for layer in layers if set(varying(layer)) & dims), None)
+
+
+@rule("cat", "concat")
+def cat(call: Call) -> None:
+    """Labels along the joined dimension are joined; along the other dimensions they meet."""
+    tensors = [t for t in call.args[0] if t.dim() == call.out.dim()]
+    dim = call.arg("dim", 0) % call.out.dim()
+    all_labels = [call.labels(t) for t in tensors]
+    if not any(labels and labels.layers for labels in all_labels):
+        if all(labels and labels.wild for labels in all_labels):
+            call.put(call.out, Labels(wild=True))
+        return
+    across, along = [], []
+    for t, labels in zip(tensors, all_labels):
+        layers = labels.layers if labels else ()
+        along.append([layer for layer in layers if dim in varying(layer)])
+        rest = tuple(layer.narrow(dim, 0, 1) for layer in layers if dim not in varying(layer))
+        shape = [1 if d == dim else n for d, n in enumerate(t.shape)]
+        across.append((shape, Labels(rest, wild=bool(labels and labels.wild))))
+    # an operand whose only labels run along `dim` still has the other dimensions' channels to itself
+    joint = [(s, l) if not along[i] else (s, Labels(l.layers, wild=l.wild or bool(along[i]))) for i, (s, l) in
+             enumerate(across)]  # fmt: skip
+    shape = [1 if d == dim else n for d, n in enumerate(call.out.shape)]
+    out = [layer.expand(call.out.shape) for layer in call.ledger.merge(shape, joint, "cat")]
+    if any(along):
+        dims = {d for layers in along for layer in layers for d in varying(layer)}
+        pieces = []
+        for t, layers in zip(tensors, along):
+            size = [t.shape[d] if d in dims or d == dim else 1 for d in range(t.dim())]
+            if layers:
+                for extra in layers[1:]:
+                    call.ledger.unite(compact(layers[0], dims), compact(extra, dims))
+                pieces.append(layers[0][tuple(slice(0, s) for s in size)])
+            else:
+                pieces.append(torch.full(size, FROZEN))
+        out.append(torch.cat(pieces, dim).expand(call.out.shape))
+    zero = all(labels and (labels.zero or labels.wild) for labels in all_labels)
+    _put(call, call.out, out, bool(zero))
+
+
+@rule("stack")
+def stack(call: Call) -> None:
+    """A new dimension whose entries keep their own labels."""
+    tensors = call.args[0]
+    all_labels = [call.labels(t) for t in tensors]
+    if not any(labels and labels.layers for labels in all_labels):
+        return
+    dim = call.arg("dim", 0) % call.out.dim()
+    names: list[set[int]] = []
+    for labels in all_labels:
+        for layer in labels.layers if labels else ():
+            if not any(set(varying(layer)) & dims for dims in names):
+                names.append(set(varying(layer)))
+    out = []
+    for dims in names:
+        pieces = []
+        for t, labels in zip(tensors, all_labels):
+            layer = _aligned(list(labels.layers) if labels else [], dims)
+            small = [t.shape[d] if d in dims else 1 for d in range(t.dim())]
+            piece = torch.full(small, FROZEN) if layer is None else compact(layer, dims)
+            pieces.append(piece)
+        out.append(torch.stack(pieces, dim).expand(call.out.shape))
+    _put(call, call.out, out, all(labels and labels.zero for labels in all_labels))
+
+
+@rule("roll")
+def roll(call: Call) -> None:
+    """A roll shifts by a fixed number: along channels nothing may go, elsewhere it changes no label."""
+    labels = call.labels(call.args[0])
+    if labels is None:
+        return
+    n = call.args[0].dim()
+    dims = [d % n for d in call.arg("dims") or range(n)]
+    for layer in labels.layers:
+        if set(varying(layer)) & set(dims):
+            call.ledger.freeze(layer, "is rolled by a fixed number of channels")
+    _put(call, call.out, [call.func(layer, *call.args[1:], **call.kwargs) for layer in labels.layers], labels.zero)
+
+
+@rule("constant_pad_nd", "pad")
+def pad(call: Call) -> None:
+    """Padded channels are constants that stay; padding elsewhere changes no label."""
+    labels = call.labels(call.args[0])
+    if labels is None:
+        return
+    pads = call.args[1]
+    n = call.args[0].dim()
+    padded = {n - 1 - i // 2 for i, p in enumerate(pads) if p}
+    out = []
+    for layer in labels.layers:
+        if set(varying(layer)) & padded:
+            out.append(torch.constant_pad_nd(layer, pads, FROZEN))
+        else:
+            out.append(compact(layer).expand(call.out.shape))
+    _put(call, call.out, out, labels.zero and not call.arg("value", 0), labels.wild and not call.arg("value", 0))

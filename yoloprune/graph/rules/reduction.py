@@ -1,0 +1,74 @@
+"""Reductions, and operators that compare the entries of one dimension."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from yoloprune.graph.labels import Labels, varying
+from yoloprune.graph.rules.registry import Call, rule
+
+__all__: list[str] = []
+
+_SUMS = frozenset("sum linalg_vector_norm norm".split())
+_STATISTICS = frozenset("mean var std var_mean std_mean".split())
+
+
+def _dims(call: Call, x: Tensor) -> set[int]:
+    dim = call.arg("dim")
+    if dim is None or (isinstance(dim, (list, tuple)) and not dim):
+        return set(range(x.dim()))
+    return {d % x.dim() for d in ([dim] if isinstance(dim, int) else dim)} if x.dim() else set()
+
+
+@rule("sum", "mean", "amax", "amin", "max", "min", "prod", "var", "std", "var_mean", "std_mean", "norm",
+      "linalg_vector_norm", "argmax", "argmin", "logsumexp", "any", "all", "median", "count_nonzero")  # fmt: skip
+def reduce(call: Call) -> None:
+    """Labels along reduced dimensions only are summed away; if they also run along others, they unite."""
+    x = call.args[0]
+    if call.name in ("max", "min") and len(call.args) > 1 and isinstance(call.args[1], Tensor):
+        from yoloprune.graph.rules.pointwise import pointwise
+
+        return pointwise(call)
+    labels = call.labels(x)
+    if labels is None:
+        return
+    dims, keepdim = _dims(call, x), bool(call.arg("keepdim", False))
+    outs = [t for t in (call.out if isinstance(call.out, (tuple, list)) else (call.out,)) if isinstance(t, Tensor)]
+    layers = []
+    for layer in labels.layers:
+        own = set(varying(layer))
+        if own <= dims:
+            if call.name in _STATISTICS:
+                call.ledger.statistics.add(call.name)
+            elif call.name in _SUMS and labels.zero:
+                pass
+            else:
+                call.ledger.freeze(layer, f"is compared with other channels by {call.name}")
+            continue
+        layer = call.ledger.unite_along(layer, sorted(own & dims))
+        for d in sorted(dims, reverse=True):
+            layer = layer.narrow(d, 0, 1) if keepdim else layer.select(d, 0)
+        layers.append(layer)
+    for out in outs:
+        call.put(out, Labels(tuple(layers), labels.zero and call.name not in ("prod", "var", "logsumexp")))
+
+
+@rule("_softmax", "_log_softmax", "softmax", "log_softmax", "_safe_softmax", "cumsum", "cumprod", "sort", "topk",
+      "kthvalue", "argsort", "logcumsumexp", "cummax")  # fmt: skip
+def compare(call: Call) -> None:
+    """Entries of one dimension are weighed against each other: labels along it must stay, others pass."""
+    x = call.args[0]
+    labels = call.labels(x)
+    if labels is None:
+        return
+    dim = call.arg("dim", -1) % max(x.dim(), 1)
+    outs = [t for t in (call.out if isinstance(call.out, (tuple, list)) else (call.out,)) if isinstance(t, Tensor)]
+    layers = []
+    for layer in labels.layers:
+        if dim in varying(layer):
+            call.ledger.freeze(layer, f"is weighed against other channels by {call.name}")
+            layer = layer.narrow(dim, 0, 1)
+            continue
+        layers.append(layer.narrow(dim, 0, 1))
+    for out in outs:
+        call.put(out, Labels(tuple(layer.expand(out.shape) for layer in layers), False))

@@ -1,0 +1,57 @@
+"""The table from operator name to rule, and what a rule is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from yoloprune.graph.labels import Labels, Ledger
+
+__all__ = ["RULES", "Call", "rule"]
+
+
+@dataclass
+class Call:
+    """One executed ATen operator, with access to the labels of its tensors."""
+
+    name: str  # "convolution", without namespace and overload
+    func: Any
+    args: tuple
+    kwargs: dict
+    out: Any
+    ledger: Ledger
+    module: str  # dotted name of the module whose forward is running
+    resizes_splits: bool  # whether that module's handler updates the sizes of its splits
+    labels: Callable[[Tensor], Labels | None]
+    put: Callable[[Tensor, Labels], None]
+
+    def arg(self, name: str, default: Any = None) -> Any:
+        """The argument of that name in the operator's schema."""
+        for i, a in enumerate(self.func._schema.arguments):
+            if a.name == name:
+                if i < len(self.args):
+                    return self.args[i]
+                return self.kwargs.get(name, a.default_value if a.has_default_value() else default)
+        return default
+
+    def layers(self, tensor: Tensor) -> tuple[Tensor, ...]:
+        """Label layers of a tensor, none if it has no labels."""
+        labels = self.labels(tensor)
+        return labels.layers if labels else ()
+
+
+RULES: dict[str, Callable[[Call], None]] = {}
+
+
+def rule(*names: str) -> Callable:
+    """Register a rule for ATen operators by name (all overloads; in-place variants share it)."""
+
+    def register(function: Callable[[Call], None]) -> Callable[[Call], None]:
+        for name in names:
+            RULES[name] = function
+        return function
+
+    return register

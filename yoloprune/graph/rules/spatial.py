@@ -1,0 +1,78 @@
+"""Pooling, resampling and sampling: they act on trailing positions and leave channels alone."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor
+
+from yoloprune.graph.labels import Labels, compact, varying
+from yoloprune.graph.rules.registry import Call, rule
+
+__all__: list[str] = []
+
+
+def _positions(call: Call) -> int:
+    match = re.search(r"([123])d", call.name)
+    return int(match.group(1)) if match else 2
+
+
+@rule("max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices", "avg_pool1d",
+      "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_avg_pool1d",
+      "adaptive_avg_pool2d", "adaptive_max_pool2d", "adaptive_max_pool3d", "upsample_nearest1d", "upsample_nearest2d",
+      "upsample_nearest3d", "_upsample_nearest_exact2d", "upsample_bilinear2d", "upsample_bicubic2d",
+      "upsample_linear1d", "upsample_trilinear3d", "_upsample_bilinear2d_aa", "reflection_pad1d", "reflection_pad2d",
+      "reflection_pad3d", "replication_pad1d", "replication_pad2d", "replication_pad3d", "mkldnn_max_pool2d")  # fmt: skip
+def pool(call: Call) -> None:
+    """Whatever happens to positions happens to every channel alike."""
+    x = call.args[0]
+    labels = call.labels(x)
+    if labels is None:
+        return
+    positions = range(x.dim() - _positions(call), x.dim())
+    outs = [t for t in (call.out if isinstance(call.out, (tuple, list)) else (call.out,)) if isinstance(t, Tensor)]
+    layers = []
+    for layer in labels.layers:
+        layer = call.ledger.unite_along(layer, positions)
+        for d in positions:
+            layer = layer.narrow(d, 0, 1)
+        layers.append(layer)
+    for out in outs:
+        call.put(out, Labels(tuple(layer.expand(out.shape) for layer in layers), labels.zero))
+
+
+@rule("grid_sampler_2d", "grid_sampler_3d", "grid_sampler", "cudnn_grid_sampler")
+def grid_sample(call: Call) -> None:
+    """Channels are sampled alike at places that the grid gives."""
+    x, grid = call.args[0], call.args[1]
+    for layer in call.layers(grid):
+        if set(varying(layer)) - {0}:
+            call.ledger.freeze(layer, "is a sampling place")
+    labels = call.labels(x)
+    if labels is None:
+        return
+    layers = []
+    for layer in labels.layers:
+        layer = call.ledger.unite_along(layer, range(2, x.dim()))
+        for d in range(2, x.dim()):
+            layer = layer.narrow(d, 0, 1)
+        layers.append(layer.expand(call.out.shape))
+    call.put(call.out, Labels(tuple(layers), labels.zero))
+
+
+@rule("im2col")
+def im2col(call: Call) -> None:
+    """Unfold: each channel becomes one row per kernel place."""
+    x = call.args[0]
+    labels = call.labels(x)
+    if labels is None:
+        return
+    layers = []
+    for layer in labels.layers:
+        if 1 in varying(layer):
+            layer = call.ledger.unite_along(layer, [d for d in varying(layer) if d != 1])
+            line = compact(layer, (1,)).reshape(-1)
+            rows = torch.repeat_interleave(line, call.out.shape[-2] // line.numel())
+            layers.append(rows.view(*[1] * (call.out.dim() - 2), -1, 1).expand(call.out.shape))
+    call.put(call.out, Labels(tuple(layers), labels.zero))
