@@ -1,0 +1,14 @@
+"""DepGraph from one execution: coupled parameters of any network, and removing them together.
+
+    graph = trace(model, example_inputs)
+    plan = graph.random_plan(ratio=0.5, seed=0)
+    smaller = plan.apply(model)
+"""  # fmt: skip
+
+from __future__ import annotations
+
+from yoloprune.graph.attributes import attribute_handler
+from yoloprune.graph.core import Graph, Group, trace
+from yoloprune.graph.plan import Plan
+
+__all__ = ["Graph", "Group", "Plan", "attribute_handler", "trace"]

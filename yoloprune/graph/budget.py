@@ -1,0 +1,114 @@
+"""From scores to what is removed: chains of steps, and the global threshold that lands on a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import gcd
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from yoloprune.graph.core import Graph
+
+__all__ = ["Chain", "chains", "cheapest", "search"]
+
+
+class Chain(NamedTuple):
+    """Steps of one tied set in the order in which they go; a prefix may be removed, never all.
+
+    Attributes:
+        scores: Mean importance of each step, never falling, float64 (steps,).
+        steps: Component ids that each step removes.
+    """
+
+    scores: np.ndarray
+    steps: list[np.ndarray]
+
+
+def chains(graph: Graph, scores: np.ndarray, round_to: int) -> list[Chain]:
+    """Rank each tied set's channels, weakest first, and cut the ranking into steps that end on allowed widths.
+
+    The parts of a tied set are ranked on their own and lose their weakest channels in step.
+    """
+    group_of = np.full(graph.n_components, -1)
+    for i, group in enumerate(graph.groups):
+        group_of[group.components] = i
+    order = np.lexsort((np.arange(graph.n_components), scores, graph.tied[:, 1], graph.tied[:, 0]))
+    order = order[graph.tied[order, 0] >= 0]
+    sets, starts = np.unique(graph.tied[order, 0], return_index=True)
+    found = []
+    for _, part in zip(sets, np.split(order, starts[1:])):
+        classes, first = np.unique(graph.tied[part, 1], return_index=True)
+        rows = np.stack(np.split(part, first[1:]))  # (parts, width), weakest first
+        groups = group_of[rows[:, 0]]
+        parallel = int(np.bincount(groups).max())  # parts of one and the same layer: their widths add up
+        step = round_to // gcd(round_to, parallel)
+        width = rows.shape[1]
+        widths = list(range((width - 1) // step * step, 0, -step))
+        cuts = [0] + [width - w for w in widths]
+        steps = [rows[:, a:b].ravel() for a, b in zip(cuts, cuts[1:])]
+        means = np.array([scores[s].mean() for s in steps])
+        found.append(Chain(np.maximum.accumulate(means) if len(means) else means, steps))
+    return found
+
+
+def cheapest(graph: Graph, round_to: int) -> np.ndarray:
+    """What goes when everything goes that may, bool (n_components,)."""
+    removed = np.zeros(graph.n_components, bool)
+    for chain in chains(graph, np.zeros(graph.n_components), round_to):
+        for step in chain.steps:
+            removed[step] = True
+    return removed
+
+
+def search(graph: Graph, scores: np.ndarray, target: float, round_to: int, cost: Callable[[np.ndarray], float],
+           tolerance: float = 0.98) -> np.ndarray:  # fmt: skip
+    """The components to remove so that `cost` of the rest is at most `target`, and as near to it as steps allow.
+
+    Args:
+        graph: The graph.
+        scores: float64 (n_components,).
+        target: Upper bound on `cost(kept)`.
+        round_to: Multiple for widths.
+        cost: Non-decreasing function of bool (n_components,).
+        tolerance: The result's cost is at least this share of the target where steps are fine enough.
+
+    Raises:
+        ValueError: If no plan is cheap enough.
+    """
+    all_chains = chains(graph, scores, round_to)
+    entries = sorted((float(s), i, k) for i, c in enumerate(all_chains) for k, s in enumerate(c.scores))
+
+    def removed(count: int) -> np.ndarray:
+        gone = np.zeros(graph.n_components, bool)
+        for _, i, k in entries[:count]:
+            gone[all_chains[i].steps[k]] = True
+        return gone
+
+    if cost(~removed(0)) <= target:
+        return removed(0)
+    smallest = cost(~removed(len(entries)))
+    if smallest > target:
+        raise ValueError(f"target {target:.4g} is below the smallest reachable figure, {smallest:.4g}")
+    low, high = 0, len(entries)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if cost(~removed(middle)) <= target else (middle, high)
+    gone = removed(high)
+    if cost(~gone) >= tolerance * target:
+        return gone
+    # the last step was too large: leave it out and take smaller ones that come after it
+    gone, closed = removed(low), set()
+    for _, i, k in entries[low:]:
+        step = all_chains[i].steps[k]
+        if i in closed:
+            continue
+        gone[step] = True
+        now = cost(~gone)
+        if now < tolerance * target:
+            gone[step] = False
+            closed.add(i)
+        elif now <= target:
+            return gone
+    return removed(high)

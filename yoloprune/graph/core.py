@@ -1,0 +1,262 @@
+"""The dependency graph of a network: components of coupled slices, layer-level groups, ties and costs."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor, nn
+
+from yoloprune.graph import budget, tracer
+from yoloprune.graph.cost import Cost
+from yoloprune.graph.labels import FROZEN, Ledger, Slice
+from yoloprune.graph.parameters import named_tensors
+from yoloprune.graph.plan import Plan
+from yoloprune.graph.ties import resolve
+
+__all__ = ["Graph", "Group", "trace"]
+
+Freeze = str | type | Callable[[str, nn.Module], bool]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Components that touch the same parameter dimensions: the paper's group (Fang et al., CVPR 2023, Sec. 3.2).
+
+    Attributes:
+        name: Parameter of the first layer that produces these channels.
+        size: Number of components (channels that go one by one).
+        members: (parameter, dimension) pairs that shrink together.
+        frozen: Whether nothing of it may be removed.
+        reason: Why it is frozen, else "".
+        components: Component ids, shape (size,).
+    """
+
+    name: str
+    size: int
+    members: tuple[tuple[str, int], ...]
+    frozen: bool
+    reason: str
+    components: np.ndarray
+
+
+class Graph:
+    """What `trace` found. Label l belongs to component `component[l]`; component 0 holds the label of constants.
+
+    Attributes:
+        slices: Labelled parameter dimensions.
+        component: Component of each label, int64 (labels,).
+        n_components: Number of components.
+        frozen: Whether a component must stay, bool (n_components,).
+        groups: Layer-level groups, frozen ones included.
+        tied: For each component the number of its tied set and its class in it, or -1, int64 (n_components, 2).
+        unsupported: Operators without a rule that carried labels, with how often; what they touch is frozen.
+        statistics: Operators that take statistics over prunable channels (LayerNorm …).
+        cost: MACs and parameters as a function of what is kept.
+    """
+
+    def __init__(self, ledger: Ledger, model: nn.Module, user_frozen: list[tuple[np.ndarray, str]],
+                 user_ties: list[np.ndarray]) -> None:  # fmt: skip
+        self.slices: list[Slice] = ledger.slices
+        self.shapes = {name: t.shape for name, t in named_tensors(model).items()}
+        self.is_parameter = {name: isinstance(t, nn.Parameter) for name, t in named_tensors(model).items()}
+        self.unsupported = dict(ledger.unsupported)
+        self.statistics = sorted(ledger.statistics)
+        n = ledger.size
+        if ledger.edges:
+            a = torch.cat([e[0] for e in ledger.edges]).numpy()
+            b = torch.cat([e[1] for e in ledger.edges]).numpy()
+        else:
+            a = b = np.zeros(0, np.int64)
+        constant = (a == FROZEN) | (b == FROZEN)
+        meets_constant = np.concatenate([a[constant], b[constant]])
+        a, b = a[~constant], b[~constant]
+        count, component = connected_components(coo_matrix((np.ones(len(a), bool), (a, b)), (n, n)), directed=False)
+        self.component, self.n_components = component.astype(np.int64), int(count)
+
+        events = [(meets_constant, "meets a constant's channels")]
+        events += [(labels.numpy(), reason) for labels, reason in ledger.frozen] + user_frozen
+        produced = np.zeros(self.n_components, bool)
+        for labels in ledger.producers:
+            produced[self.component[labels.numpy()]] = True
+        reason = np.full(self.n_components, -1)
+        texts = [text for _, text in events] + ["no layer produces these channels", "is tied to channels that stay"]
+        for i in reversed(range(len(events))):
+            reason[self.component[events[i][0]]] = i
+        reason[(reason < 0) & ~produced] = len(events)
+        reason[self.component[FROZEN]] = 0
+        ties = [self.component[t.numpy()] for t in ledger.ties] + [self.component[t] for t in user_ties]
+        self._freeze_columns(reason, ties, len(events) + 1)
+        self.frozen = reason >= 0
+        self.groups, classes = self._group(ledger, [texts[r] if r >= 0 else "" for r in reason])
+        classes, sets = resolve(classes, ties)
+        self.tied = np.full((self.n_components, 2), -1, np.int64)
+        live = classes >= 0
+        self.tied[live] = np.stack([sets[classes[live]], classes[live]], 1)
+        self.cost = Cost(self, ledger.costs)
+
+    @staticmethod
+    def _freeze_columns(reason: np.ndarray, ties: list[np.ndarray], code: int) -> None:
+        """A channel that faces a frozen one in a tie must stay too, or the parts would lose different counts."""
+        changed = True
+        while changed:
+            changed = False
+            for tie in ties:
+                frozen = reason[tie] >= 0
+                if all(len(np.unique(row)) == 1 for row in tie):
+                    continue
+                bad = tie[:, frozen.any(0)]
+                bad = bad[reason[bad] < 0]
+                if bad.size:
+                    reason[bad] = code
+                    changed = True
+
+    def _group(self, ledger: Ledger, reasons: list[str]) -> tuple[list[Group], np.ndarray]:
+        n = self.n_components
+        index = np.zeros(ledger.size, np.int64)
+        for i, s in enumerate(self.slices):
+            index[s.start : s.start + s.size] = i
+        pairs = np.unique(self.component[1:] * max(len(self.slices), 1) + index[1:]) if ledger.size > 1 else index[:0]
+        comp, which = pairs // max(len(self.slices), 1), pairs % max(len(self.slices), 1)
+        salt = np.random.default_rng(0).integers(1, 2**62, size=(len(self.slices) + 1, 1), dtype=np.int64)
+        key = np.zeros(n, np.int64)
+        with np.errstate(over="ignore"):
+            np.add.at(key, comp, salt[which, 0])
+            key = key * 2 + self.frozen
+        producing = np.zeros(ledger.size, bool)
+        for labels in ledger.producers:
+            producing[labels.numpy()] = True
+        starts = np.searchsorted(comp, np.arange(n + 1))
+        live = np.flatnonzero(np.diff(starts) > 0)
+        _, first, inverse = np.unique(key[live], return_index=True, return_inverse=True)
+        order = np.argsort(inverse, kind="stable")
+        bounds = np.searchsorted(inverse[order], np.arange(len(first) + 1))
+        groups, classes = [], np.full(n, -1, np.int64)
+        for i in sorted(range(len(first)), key=lambda i: first[i]):
+            members = live[order[bounds[i] : bounds[i + 1]]]
+            c = members[0]
+            own = [self.slices[w] for w in which[starts[c] : starts[c + 1]]]
+            name = next((s.parameter for s in own if producing[s.start]), own[0].parameter)
+            frozen = bool(self.frozen[c])
+            if not frozen:
+                classes[members] = len(groups)
+            groups.append(Group(name, len(members), tuple((s.parameter, s.dim) for s in own), frozen, reasons[c],
+                                members))  # fmt: skip
+        return groups, classes
+
+    def parameters(self, model: nn.Module) -> dict[str, Tensor]:
+        """Tensors of a model by the names that slices use; shared tensors once."""
+        return named_tensors(model)
+
+    def macs(self) -> int:
+        """Multiply-accumulates of one execution at the traced input."""
+        return round(self.cost.macs(np.ones(self.n_components, bool)))
+
+    def params(self) -> int:
+        """Number of parameters."""
+        return self.cost.params(np.ones(self.n_components, bool))
+
+    def units(self, scores: np.ndarray, round_to: int = 1) -> list[budget.Chain]:
+        """Removal chains: for each tied set, what goes first, second, … (see `budget.chains`)."""
+        return budget.chains(self, scores, round_to)
+
+    def plan(self, removed: np.ndarray) -> Plan:
+        """The plan that removes these components.
+
+        Args:
+            removed: bool (n_components,).
+
+        Raises:
+            ValueError: If a frozen component is among them.
+        """
+        removed = np.asarray(removed, bool)
+        if (removed & self.frozen).any():
+            raise ValueError(f"component {int(np.flatnonzero(removed & self.frozen)[0])} is frozen and cannot go")
+        gone = removed[self.component]
+        keep: dict[str, dict[int, list[int]]] = {}
+        for s in self.slices:
+            here = gone[s.start : s.start + s.size]
+            if here.any():
+                keep.setdefault(s.parameter, {})[s.dim] = np.flatnonzero(~here).tolist()
+        kept = ~removed
+        shapes = {p: list(self.shapes[p]) for p in keep}
+        return Plan(keep, shapes, round(self.cost.macs(kept)), self.cost.params(kept))
+
+    def random_plan(self, ratio: float = 0.5, seed: int = 0) -> Plan:
+        """Remove `ratio` of every group's channels at random; ties are respected and no group dies."""
+        rng = np.random.default_rng(seed)
+        removed = np.zeros(self.n_components, bool)
+        for chain in self.units(rng.random(self.n_components)):
+            for step in chain.steps[: min(round(len(chain.steps) * ratio), len(chain.steps))]:
+                removed[step] = True
+        return self.plan(removed)
+
+    def budget_plan(self, scores: np.ndarray, *, target_macs: float, round_to: int = 8) -> Plan:
+        """Remove the lowest-scored channels, globally, until at most `target_macs` are left.
+
+        Args:
+            scores: Importance of each component, float64 (n_components,); higher stays.
+            target_macs: MACs of one execution at the traced input.
+            round_to: Widths become multiples of this (a width that is not one may stay as it is).
+
+        Raises:
+            ValueError: If no plan reaches the target; the message names the smallest reachable figure.
+        """
+        return self.plan(budget.search(self, scores, target_macs, round_to, self.cost.macs))
+
+
+def trace(model: nn.Module, example_inputs: Any, freeze: Sequence[Freeze] = (), tie: Sequence[Sequence] = ()) -> Graph:
+    """Find the coupled parameters of any network from one execution (DepGraph, Fang et al., CVPR 2023, Sec. 3.1).
+
+    Args:
+        model: Any module; it is not changed.
+        example_inputs: A tensor, a tuple of positional or a dict of keyword arguments.
+        freeze: Layers whose outputs must stay: module name patterns ("head.*"), module classes or predicates
+            `(name, module) -> bool`. Their inputs still follow.
+        tie: Sets of (parameter, dimension, start, stop) whose entries must lose equally many indices.
+
+    Examples:
+        >>> net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 1))
+        >>> graph = trace(net, torch.zeros(1, 3, 8, 8))
+        >>> [(g.name, g.size) for g in graph.groups if not g.frozen]
+        [('0.weight', 16)]
+    """
+    ledger = tracer.run(model, example_inputs)
+    starts = {(s.parameter, s.dim): s for s in ledger.slices}
+    chosen = {
+        name for name, module in model.named_modules()
+        if any(_matches(name, module, f) for f in freeze)
+    }  # fmt: skip
+    user_frozen = []
+    if chosen:
+        producing = np.zeros(ledger.size, bool)
+        for labels in ledger.producers:
+            producing[labels.numpy()] = True
+        for s in ledger.slices:
+            owner = s.parameter.rpartition(".")[0]
+            if owner in chosen or any(owner.startswith(f"{c}.") for c in chosen if c):
+                labels = np.arange(s.start, s.start + s.size)
+                user_frozen.append((labels[producing[labels]], "is kept on request"))
+    user_ties = []
+    for entries in tie:
+        rows = []
+        for parameter, dim, start, stop in entries:
+            if (parameter, dim) not in starts:
+                raise ValueError(f"tie names {parameter!r} dimension {dim}, which the execution did not meet")
+            rows.append(np.arange(starts[parameter, dim].start + start, starts[parameter, dim].start + stop))
+        user_ties.append(np.stack(rows))
+    return Graph(ledger, model, user_frozen, user_ties)
+
+
+def _matches(name: str, module: nn.Module, freeze: Freeze) -> bool:
+    if isinstance(freeze, str):
+        return fnmatch.fnmatchcase(name, freeze)
+    if isinstance(freeze, type):
+        return isinstance(module, freeze)
+    return bool(freeze(name, module))

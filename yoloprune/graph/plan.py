@@ -1,0 +1,119 @@
+"""A plan: which indices of which parameter dimensions stay. Data, not code; saved as JSON."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from yoloprune.graph import attributes
+from yoloprune.graph.parameters import named_tensors, owners
+
+__all__ = ["Plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What stays, and what it costs.
+
+    Attributes:
+        keep: parameter name -> dimension -> kept indices, ascending. Dimensions that are not named stay whole.
+        shapes: Shape of each named parameter before pruning.
+    """
+
+    keep: dict[str, dict[int, list[int]]]
+    shapes: dict[str, list[int]]
+    _macs: int
+    _params: int
+
+    def macs(self) -> int:
+        """MACs of the pruned network at the traced input."""
+        return self._macs
+
+    def params(self) -> int:
+        """Parameters of the pruned network."""
+        return self._params
+
+    def _check(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        tensors = named_tensors(model)
+        for name, shape in self.shapes.items():
+            if name not in tensors:
+                raise ValueError(f"the plan prunes {name!r}, which this model does not have")
+            if list(tensors[name].shape) != list(shape):
+                raise ValueError(
+                    f"the plan was made for {name!r} of shape {list(shape)}, this model's is {list(tensors[name].shape)}"
+                )
+        return tensors
+
+    def apply_(self, model: nn.Module) -> nn.Module:
+        """Remove the slices in place and update the modules' attributes; returns the model.
+
+        Raises:
+            ValueError: If the plan was made for another network (nothing is changed then).
+        """
+        tensors = self._check(model)
+        places = owners(model)
+        old = {name: t.shape for name, t in model.state_dict(keep_vars=True).items()}
+        for name, dims in self.keep.items():
+            tensor = tensors[name].data
+            for dim, indices in dims.items():
+                tensor = tensor.index_select(dim, torch.as_tensor(indices, device=tensor.device))
+            if isinstance(tensors[name], nn.Parameter):
+                tensor = nn.Parameter(tensor.contiguous(), requires_grad=tensors[name].requires_grad)
+            for module, attribute in places[name]:
+                setattr(module, attribute, tensor)
+        attributes.update(model, old)
+        return model
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """A smaller copy of the model; the model itself is not changed."""
+        return self.apply_(copy.deepcopy(model))
+
+    def mask_(self, model: nn.Module) -> nn.Module:
+        """Zero what the plan removes and keep the shapes: the same outputs as the pruned model; returns the model."""
+        tensors = self._check(model)
+        with torch.no_grad():
+            for name, dims in self.keep.items():
+                for dim, indices in dims.items():
+                    gone = torch.ones(tensors[name].shape[dim], dtype=torch.bool)
+                    gone[torch.as_tensor(indices, dtype=torch.long)] = False
+                    tensors[name].index_fill_(dim, gone.nonzero().flatten().to(tensors[name].device), 0)
+        return model
+
+    def compose(self, later: Plan) -> Plan:
+        """One plan against the original weights, for a `later` plan that was made on the already pruned model."""
+        keep = {name: dict(dims) for name, dims in self.keep.items()}
+        shapes = dict(self.shapes)
+        for name, dims in later.keep.items():
+            for dim, indices in dims.items():
+                before = keep.setdefault(name, {}).get(dim)
+                keep[name][dim] = list(indices) if before is None else [before[i] for i in indices]
+            shapes.setdefault(name, later.shapes[name])
+        return Plan(keep, shapes, later._macs, later._params)
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan as JSON, under a temporary name first."""
+        path = Path(path)
+        tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        data = {"format": 1, "macs": self._macs, "params": self._params, "shapes": self.shapes, "keep": self.keep}
+        tmp.write_text(json.dumps(data, separators=(",", ":"), sort_keys=True))
+        os.replace(tmp, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read a plan.
+
+        Raises:
+            ValueError: If the file is not a plan.
+        """
+        try:
+            data = json.loads(Path(path).read_text())
+            keep = {p: {int(d): list(map(int, i)) for d, i in dims.items()} for p, dims in data["keep"].items()}
+            return cls(keep, data["shapes"], data["macs"], data["params"])
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is not a plan ({type(error).__name__}: {error})") from error

@@ -1,0 +1,101 @@
+"""One execution of a network under a dispatch mode that carries labels beside values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+from yoloprune.graph.attributes import resizes_splits
+from yoloprune.graph.labels import Labels, Ledger
+from yoloprune.graph.parameters import named_tensors
+from yoloprune.graph.rules import RULES, Call
+from yoloprune.graph.rules.pointwise import pointwise
+
+__all__ = ["run"]
+
+_SILENT = frozenset("size stride dim is_same_size _local_scalar_dense record_stream equal sym_size".split())
+
+
+class _Tracer(TorchDispatchMode):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.ledger = Ledger()
+        self.own = {id(t): name for name, t in named_tensors(model).items()}
+        self.own_labels: dict[int, Labels] = {}
+        self.names = {id(m): name for name, m in model.named_modules()}
+        self.stack: list[nn.Module] = []
+
+    def labels(self, tensor: Tensor) -> Labels | None:
+        key = id(tensor)
+        if key in self.own:
+            if key not in self.own_labels:
+                self.own_labels[key] = self.ledger.allocate(self.own[key], tensor)
+            return self.own_labels[key]
+        return getattr(tensor, "_yoloprune_labels", None)
+
+    def put(self, tensor: Tensor, labels: Labels) -> None:
+        if id(tensor) not in self.own:
+            tensor._yoloprune_labels = labels
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        name = func._schema.name.split("::")[-1]
+        base = name[:-1] if name.endswith("_") and not name.startswith("__") else name
+        module = self.stack[-1] if self.stack else None
+        call = Call(base, func, args, kwargs, out, self.ledger, self.names.get(id(module), ""),
+                    module is not None and resizes_splits(module), self.labels, self.put)  # fmt: skip
+        handler = RULES.get(base)
+        if handler is None and torch.Tag.pointwise in func.tags:
+            handler = pointwise
+        if handler is not None:
+            handler(call)
+        elif base not in _SILENT:
+            self._unknown(base, args, kwargs)
+        return out
+
+    def _unknown(self, name: str, args: tuple, kwargs: dict) -> None:
+        carried = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, Tensor)]
+        carried = [labels for t in carried if (labels := self.labels(t)) and labels.layers]
+        if carried:
+            self.ledger.unsupported[name] = self.ledger.unsupported.get(name, 0) + 1
+            for labels in carried:
+                self.ledger.freeze_all(labels, f"passes through {name}, for which there is no rule")
+
+
+def run(model: nn.Module, example_inputs: Any) -> Ledger:
+    """Run the model once in inference mode and write down what its operators say about labels.
+
+    Args:
+        model: Any module; its training flags are put back and nothing of it changes.
+        example_inputs: A tensor, a tuple of positional or a dict of keyword arguments.
+    """
+    training = {m: m.training for m in model.modules()}
+    tracer = _Tracer(model)
+    handles = [
+        hooks.register_module_forward_pre_hook(lambda m, _: tracer.stack.append(m)),
+        hooks.register_module_forward_hook(lambda m, _i, _o: tracer.stack.pop() and None),
+    ]
+    model.eval()
+    try:
+        with torch.no_grad(), tracer:
+            if isinstance(example_inputs, dict):
+                out = model(**example_inputs)
+            elif isinstance(example_inputs, (tuple, list)):
+                out = model(*example_inputs)
+            else:
+                out = model(example_inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for m, flag in training.items():
+            m.training = flag
+    for t in tree_flatten(out)[0]:
+        if isinstance(t, Tensor):
+            tracer.ledger.freeze_all(tracer.labels(t), "reaches the model's output")
+    return tracer.ledger
