@@ -30,6 +30,29 @@ def narrow(network: nn.Module, index: int = 2) -> None:
         setattr(first.bn, name, getattr(first.bn, name)[:keep].clone())
 
 
+def enliven(network: nn.Module) -> None:
+    """Give a fresh network outputs that depend on its input: random norms, calibrated, and biases that differ.
+
+    In a default-initialised network a wrong channel moves the output by less than 1e-6.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.normal_(norm.bias, std=0.5)
+        norm.momentum = 1.0
+    with torch.no_grad():
+        network.eval()
+        for norm in norms:
+            norm.train()
+        network(torch.rand(4, 3, 64, 64))
+    for norm in norms:
+        norm.eval()
+        norm.momentum = 0.03
+    for name, parameter in network.model[-1].named_parameters():
+        if name.endswith("bias") and parameter.ndim == 1:
+            nn.init.normal_(parameter)
+
+
 def shapes(network: nn.Module) -> dict[str, torch.Size]:
     """Every tensor's shape, by name."""
     return {name: tensor.shape for name, tensor in network.state_dict().items()}
@@ -41,6 +64,7 @@ def _narrow_n() -> YOLO:
     with quiet():
         yolo = YOLO("yolov8n.yaml")
     narrow(yolo.model)
+    enliven(yolo.model)
     return yolo
 
 
@@ -52,24 +76,39 @@ def pruned_yolo(_narrow_n: YOLO) -> YOLO:
     return fresh
 
 
-def write_detection(root: Path, names: list[str], images: int = 4, size: int = 64) -> Path:
-    """Write bright rectangles on dark images, one per image and class in turn, and return the data YAML."""
+# What follows the class in a label line, for a rectangle from (12, 16) to (44, 48) in an image of 64 px.
+LABELS = {
+    "detect": ".4375 .5 .5 .5",
+    "segment": ".1875 .25 .6875 .25 .6875 .75 .1875 .75",
+    "obb": ".1875 .25 .6875 .25 .6875 .75 .1875 .75",
+    "pose": ".4375 .5 .5 .5 " + " ".join([".4 .5 2"] * 17),
+}
+
+
+def write_data(root: Path, names: list[str], images: int = 4, task: str = "detect") -> Path:
+    """Write images of 64 px with one bright rectangle each, classes in turn, and return what `data=` takes."""
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
-        for kind in ("images", "labels"):
-            (root / kind / split).mkdir(parents=True)
         for i in range(images):
-            image = rng.integers(0, 40, (size, size, 3), dtype=np.uint8)
-            image[16:48, 12:44] = 80 + 40 * (i % len(names))
-            cv2.imwrite(str(root / "images" / split / f"{i}.png"), image)
-            label = f"{i % len(names)} {28 / size} {32 / size} {32 / size} {32 / size}\n"
-            (root / "labels" / split / f"{i}.txt").write_text(label)
+            kind = i % len(names)
+            image = rng.integers(0, 40, (64, 64, 3), dtype=np.uint8)
+            image[16:48, 12:44] = 80 + 40 * kind
+            folder = root / split / names[kind] if task == "classify" else root / "images" / split
+            folder.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / f"{i}.png"), image)
+            if task != "classify":
+                label = root / "labels" / split / f"{i}.txt"
+                label.parent.mkdir(parents=True, exist_ok=True)
+                label.write_text(f"{kind} {LABELS[task]}\n")
+    if task == "classify":
+        return root
     yaml = root / "data.yaml"
-    yaml.write_text(f"path: {root}\ntrain: images/train\nval: images/val\nnames: {names}\n")
+    pose = "kpt_shape: [17, 3]\n" if task == "pose" else ""
+    yaml.write_text(f"path: {root}\ntrain: images/train\nval: images/val\nnames: {names}\n{pose}")
     return yaml
 
 
 @pytest.fixture
 def tiny_data(tmp_path: Path) -> Path:
     """The data YAML of four 64 px images per split with 80 classes, named as COCO's placeholders are."""
-    return write_detection(tmp_path / "tiny", [str(i) for i in range(80)])
+    return write_data(tmp_path / "tiny", [str(i) for i in range(80)])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import ultralytics
-from conftest import narrow, shapes, write_detection
+from conftest import narrow, shapes, write_data
 from ultralytics.utils.dist import ddp_cleanup, generate_ddp_file
 from ultralytics.utils.patches import torch_load
 
@@ -109,7 +109,7 @@ def test_other_class_counts_get_new_class_layers_only(
     before = shapes(pruned_yolo.model)
     boxes = pruned_yolo.model.model[-1].cv2[0][-1].bias.detach().clone() + 0.5
     pruned_yolo.model.model[-1].cv2[0][-1].bias.data.copy_(boxes)
-    data = write_detection(tmp_path / "two", ["dark", "bright"])
+    data = write_data(tmp_path / "two", ["dark", "bright"])
     caplog.set_level("INFO", logger="ultralytics")
     ultralytics.utils.LOGGER.addHandler(caplog.handler)
     try:
@@ -132,7 +132,7 @@ def test_other_class_counts_get_new_class_layers_only(
 def test_class_rows_move_by_name(pruned_yolo: YOLO, tmp_path: Path) -> None:
     pruned_yolo.model.names = {**{i: f"thing {i}" for i in range(80)}, 7: "bright"}
     row = pruned_yolo.model.model[-1].cv3[0][-1].weight[7].detach().clone()
-    data = write_detection(tmp_path / "two", ["dark", "bright"])
+    data = write_data(tmp_path / "two", ["dark", "bright"])
     train(pruned_yolo, data, tmp_path, lr0=1e-12, warmup_epochs=0)
     torch.testing.assert_close(pruned_yolo.model.model[-1].cv3[0][-1].weight[1], row, rtol=2e-3, atol=1e-3)
 
@@ -159,7 +159,7 @@ def test_pretrained_is_refused(pruned_yolo: YOLO, tiny_data: Path, tmp_path: Pat
 
 def test_several_data_sets_in_one_call(pruned_yolo: YOLO, tmp_path: Path) -> None:
     before = shapes(pruned_yolo.model)
-    data = [str(write_detection(tmp_path / name, [str(i) for i in range(80)], images=2)) for name in "ab"]
+    data = [str(write_data(tmp_path / name, [str(i) for i in range(80)], images=2)) for name in "ab"]
     pruned_yolo.train(data=data, project=str(tmp_path / "runs"), **SHORT)
     files = sorted((tmp_path / "runs").rglob("best.pt"))
     assert len(files) == 2
@@ -222,6 +222,27 @@ def test_every_task_has_a_trainer_that_keeps_the_network(name: str, cls: type, n
     assert bool(changed) == (nc is not None and "world" not in name)
     with torch.inference_mode():
         network.eval()(torch.rand(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("yolov8n-seg.yaml", "segment"),
+        ("yolov8n-pose.yaml", "pose"),
+        ("yolov8n-obb.yaml", "obb"),
+        ("yolov8n-cls.yaml", "classify"),
+        ("yolov8-rtdetr.yaml", "detect"),
+    ],
+)
+def test_every_task_trains_pruned_on_other_classes(name: str, task: str, tmp_path: Path) -> None:
+    with quiet():
+        yolo = YOLO(ultralytics.RTDETR(name) if "rtdetr" in name else name)
+    narrow(yolo.model)
+    inner = yolo.model.model[2].m[0].cv1.conv.weight.shape
+    train(yolo, write_data(tmp_path / "data", ["dark", "bright"], task=task), tmp_path)
+    assert yolo.model.model[2].m[0].cv1.conv.weight.shape == inner
+    assert is_marked(yolo.model)
+    assert len(yolo.model.names) == 2
 
 
 def test_data_that_the_pruned_network_cannot_take(tmp_path: Path) -> None:
