@@ -18,7 +18,8 @@ __all__ = ["PROVIDERS", "attribute_handler", "resizes_splits", "update"]
 Handler = Callable[[nn.Module, Mapping[str, torch.Size]], None]
 _HANDLERS: dict[type, Handler] = {}
 _RESIZES: set[type] = set()
-PROVIDERS: dict[str, str] = {}  # top-level package of a module class -> module that registers its handlers
+# top-level package of a module class -> module that registers its handlers, imported when such a class is met
+PROVIDERS: dict[str, str] = {"ultralytics": "yoloprune.yolo.handlers"}
 
 
 def attribute_handler(*classes: type, resizes_splits: bool = False) -> Callable[[Handler], Handler]:

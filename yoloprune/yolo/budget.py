@@ -1,0 +1,85 @@
+"""Plans that land on a figure as Ultralytics prints it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from torch import nn
+from ultralytics.utils.torch_utils import get_flops
+
+from yoloprune.errors import UserError
+from yoloprune.graph import Graph, Plan
+from yoloprune.graph import budget as core
+
+__all__ = ["Reach", "gflops", "plan_for_target", "reachable"]
+
+_TOLERANCE = 0.98
+
+
+class Reach(NamedTuple):
+    """Smallest and own figures of a model under one rounding."""
+
+    min_gflops: float
+    max_gflops: float
+    min_params: int
+    max_params: int
+
+
+def gflops(model: nn.Module, imgsz: int = 640) -> float:
+    """GFLOPs (2 x MACs) that `model.info()` prints for square images of `imgsz` pixels."""
+    return float(get_flops(model, imgsz))
+
+
+def reachable(graph: Graph, model: nn.Module, *, imgsz: int, round_to: int = 8) -> Reach:
+    """What this model can be pruned to when every layer keeps its narrowest allowed width."""
+    smallest = graph.plan(core.cheapest(graph, round_to))
+    return Reach(gflops(smallest.apply(model), imgsz), gflops(model, imgsz), smallest.params(), graph.params())
+
+
+def plan_for_target(graph: Graph, model: nn.Module, scores: np.ndarray, *, imgsz: int,
+                    target_gflops: float | None = None, target_params: int | None = None,
+                    round_to: int = 8) -> Plan:  # fmt: skip
+    """The plan whose pruned model is at most the target and at least 98 % of it.
+
+    Ultralytics' profiler also counts norms and activations, so the target is put to the cost model in its own unit,
+    measured on the pruned network, and corrected until it fits.
+
+    Raises:
+        UserError: If no plan gets there; the message names the reachable range.
+    """
+    if target_params is not None:
+        try:
+            return graph.plan(core.search(graph, scores, target_params, round_to, graph.cost.params))
+        except ValueError as error:
+            reach = reachable(graph, model, imgsz=imgsz, round_to=round_to)
+            raise UserError(
+                f"{target_params} parameters cannot be reached; choose from {reach.min_params} to {reach.max_params}."
+            ) from error
+    assert target_gflops is not None
+    own = gflops(model, imgsz)
+    best, best_value = None, 0.0
+    points = [(float(graph.macs()), own)]
+    ask = graph.macs() * target_gflops / own
+    floor = graph.cost.macs(~core.cheapest(graph, round_to))
+    for _ in range(10):
+        ask = max(ask, floor)
+        plan = graph.budget_plan(scores, target_macs=ask, round_to=round_to)
+        value = gflops(plan.apply(model), imgsz)
+        if best_value < value <= target_gflops:
+            best, best_value = plan, value
+        if _TOLERANCE * target_gflops <= value <= target_gflops or (ask == floor and value > target_gflops):
+            break
+        points.append((float(plan.macs()), value))
+        (m0, g0), (m1, g1) = points[0], points[-1]
+        slope = (g0 - g1) / (m0 - m1) if m0 != m1 else own / graph.macs()
+        aim = target_gflops * (0.997 if value > target_gflops else 1.0)
+        ask += (aim - value) / slope
+    if best is None or best_value < 0.9 * target_gflops:
+        reach = reachable(graph, model, imgsz=imgsz, round_to=round_to)
+        raise UserError(
+            f"{target_gflops:g} GFLOPs cannot be reached at multiples of {round_to}; the model can be pruned to "
+            f"{reach.min_gflops:.2f} … {reach.max_gflops:.2f} GFLOPs, so choose a target in that range or a smaller "
+            "--round-to."
+        )
+    return best

@@ -1,0 +1,46 @@
+"""The dependency graph of an Ultralytics model: what stays by default, and at which size to run it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from ultralytics.nn.modules import block, head, transformer
+
+from yoloprune.graph import Graph, trace
+
+__all__ = ["trace_yolo"]
+
+# Their forward reads widths of its input as heads x head_dim, so those widths stay; what surrounds them is pruned.
+_ATTENTION = (block.Attention, block.AAttn, block.MaxSigmoidAttnBlock, block.ImagePoolingAttn, transformer.AIFI,
+              transformer.TransformerLayer, nn.MultiheadAttention)  # fmt: skip
+# Heads whose widths are fixed by queries or text embeddings.
+_FIXED_HEADS = (head.RTDETRDecoder, head.WorldDetect, head.YOLOEDetect)
+
+
+def trace_yolo(model: nn.Module, prune_head: bool = False) -> Graph:
+    """Trace an Ultralytics task model (DetectionModel, SegmentationModel …) without changing it.
+
+    Args:
+        model: The `.model` of an Ultralytics YOLO.
+        prune_head: Also prune the head's hidden layers; its outputs always stay.
+    """
+    last = model.model[-1]
+    freeze: list = list(_ATTENTION)
+    if not prune_head or isinstance(last, _FIXED_HEADS):
+        freeze.append(lambda name, module: module is last)
+    # an RT-DETR decoder picks 300 queries, so the image must hold that many anchors
+    size = 160 if isinstance(last, head.RTDETRDecoder) else 64
+    stride = int(max(getattr(model, "stride", torch.tensor([32.0])).max(), 32))
+    size = -(-size // stride) * stride
+    weight = next(model.parameters())
+    cached = dict(last.__dict__)  # anchors and strides are cached per image shape
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # the fused encoder layer is one opaque operator
+    try:
+        channels = getattr(model, "yaml", {}).get("channels", 3)
+        image = torch.zeros(1, channels, size, size, dtype=weight.dtype, device=weight.device)
+        return trace(model, image, freeze=freeze)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        last.__dict__.clear()
+        last.__dict__.update(cached)
