@@ -20,9 +20,9 @@ def yoloprune() -> Callable:
 
 @pytest.fixture(scope="session")
 def few_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data YAML of 48 training and 16 validation canvases of the embedded digits."""
+    """A data YAML of 32 training and 8 validation canvases of the embedded digits."""
     root = digits.write(tmp_path_factory.mktemp("digits")).parent
-    for split, count in (("train", 48), ("val", 16)):
+    for split, count in (("train", 32), ("val", 8)):
         images = sorted((root / "images" / split).iterdir())[:count]
         (root / f"{split}.txt").write_text("".join(f"./images/{split}/{image.name}\n" for image in images))
     names = "".join(f"  {digit}: '{digit}'\n" for digit in range(10))
