@@ -151,3 +151,22 @@ def test_help_needs_neither_torch_nor_ultralytics() -> None:
         "assert not {'torch', 'ultralytics'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_inspect(yoloprune) -> None:
+    result = yoloprune("inspect", WEIGHTS, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["family"] == "v8"
+    assert found["reach"]["max_params"] == 3_012_798
+    assert sum(layer["share"] for layer in found["layers"]) == pytest.approx(1)
+    groups = {group["number"]: group for group in found["groups"]}
+    halves = [group for group in groups.values() if group["name"] == "model.2.cv1.conv"]
+    assert [group["width"] for group in halves] == [16, 16]  # the two chunks of a C2f
+    assert [group["tied"] for group in halves] == [[group["number"] for group in halves]] * 2
+    classes = next(group for group in groups.values() if group["name"] == "model.22.cv3.0.2")
+    assert classes["frozen"]
+    assert "output" in classes["reason"]
+    text = yoloprune("inspect", WEIGHTS).stdout
+    for heading in ("Coupled channels", "tied with", "Layers", "can be pruned to"):
+        assert heading in text
