@@ -30,6 +30,10 @@ class _Tracer(TorchDispatchMode):
         self.names = {id(m): name for name, m in model.named_modules()}
         self.stack: list[nn.Module] = []
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # torch's default wraps the dispatch in a call that imports all of torch._dynamo, over a second
+
     def labels(self, tensor: Tensor) -> Labels | None:
         key = id(tensor)
         if key in self.own:
