@@ -39,4 +39,8 @@ def mask_error(model: nn.Module, plan: Plan, x: Tensor) -> float:
         masked = outputs(plan.mask_(copy.deepcopy(model))(x))
         pruned = outputs(plan.apply(model)(x))
     assert masked and [m.shape for m in masked] == [p.shape for p in pruned]
-    return max(float((m - p).abs().max() / m.abs().max().clamp_min(1e-9)) for m, p in zip(masked, pruned) if m.numel())
+    return max(
+        float((m - p).abs().max() / m.abs().max().clamp_min(1e-9))
+        for m, p in zip(masked, pruned, strict=False)
+        if m.numel()
+    )

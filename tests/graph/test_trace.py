@@ -98,8 +98,13 @@ def test_residual_group_by_hand() -> None:
     assert set(groups) == {"stem.weight", "a.weight"}
     assert groups["stem.weight"].size == 8
     assert set(groups["stem.weight"].members) == {
-        ("stem.weight", 0), ("stem.bias", 0), ("a.weight", 1), ("b.weight", 0), ("b.bias", 0), ("out.weight", 1)
-    }  # fmt: skip
+        ("stem.weight", 0),
+        ("stem.bias", 0),
+        ("a.weight", 1),
+        ("b.weight", 0),
+        ("b.bias", 0),
+        ("out.weight", 1),
+    }
     assert set(groups["a.weight"].members) == {("a.weight", 0), ("a.bias", 0), ("b.weight", 1)}
     out = next(g for g in graph.groups if g.name == "out.weight")
     assert out.frozen and "output" in out.reason

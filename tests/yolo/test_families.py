@@ -10,9 +10,33 @@ from ultralytics.nn import tasks
 from tests.graph.exactness import mask_error
 from yoloprune.yolo.trace import trace_yolo
 
-DETECT = """yolov3n yolov3-tiny yolov3-spp yolov5n yolov5n-p6 yolov6n yolov8n yolov8s yolov8m yolov8n-p2 yolov8n-p6
-    yolov8n-ghost yolov9t yolov9s yolov9m yolov9c yolov9e yolov10n yolov10b yolo11n yolo11m yolo12n yolo12x yolo26n
-    yolo26m""".split()
+DETECT = [
+    "yolov3n",
+    "yolov3-tiny",
+    "yolov3-spp",
+    "yolov5n",
+    "yolov5n-p6",
+    "yolov6n",
+    "yolov8n",
+    "yolov8s",
+    "yolov8m",
+    "yolov8n-p2",
+    "yolov8n-p6",
+    "yolov8n-ghost",
+    "yolov9t",
+    "yolov9s",
+    "yolov9m",
+    "yolov9c",
+    "yolov9e",
+    "yolov10n",
+    "yolov10b",
+    "yolo11n",
+    "yolo11m",
+    "yolo12n",
+    "yolo12x",
+    "yolo26n",
+    "yolo26m",
+]
 OTHERS = {
     tasks.SegmentationModel: ["yolov8n-seg", "yolo11n-seg", "yolo26n-seg"],
     tasks.PoseModel: ["yolov8n-pose", "yolo11n-pose", "yolo26n-pose"],
@@ -21,7 +45,9 @@ OTHERS = {
     tasks.WorldModel: ["yolov8n-worldv2"],
     tasks.RTDETRDetectionModel: ["rtdetr-l"],
 }
-MODELS = [(tasks.DetectionModel, name) for name in DETECT] + [(c, name) for c, names in OTHERS.items() for name in names]
+MODELS = [(tasks.DetectionModel, name) for name in DETECT] + [
+    (c, name) for c, names in OTHERS.items() for name in names
+]
 
 
 def _build(cls: type, name: str) -> tuple[nn.Module, torch.Tensor]:
@@ -33,8 +59,9 @@ def _build(cls: type, name: str) -> tuple[nn.Module, torch.Tensor]:
         nn.init.normal_(norm.bias, std=0.5)
         norm.momentum = 1.0
         norm.train()
-    x = torch.rand(2, 3, 192 if cls is tasks.RTDETRDetectionModel else 128, 192 if cls is tasks.RTDETRDetectionModel
-                   else 128)  # fmt: skip
+    x = torch.rand(
+        2, 3, 192 if cls is tasks.RTDETRDetectionModel else 128, 192 if cls is tasks.RTDETRDetectionModel else 128
+    )
     with torch.no_grad():
         model(x)
     model.eval()

@@ -1,9 +1,9 @@
 """DepGraph from one execution: coupled parameters of any network, and removing them together.
 
-    graph = trace(model, example_inputs)
-    plan = graph.random_plan(ratio=0.5, seed=0)
-    smaller = plan.apply(model)
-"""  # fmt: skip
+graph = trace(model, example_inputs)
+plan = graph.random_plan(ratio=0.5, seed=0)
+smaller = plan.apply(model)
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Python attributes that must follow when a module's tensors have shrunk: one small handler per module class.
 
-    @attribute_handler(MyBlock)
-    def _(block, old):            # old: {"conv.weight": torch.Size([64, 32, 3, 3]), …}, shapes before pruning
-        block.width = block.conv.out_channels
-"""  # fmt: skip
+@attribute_handler(MyBlock)
+def _(block, old):            # old: {"conv.weight": torch.Size([64, 32, 3, 3]), …}, shapes before pruning
+block.width = block.conv.out_channels
+"""
 
 from __future__ import annotations
 

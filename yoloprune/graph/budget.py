@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from math import gcd
 from typing import TYPE_CHECKING, NamedTuple
@@ -38,8 +39,8 @@ def chains(graph: Graph, scores: np.ndarray, round_to: int) -> list[Chain]:
     order = order[graph.tied[order, 0] >= 0]
     sets, starts = np.unique(graph.tied[order, 0], return_index=True)
     found = []
-    for _, part in zip(sets, np.split(order, starts[1:])):
-        classes, first = np.unique(graph.tied[part, 1], return_index=True)
+    for _, part in zip(sets, np.split(order, starts[1:]), strict=False):
+        _classes, first = np.unique(graph.tied[part, 1], return_index=True)
         rows = np.stack(np.split(part, first[1:]))  # (parts, width), weakest first
         groups = group_of[rows[:, 0]]
         parallel = int(np.bincount(groups).max())  # parts of one and the same layer: their widths add up
@@ -47,7 +48,7 @@ def chains(graph: Graph, scores: np.ndarray, round_to: int) -> list[Chain]:
         width = rows.shape[1]
         widths = list(range((width - 1) // step * step, 0, -step))
         cuts = [0] + [width - w for w in widths]
-        steps = [rows[:, a:b].ravel() for a, b in zip(cuts, cuts[1:])]
+        steps = [rows[:, a:b].ravel() for a, b in itertools.pairwise(cuts)]
         means = np.array([scores[s].mean() for s in steps])
         found.append(Chain(np.maximum.accumulate(means) if len(means) else means, steps))
     return found
@@ -62,8 +63,14 @@ def cheapest(graph: Graph, round_to: int) -> np.ndarray:
     return removed
 
 
-def search(graph: Graph, scores: np.ndarray, target: float, round_to: int, cost: Callable[[np.ndarray], float],
-           tolerance: float = 0.98) -> np.ndarray:  # fmt: skip
+def search(
+    graph: Graph,
+    scores: np.ndarray,
+    target: float,
+    round_to: int,
+    cost: Callable[[np.ndarray], float],
+    tolerance: float = 0.98,
+) -> np.ndarray:
     """The components to remove so that `cost` of the rest is at most `target`, and as near to it as steps allow.
 
     Args:

@@ -61,8 +61,9 @@ class Graph:
         cost: MACs and parameters as a function of what is kept.
     """
 
-    def __init__(self, ledger: Ledger, model: nn.Module, user_frozen: list[tuple[np.ndarray, str]],
-                 user_ties: list[np.ndarray]) -> None:  # fmt: skip
+    def __init__(
+        self, ledger: Ledger, model: nn.Module, user_frozen: list[tuple[np.ndarray, str]], user_ties: list[np.ndarray]
+    ) -> None:
         self.slices: list[Slice] = ledger.slices
         self.shapes = {name: t.shape for name, t in named_tensors(model).items()}
         self.is_parameter = {name: isinstance(t, nn.Parameter) for name, t in named_tensors(model).items()}
@@ -146,8 +147,9 @@ class Graph:
             frozen = bool(self.frozen[c])
             if not frozen:
                 classes[members] = len(groups)
-            groups.append(Group(name, len(members), tuple((s.parameter, s.dim) for s in own), frozen, reasons[c],
-                                members))  # fmt: skip
+            groups.append(
+                Group(name, len(members), tuple((s.parameter, s.dim) for s in own), frozen, reasons[c], members)
+            )
         return groups, classes
 
     def parameters(self, model: nn.Module) -> dict[str, Tensor]:
@@ -229,10 +231,7 @@ def trace(model: nn.Module, example_inputs: Any, freeze: Sequence[Freeze] = (), 
     """
     ledger = tracer.run(model, example_inputs)
     starts = {(s.parameter, s.dim): s for s in ledger.slices}
-    chosen = {
-        name for name, module in model.named_modules()
-        if any(_matches(name, module, f) for f in freeze)
-    }  # fmt: skip
+    chosen = {name for name, module in model.named_modules() if any(_matches(name, module, f) for f in freeze)}
     user_frozen = []
     if chosen:
         producing = np.zeros(ledger.size, bool)

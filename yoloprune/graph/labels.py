@@ -59,7 +59,7 @@ class Labels:
 
 def varying(layer: Tensor) -> tuple[int, ...]:
     """Dimensions along which the layer's labels differ."""
-    return tuple(d for d, (n, s) in enumerate(zip(layer.shape, layer.stride())) if n > 1 and s != 0)
+    return tuple(d for d, (n, s) in enumerate(zip(layer.shape, layer.stride(), strict=False)) if n > 1 and s != 0)
 
 
 def compact(layer: Tensor, keep: Iterable[int] | None = None) -> Tensor:
@@ -157,8 +157,13 @@ class Ledger:
                 layer = layer.narrow(d, 0, 1).expand(layer.shape)
         return layer
 
-    def merge(self, shape: Sequence[int], operands: Sequence[tuple[Sequence[int], Labels | None]], where: str,
-              strict: bool = True) -> tuple[Tensor, ...]:  # fmt: skip
+    def merge(
+        self,
+        shape: Sequence[int],
+        operands: Sequence[tuple[Sequence[int], Labels | None]],
+        where: str,
+        strict: bool = True,
+    ) -> tuple[Tensor, ...]:
         """Let the labels of broadcast operands meet element by element; returns the layers of the result.
 
         Layers that vary along a common dimension become one; layers along different dimensions live side by side.

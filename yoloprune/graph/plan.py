@@ -46,7 +46,8 @@ class Plan:
                 raise ValueError(f"the plan prunes {name!r}, which this model does not have")
             if list(tensors[name].shape) != list(shape):
                 raise ValueError(
-                    f"the plan was made for {name!r} of shape {list(shape)}, this model's is {list(tensors[name].shape)}"
+                    f"the plan was made for {name!r} of shape {list(shape)}, "
+                    f"this model's is {list(tensors[name].shape)}"
                 )
         return tensors
 

@@ -18,7 +18,9 @@ from yoloprune.graph.rules.pointwise import pointwise
 
 __all__ = ["run"]
 
-_SILENT = frozenset("size stride dim is_same_size _local_scalar_dense record_stream equal sym_size".split())
+_SILENT = frozenset(
+    ["size", "stride", "dim", "is_same_size", "_local_scalar_dense", "record_stream", "equal", "sym_size"]
+)
 
 
 class _Tracer(TorchDispatchMode):
@@ -52,8 +54,18 @@ class _Tracer(TorchDispatchMode):
         name = func._schema.name.split("::")[-1]
         base = name[:-1] if name.endswith("_") and not name.startswith("__") else name
         module = self.stack[-1] if self.stack else None
-        call = Call(base, func, args, kwargs, out, self.ledger, self.names.get(id(module), ""),
-                    module is not None and resizes_splits(module), self.labels, self.put)  # fmt: skip
+        call = Call(
+            base,
+            func,
+            args,
+            kwargs,
+            out,
+            self.ledger,
+            self.names.get(id(module), ""),
+            module is not None and resizes_splits(module),
+            self.labels,
+            self.put,
+        )
         handler = RULES.get(base)
         if handler is None and torch.Tag.pointwise in func.tags:
             handler = pointwise

@@ -37,9 +37,16 @@ def reachable(graph: Graph, model: nn.Module, *, imgsz: int, round_to: int = 8) 
     return Reach(gflops(smallest.apply(model), imgsz), gflops(model, imgsz), smallest.params(), graph.params())
 
 
-def plan_for_target(graph: Graph, model: nn.Module, scores: np.ndarray, *, imgsz: int,
-                    target_gflops: float | None = None, target_params: int | None = None,
-                    round_to: int = 8) -> Plan:  # fmt: skip
+def plan_for_target(
+    graph: Graph,
+    model: nn.Module,
+    scores: np.ndarray,
+    *,
+    imgsz: int,
+    target_gflops: float | None = None,
+    target_params: int | None = None,
+    round_to: int = 8,
+) -> Plan:
     """The plan whose pruned model is at most the target and at least 98 % of it.
 
     Ultralytics' profiler also counts norms and activations, so the target is put to the cost model in its own unit,

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from ultralytics.nn.modules import block, head, transformer
 
 from yoloprune.graph import Graph, trace
 
-__all__ = ["trace_yolo"]
+__all__ = ["predictions", "trace_yolo"]
 
 # Their forward reads widths of its input as heads x head_dim, so those widths stay; what surrounds them is pruned.
-_ATTENTION = (block.Attention, block.AAttn, block.MaxSigmoidAttnBlock, block.ImagePoolingAttn, transformer.AIFI,
-              transformer.TransformerLayer, nn.MultiheadAttention)  # fmt: skip
+_ATTENTION = (
+    block.Attention,
+    block.AAttn,
+    block.MaxSigmoidAttnBlock,
+    block.ImagePoolingAttn,
+    transformer.AIFI,
+    transformer.TransformerLayer,
+    nn.MultiheadAttention,
+)
 # Heads whose widths are fixed by queries or text embeddings.
 _FIXED_HEADS = (head.RTDETRDecoder, head.WorldDetect, head.YOLOEDetect)
+
+
+def predictions(output: Any) -> Any:
+    """What an Ultralytics head returns, without the `feats` among it.
+
+    Heads hand their inputs on beside their predictions, as shapes for the loss. Were these taken for outputs of the
+    model, the widest layers of the neck could never lose a channel.
+    """
+    if isinstance(output, dict):
+        return {key: predictions(value) for key, value in output.items() if key != "feats"}
+    if isinstance(output, (list, tuple)):
+        return type(output)(predictions(value) for value in output)
+    return output
 
 
 def trace_yolo(model: nn.Module, prune_head: bool = False) -> Graph:
@@ -36,11 +58,13 @@ def trace_yolo(model: nn.Module, prune_head: bool = False) -> Graph:
     cached = dict(last.__dict__)  # anchors and strides are cached per image shape
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # the fused encoder layer is one opaque operator
+    hook = last.register_forward_hook(lambda module, args, output: predictions(output))
     try:
         channels = getattr(model, "yaml", {}).get("channels", 3)
         image = torch.zeros(1, channels, size, size, dtype=weight.dtype, device=weight.device)
         return trace(model, image, freeze=freeze)
     finally:
+        hook.remove()
         torch.backends.mha.set_fastpath_enabled(fast)
         last.__dict__.clear()
         last.__dict__.update(cached)

@@ -5,5 +5,16 @@ from __future__ import annotations
 from yoloprune.graph.rules import contraction, fill, indexing, movement, norm, pointwise, reduction, spatial
 from yoloprune.graph.rules.registry import RULES, Call, rule
 
-__all__ = ["RULES", "Call", "contraction", "fill", "indexing", "movement", "norm", "pointwise", "reduction", "rule",
-           "spatial"]  # fmt: skip
+__all__ = [
+    "RULES",
+    "Call",
+    "contraction",
+    "fill",
+    "indexing",
+    "movement",
+    "norm",
+    "pointwise",
+    "reduction",
+    "rule",
+    "spatial",
+]

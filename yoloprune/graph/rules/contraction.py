@@ -159,8 +159,8 @@ def _product(call: Call, a: Tensor, b: Tensor, out_shape: torch.Size) -> tuple[t
         elif right and not labels_a.wild:
             for layer in right:
                 ledger.freeze(layer, f"is summed in {call.name} against values without prunable channels")
-    rows = tuple(l.narrow(-1, 0, 1).expand(out_shape) for l in labels_a.layers if nd - 1 not in varying(l))
-    columns = tuple(l.narrow(-2, 0, 1).expand(out_shape) for l in labels_b.layers if nd - 2 not in varying(l))
+    rows = tuple(v.narrow(-1, 0, 1).expand(out_shape) for v in labels_a.layers if nd - 1 not in varying(v))
+    columns = tuple(v.narrow(-2, 0, 1).expand(out_shape) for v in labels_b.layers if nd - 2 not in varying(v))
     layers = ledger.merge(out_shape, [(out_shape, Labels(rows)), (out_shape, Labels(columns))], call.name, strict=False)
     layers = tuple(layer for layer in layers if varying(layer))
     for layer in layers:
@@ -168,7 +168,7 @@ def _product(call: Call, a: Tensor, b: Tensor, out_shape: torch.Size) -> tuple[t
         ledger.rectangle(layer)
     vectors = [compact(v).reshape(-1) for v in (left or right)[:1]] + [compact(v).reshape(-1) for v in layers]
     ledger.costs.append(CostTerm(call.module, call.name, math.prod(out_shape) * k, tuple(vectors)))
-    return layers, labels_a.zero and labels_b.zero or bool(rows and labels_a.zero) or bool(columns and labels_b.zero)
+    return layers, (labels_a.zero and labels_b.zero) or bool(rows and labels_a.zero) or bool(columns and labels_b.zero)
 
 
 @rule("mm", "bmm", "matmul")
@@ -198,21 +198,19 @@ def product_with_bias(call: Call) -> None:
     bias, a, b = call.args[:3]
     layers, zero = _product(call, a, b, call.out.shape)
     result = Labels(layers, zero)
-    merged = call.ledger.merge(
-        call.out.shape, [(call.out.shape, result), (bias.shape, call.labels(bias))], call.name
-    )  # fmt: skip
+    merged = call.ledger.merge(call.out.shape, [(call.out.shape, result), (bias.shape, call.labels(bias))], call.name)
     own = call.labels(bias)
     call.put(call.out, Labels(merged, zero and bool(own and (own.zero or own.wild))))
 
 
 @rule("linear")
 def linear(call: Call) -> None:
-    """x @ w.T + b as one operator (some backends do not decompose it)."""
+    """X @ w.T + b as one operator (some backends do not decompose it)."""
     x, w, bias = call.args[0], call.args[1], call.arg("bias")
     source, w_in, out = vector(call, x, x.dim() - 1), vector(call, w, 1), vector(call, w, 0)
     if x.shape[-1] > 1:
         _meet(call, source, w_in, a_wild=_is_wild(call, x))
-    layers = [l.narrow(-1, 0, 1).expand(call.out.shape) for l in call.layers(x) if x.dim() - 1 not in varying(l)]
+    layers = [v.narrow(-1, 0, 1).expand(call.out.shape) for v in call.layers(x) if x.dim() - 1 not in varying(v)]
     if out is not None:
         call.ledger.producers.append(out)
         layers.append(out.expand(call.out.shape))
@@ -224,10 +222,15 @@ def linear(call: Call) -> None:
     call.ledger.costs.append(CostTerm(call.module, call.name, macs, vectors))
 
 
-@rule("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention",
-      "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention",
-      "_scaled_dot_product_attention_math", "scaled_dot_product_attention",
-      "_scaled_dot_product_fused_attention_overrideable")  # fmt: skip
+@rule(
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_cudnn_attention",
+    "_scaled_dot_product_attention_math",
+    "scaled_dot_product_attention",
+    "_scaled_dot_product_fused_attention_overrideable",
+)
 def attention(call: Call) -> None:
     """softmax(q k^T) v: head dimensions of q and k unite, the result has v's labels."""
     q, k, v = call.args[:3]

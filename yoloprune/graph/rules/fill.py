@@ -10,8 +10,25 @@ from yoloprune.graph.rules.registry import Call, rule
 __all__: list[str] = []
 
 
-@rule("zeros", "ones", "full", "empty", "scalar_tensor", "zeros_like", "ones_like", "full_like", "empty_like",
-      "new_zeros", "new_ones", "new_full", "new_empty", "empty_strided", "new_empty_strided", "fill", "zero")  # fmt: skip
+@rule(
+    "zeros",
+    "ones",
+    "full",
+    "empty",
+    "scalar_tensor",
+    "zeros_like",
+    "ones_like",
+    "full_like",
+    "empty_like",
+    "new_zeros",
+    "new_ones",
+    "new_full",
+    "new_empty",
+    "empty_strided",
+    "new_empty_strided",
+    "fill",
+    "zero",
+)
 def fill(call: Call) -> None:
     """A constant has no channels of its own."""
     call.put(call.out, Labels(wild=True))

@@ -10,7 +10,7 @@ from yoloprune.graph.rules.registry import Call, rule
 __all__: list[str] = []
 
 
-def _read(call: Call, source: Tensor, read: set[int], apply) -> None:  # noqa: ANN001
+def _read(call: Call, source: Tensor, read: set[int], apply) -> None:
     labels = call.labels(source)
     if labels is None:
         return
@@ -61,7 +61,7 @@ def gather(call: Call) -> None:
 @rule("embedding")
 def embedding(call: Call) -> None:
     """The vocabulary stays, the embedding's width is a layer's output like any other."""
-    weight, places = call.args[:2]
+    weight, _places = call.args[:2]
     labels = call.labels(weight)
     if labels is None:
         return

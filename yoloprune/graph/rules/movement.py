@@ -27,8 +27,25 @@ def same(call: Call) -> None:
         call.put(call.out, labels)
 
 
-@rule("permute", "transpose", "t", "unsqueeze", "squeeze", "expand", "unfold", "diagonal", "movedim",
-      "swapaxes", "numpy_T", "flip", "repeat", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "numpy_t")  # fmt: skip
+@rule(
+    "permute",
+    "transpose",
+    "t",
+    "unsqueeze",
+    "squeeze",
+    "expand",
+    "unfold",
+    "diagonal",
+    "movedim",
+    "swapaxes",
+    "numpy_T",
+    "flip",
+    "repeat",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "channel_shuffle",
+    "numpy_t",
+)
 def move(call: Call) -> None:
     """Any movement that neither cuts nor merges a labelled dimension at a fixed place."""
     labels = call.labels(call.args[0])
@@ -97,7 +114,7 @@ def _tie_pieces(call: Call, layer: Tensor, dim: int, sizes: list[int], fixed: bo
 
 @rule("split", "split_with_sizes", "tensor_split", "unsafe_split", "unsafe_split_with_sizes", "split_copy")
 def split(call: Call) -> None:
-    """chunk and split."""
+    """Chunk and split."""
     labels = call.labels(call.args[0])
     if labels is None:
         return
@@ -107,8 +124,13 @@ def split(call: Call) -> None:
     for layer in labels.layers:
         _tie_pieces(call, layer, dim, sizes, fixed)
     for i, out in enumerate(call.out):
-        _put(call, out, [layer.narrow(dim, sum(sizes[:i]), sizes[i]) for layer in labels.layers], labels.zero,
-             labels.wild)  # fmt: skip
+        _put(
+            call,
+            out,
+            [layer.narrow(dim, sum(sizes[:i]), sizes[i]) for layer in labels.layers],
+            labels.zero,
+            labels.wild,
+        )
 
 
 @rule("slice", "narrow")
@@ -134,8 +156,13 @@ def slice_(call: Call) -> None:
             call.ledger.unite(rows, rows[..., :1])
         else:
             call.ledger.freeze(layer, f"is sliced with step {step}, which does not divide {n}")
-    _put(call, call.out, [call.func(layer, *call.args[1:], **call.kwargs) for layer in labels.layers], labels.zero,
-         labels.wild)  # fmt: skip
+    _put(
+        call,
+        call.out,
+        [call.func(layer, *call.args[1:], **call.kwargs) for layer in labels.layers],
+        labels.zero,
+        labels.wild,
+    )
 
 
 @rule("select", "unbind")
@@ -153,8 +180,13 @@ def select(call: Call) -> None:
         for i, out in enumerate(call.out):
             _put(call, out, [layer.select(dim, i) for layer in labels.layers], labels.zero, labels.wild)
     else:
-        _put(call, call.out, [call.func(layer, *call.args[1:], **call.kwargs) for layer in labels.layers], labels.zero,
-             labels.wild)  # fmt: skip
+        _put(
+            call,
+            call.out,
+            [call.func(layer, *call.args[1:], **call.kwargs) for layer in labels.layers],
+            labels.zero,
+            labels.wild,
+        )
 
 
 def _aligned(layers: list[Tensor], dims: set[int]) -> Tensor | None:
@@ -172,21 +204,20 @@ def cat(call: Call) -> None:
             call.put(call.out, Labels(wild=True))
         return
     across, along = [], []
-    for t, labels in zip(tensors, all_labels):
+    for t, labels in zip(tensors, all_labels, strict=False):
         layers = labels.layers if labels else ()
         along.append([layer for layer in layers if dim in varying(layer)])
         rest = tuple(layer.narrow(dim, 0, 1) for layer in layers if dim not in varying(layer))
         shape = [1 if d == dim else n for d, n in enumerate(t.shape)]
         across.append((shape, Labels(rest, wild=bool(labels and labels.wild))))
     # an operand whose only labels run along `dim` still has the other dimensions' channels to itself
-    joint = [(s, l) if not along[i] else (s, Labels(l.layers, wild=l.wild or bool(along[i]))) for i, (s, l) in
-             enumerate(across)]  # fmt: skip
+    joint = [(size, Labels(own.layers, wild=own.wild or bool(along[i]))) for i, (size, own) in enumerate(across)]
     shape = [1 if d == dim else n for d, n in enumerate(call.out.shape)]
     out = [layer.expand(call.out.shape) for layer in call.ledger.merge(shape, joint, "cat")]
     if any(along):
         dims = {d for layers in along for layer in layers for d in varying(layer)}
         pieces = []
-        for t, layers in zip(tensors, along):
+        for t, layers in zip(tensors, along, strict=False):
             size = [t.shape[d] if d in dims or d == dim else 1 for d in range(t.dim())]
             if layers:
                 for extra in layers[1:]:
@@ -215,7 +246,7 @@ def stack(call: Call) -> None:
     out = []
     for dims in names:
         pieces = []
-        for t, labels in zip(tensors, all_labels):
+        for t, labels in zip(tensors, all_labels, strict=False):
             layer = _aligned(list(labels.layers) if labels else [], dims)
             small = [t.shape[d] if d in dims else 1 for d in range(t.dim())]
             piece = torch.full(small, FROZEN) if layer is None else compact(layer, dims)

@@ -34,8 +34,16 @@ def _channel_norm(call: Call, x: Tensor, own: list[Tensor | None]) -> Tensor | N
     return channels
 
 
-@rule("native_batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit", "cudnn_batch_norm",
-      "batch_norm", "_batch_norm_no_update", "_batch_norm_with_update", "miopen_batch_norm")  # fmt: skip
+@rule(
+    "native_batch_norm",
+    "_native_batch_norm_legit_no_training",
+    "_native_batch_norm_legit",
+    "cudnn_batch_norm",
+    "batch_norm",
+    "_batch_norm_no_update",
+    "_batch_norm_with_update",
+    "miopen_batch_norm",
+)
 def batch_norm(call: Call) -> None:
     """BatchNorm in inference: per channel."""
     _channel_norm(call, call.args[0], [a for a in call.args[1:5] if a is None or isinstance(a, Tensor)])

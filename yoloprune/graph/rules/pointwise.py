@@ -11,8 +11,38 @@ __all__ = ["pointwise"]
 
 # f(0) = 0, so a channel that is zero stays zero
 _ZERO_PRESERVING = frozenset(
-    "relu silu gelu mish tanh leaky_relu hardswish relu6 elu celu selu prelu abs neg sqrt sin square sign pow softsign "
-    "hardtanh clone _to_copy dropout native_dropout clamp_max _prelu_kernel softshrink hardshrink tanhshrink".split()
+    [
+        "relu",
+        "silu",
+        "gelu",
+        "mish",
+        "tanh",
+        "leaky_relu",
+        "hardswish",
+        "relu6",
+        "elu",
+        "celu",
+        "selu",
+        "prelu",
+        "abs",
+        "neg",
+        "sqrt",
+        "sin",
+        "square",
+        "sign",
+        "pow",
+        "softsign",
+        "hardtanh",
+        "clone",
+        "_to_copy",
+        "dropout",
+        "native_dropout",
+        "clamp_max",
+        "_prelu_kernel",
+        "softshrink",
+        "hardshrink",
+        "tanhshrink",
+    ]
 )
 
 

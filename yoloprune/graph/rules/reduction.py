@@ -9,8 +9,8 @@ from yoloprune.graph.rules.registry import Call, rule
 
 __all__: list[str] = []
 
-_SUMS = frozenset("sum linalg_vector_norm norm".split())
-_STATISTICS = frozenset("mean var std var_mean std_mean".split())
+_SUMS = frozenset(["sum", "linalg_vector_norm", "norm"])
+_STATISTICS = frozenset(["mean", "var", "std", "var_mean", "std_mean"])
 
 
 def _dims(call: Call, x: Tensor) -> set[int]:
@@ -20,8 +20,28 @@ def _dims(call: Call, x: Tensor) -> set[int]:
     return {d % x.dim() for d in ([dim] if isinstance(dim, int) else dim)} if x.dim() else set()
 
 
-@rule("sum", "mean", "amax", "amin", "max", "min", "prod", "var", "std", "var_mean", "std_mean", "norm",
-      "linalg_vector_norm", "argmax", "argmin", "logsumexp", "any", "all", "median", "count_nonzero")  # fmt: skip
+@rule(
+    "sum",
+    "mean",
+    "amax",
+    "amin",
+    "max",
+    "min",
+    "prod",
+    "var",
+    "std",
+    "var_mean",
+    "std_mean",
+    "norm",
+    "linalg_vector_norm",
+    "argmax",
+    "argmin",
+    "logsumexp",
+    "any",
+    "all",
+    "median",
+    "count_nonzero",
+)
 def reduce(call: Call) -> None:
     """Labels along reduced dimensions only are summed away; if they also run along others, they unite."""
     x = call.args[0]
@@ -53,8 +73,21 @@ def reduce(call: Call) -> None:
         call.put(out, Labels(tuple(layers), labels.zero and call.name not in ("prod", "var", "logsumexp")))
 
 
-@rule("_softmax", "_log_softmax", "softmax", "log_softmax", "_safe_softmax", "cumsum", "cumprod", "sort", "topk",
-      "kthvalue", "argsort", "logcumsumexp", "cummax")  # fmt: skip
+@rule(
+    "_softmax",
+    "_log_softmax",
+    "softmax",
+    "log_softmax",
+    "_safe_softmax",
+    "cumsum",
+    "cumprod",
+    "sort",
+    "topk",
+    "kthvalue",
+    "argsort",
+    "logcumsumexp",
+    "cummax",
+)
 def compare(call: Call) -> None:
     """Entries of one dimension are weighed against each other: labels along it must stay, others pass."""
     x = call.args[0]
