@@ -6,7 +6,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten_with_path
 
 from yoloprune.graph import Plan
 
@@ -28,16 +28,21 @@ def enliven(model: nn.Module, size: int = 8, channels: int = 3) -> nn.Module:
     return model.eval()
 
 
-def outputs(out: object) -> list[Tensor]:
-    """Floating-point tensors of any output structure."""
-    return [t.double() for t in tree_flatten(out)[0] if isinstance(t, Tensor) and t.is_floating_point()]
+def outputs(out: object, drop: str = "") -> list[Tensor]:
+    """Floating-point tensors of any output structure, without those under a dictionary key `drop`."""
+    leaves = [(str(path), t) for path, t in tree_flatten_with_path(out)[0]]
+    return [
+        t.double()
+        for path, t in leaves
+        if isinstance(t, Tensor) and t.is_floating_point() and not (drop and drop in path)
+    ]
 
 
-def mask_error(model: nn.Module, plan: Plan, x: Tensor) -> float:
+def mask_error(model: nn.Module, plan: Plan, x: Tensor, drop: str = "") -> float:
     """Largest relative difference between the pruned model and the original with the removed slices zeroed."""
     with torch.no_grad():
-        masked = outputs(plan.mask_(copy.deepcopy(model))(x))
-        pruned = outputs(plan.apply(model)(x))
+        masked = outputs(plan.mask_(copy.deepcopy(model))(x), drop)
+        pruned = outputs(plan.apply(model)(x), drop)
     assert masked and [m.shape for m in masked] == [p.shape for p in pruned]
     return max(
         float((m - p).abs().max() / m.abs().max().clamp_min(1e-9))
