@@ -1,0 +1,104 @@
+"""What criteria and recovery share: running a network on calibration batches, and looking into its layers.
+
+A calibration batch is a tensor, a tuple or list of positional, or a dict of keyword arguments of the network's
+forward. Labels are never needed. Batches may differ in shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from .errors import UserError
+
+__all__ = ["collect", "contractions", "evaluation", "forward", "groups_of", "patches"]
+
+
+def collect(batches: Iterable[Any] | None, purpose: str) -> tuple[Any, ...]:
+    """Return the batches as a tuple, since they are gone over more than once.
+
+    Raises:
+        UserError: If there are none.
+    """
+    given = () if batches is None else tuple(batches)
+    if not given:
+        raise UserError(f"{purpose} looks at data, but no batches were given; pass batches=[...] with a few images.")
+    return given
+
+
+def forward(model: nn.Module, batch: Any) -> Any:
+    """Call the model on one calibration batch."""
+    if isinstance(batch, dict):
+        return model(**batch)
+    if isinstance(batch, (tuple, list)):
+        return model(*batch)
+    return model(batch)
+
+
+@contextmanager
+def evaluation(*models: nn.Module) -> Iterator[None]:
+    """Put the models into evaluation mode and every module's own mode back at the end."""
+    modes = {module: module.training for model in models for module in model.modules()}
+    try:
+        for model in models:
+            model.eval()
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def contractions(model: nn.Module) -> dict[str, nn.Module]:
+    """Convolutions of any dimension and linear layers that own their weight, by name.
+
+    Left out are transposed convolutions, weights that several modules share and weights that a parametrization
+    computes: none of them can be described or solved layer by layer.
+    """
+    found = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, (_ConvNd, nn.Linear)) and not isinstance(module, _ConvTransposeNd)
+        if isinstance(module._parameters.get("weight"), nn.Parameter)
+    }
+    uses: dict[int, int] = {}
+    for module in model.modules():
+        for parameter in module._parameters.values():
+            uses[id(parameter)] = uses.get(id(parameter), 0) + 1
+    return {name: module for name, module in found.items() if uses[id(module.weight)] == 1}
+
+
+def groups_of(module: nn.Module) -> int:
+    """Number of groups of a convolution; 1 for a linear layer."""
+    return module.groups if isinstance(module, _ConvNd) else 1
+
+
+def patches(module: nn.Module, x: Tensor, chosen: Tensor) -> Tensor:
+    """What a layer sees at some of its output positions.
+
+    Args:
+        module: Convolution or linear layer.
+        x: Its input.
+        chosen: Flat indices into the layer's output positions (batch first, then space), int64 (positions,).
+
+    Returns:
+        Tensor (positions, groups, inputs per group · kernel size), columns ordered as `weight.flatten(1)`.
+    """
+    if isinstance(module, nn.Linear):
+        return x.reshape(-1, x.shape[-1])[chosen].unsqueeze(1)
+    space = len(module.kernel_size)
+    x = x if x.dim() == space + 2 else x.unsqueeze(0)
+    pad = module._reversed_padding_repeated_twice
+    if any(pad):
+        x = F.pad(x, pad, mode="constant" if module.padding_mode == "zeros" else module.padding_mode)
+    for d in range(space):
+        reach = (module.kernel_size[d] - 1) * module.dilation[d] + 1
+        x = x.unfold(2 + d, reach, module.stride[d])[..., :: module.dilation[d]]
+    x = x.movedim(1, 1 + space)  # (batch, *space, channels, *kernel): a view, the choice below is what copies
+    index = torch.unravel_index(chosen, x.shape[: 1 + space])
+    return x[index].reshape(len(chosen), module.groups, -1)
