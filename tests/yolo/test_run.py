@@ -160,3 +160,9 @@ def test_options_survive_the_file(tmp_path) -> None:
 def test_core_does_not_import_ultralytics() -> None:
     code = "import sys, yoloprune; yoloprune.graph.trace; assert 'ultralytics' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_default_criterion_needs_no_data_unless_the_run_has_it() -> None:
+    assert Options(target_ratio=0.5).criterion == "l2"
+    assert Options(target_ratio=0.5, epochs=1).criterion == "taylor"
+    assert Options(target_ratio=0.5, epochs=1, criterion="l1").criterion == "l1"

@@ -86,7 +86,7 @@ def run_command(kind: Kind, text: str) -> Callable[..., None]:
                 "--criterion",
                 panel=_PRUNING,
                 text="How channels are ranked: l2, l1, lamp, bn_scale, random; by training images: taylor, hessian.",
-                default="l2",
+                default="taylor with fine-tuning, else l2",
             ),
         ] = None,
         round_to: Annotated[

@@ -52,7 +52,7 @@ def prune(
     target_params: int | None = None,
     target_ratio: float | None = None,
     imgsz: int = 640,
-    criterion: str = "l2",
+    criterion: str | None = None,
     round_to: int = 8,
     steps: int = 1,
     epochs: int = 0,
@@ -82,7 +82,8 @@ def prune(
         target_params: Parameters of the pruned model.
         target_ratio: Share of the model's own GFLOPs to keep, between 0 and 1.
         imgsz: Image size in px for calibration, training, validation and export.
-        criterion: Which channels go; a name in `yoloprune.criteria.CRITERIA`.
+        criterion: Which channels go; a name in `yoloprune.criteria.CRITERIA`. By default taylor where the run
+            fine-tunes, and so has data, else l2.
         round_to: Widths are multiples of this.
         steps: Rounds of pruning and fine-tuning on the way to the target.
         epochs: Fine-tuning epochs after each step.
