@@ -1,4 +1,4 @@
-"""Detection families prune exactly: zeroing what goes and removing it give the same output."""
+"""Every family that Ultralytics ships prunes exactly: zeroing what goes and removing it give the same output."""
 
 from __future__ import annotations
 
@@ -10,13 +10,20 @@ from ultralytics.nn import tasks
 from tests.graph.exactness import mask_error
 from yoloprune.yolo.trace import trace_yolo
 
-MODELS = [
-    (tasks.DetectionModel, name)
-    for name in (
-        *("yolov3-tiny", "yolov3", "yolov5n", "yolov6n", "yolov8n", "yolov8n-p2", "yolov8n-ghost", "yolov9c"),
-        *("yolov10n", "yolo11n", "yolo12n", "yolo26n"),
-    )
-]
+NAMES = {
+    tasks.DetectionModel: [
+        *("yolov3", "yolov3-tiny", "yolov3-spp", "yolov5n", "yolov5n-p6", "yolov6n", "yolov8n", "yolov8s"),
+        *("yolov8n-p2", "yolov8n-p6", "yolov8n-ghost", "yolov9t", "yolov9s", "yolov9m", "yolov9c", "yolov9e"),
+        *("yolov10n", "yolov10b", "yolo11n", "yolo11m", "yolo12n", "yolo26n"),
+    ],
+    tasks.SegmentationModel: ["yolov8n-seg", "yolo11n-seg", "yolo26n-seg"],
+    tasks.PoseModel: ["yolov8n-pose", "yolo11n-pose", "yolo26n-pose"],
+    tasks.OBBModel: ["yolov8n-obb", "yolo11n-obb", "yolo26n-obb"],
+    tasks.ClassificationModel: ["yolov8n-cls", "yolo11n-cls", "yolo26n-cls"],
+    tasks.WorldModel: ["yolov8n-worldv2"],
+    tasks.RTDETRDetectionModel: ["rtdetr-l"],
+}
+MODELS = [(cls, name) for cls, names in NAMES.items() for name in names]
 
 
 def _build(cls: type, name: str) -> tuple[nn.Module, torch.Tensor]:
@@ -40,6 +47,9 @@ def _build(cls: type, name: str) -> tuple[nn.Module, torch.Tensor]:
 @pytest.mark.parametrize(("cls", "name"), MODELS, ids=[name for _, name in MODELS])
 def test_pruned_equals_masked(cls, name) -> None:
     model, x = _build(cls, name)
+    if cls is tasks.RTDETRDetectionModel:
+        # its decoder sorts queries by score: near ties change places under float32 rounding, and outputs with them
+        model, x = model.double(), x.double()
     for seed, (ratio, prune_head) in enumerate([(0.3, False), (0.6, True)]):
         graph = trace_yolo(model, prune_head=prune_head)
         assert not graph.unsupported
