@@ -69,7 +69,7 @@ def search(
     target: float,
     round_to: int,
     cost: Callable[[np.ndarray], float],
-    tolerance: float = 0.98,
+    closeness: float = 0.995,
 ) -> np.ndarray:
     """The components to remove so that `cost` of the rest is at most `target`, and as near to it as steps allow.
 
@@ -79,7 +79,8 @@ def search(
         target: Upper bound on `cost(kept)`.
         round_to: Multiple for widths.
         cost: Non-decreasing function of bool (n_components,).
-        tolerance: The result's cost is at least this share of the target where steps are fine enough.
+        closeness: The search ends at the first result whose cost is at least this share of the target; if there is
+            none, it gives the nearest that it met.
 
     Raises:
         ValueError: If no plan is cheap enough.
@@ -102,20 +103,22 @@ def search(
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if cost(~removed(middle)) <= target else (middle, high)
-    gone = removed(high)
-    if cost(~gone) >= tolerance * target:
-        return gone
-    # the last step was too large: leave it out and take smaller ones that come after it
+    best = removed(high)
+    best_cost = cost(~best)
+    # a step that goes too far is left out, with what follows it in its chain, and smaller ones are tried instead
     gone, closed = removed(low), set()
     for _, i, k in entries[low:]:
-        step = all_chains[i].steps[k]
+        if best_cost >= closeness * target:
+            break
         if i in closed:
             continue
-        gone[step] = True
-        now = cost(~gone)
-        if now < tolerance * target:
-            gone[step] = False
+        trial = gone.copy()
+        trial[all_chains[i].steps[k]] = True
+        now = cost(~trial)
+        if now > target:
+            gone = trial
+        else:
             closed.add(i)
-        elif now <= target:
-            return gone
-    return removed(high)
+            if now > best_cost:
+                best, best_cost = trial, now
+    return best

@@ -82,7 +82,7 @@ def plan_for_target(
         slope = (g0 - g1) / (m0 - m1) if m0 != m1 else own / graph.macs()
         aim = target_gflops * (0.997 if value > target_gflops else 1.0)
         ask += (aim - value) / slope
-    if best is None or best_value < 0.9 * target_gflops:
+    if best is None or best_value < _TOLERANCE * target_gflops:
         reach = reachable(graph, model, imgsz=imgsz, round_to=round_to)
         raise UserError(
             f"{target_gflops:g} GFLOPs cannot be reached at multiples of {round_to}; the model can be pruned to "
