@@ -20,7 +20,7 @@ NAMES = {
     tasks.PoseModel: ["yolov8n-pose", "yolo11n-pose", "yolo26n-pose"],
     tasks.OBBModel: ["yolov8n-obb", "yolo11n-obb", "yolo26n-obb"],
     tasks.ClassificationModel: ["yolov8n-cls", "yolo11n-cls", "yolo26n-cls"],
-    tasks.WorldModel: ["yolov8n-worldv2"],
+    tasks.WorldModel: ["yolov8n-world", "yolov8n-worldv2"],
     tasks.RTDETRDetectionModel: ["rtdetr-l"],
 }
 MODELS = [(cls, name) for cls, names in NAMES.items() for name in names]
