@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Chain", "chains", "cheapest", "search"]
 
+_NEAR = 0.98  # of the target: what a user is promised
+_BACK = 3  # steps of one chain that are given back at most, so that the result stays near what the scores say
+
 
 class Chain(NamedTuple):
     """Steps of one tied set in the order in which they go; a prefix may be removed, never all.
@@ -86,39 +89,65 @@ def search(
         ValueError: If no plan is cheap enough.
     """
     all_chains = chains(graph, scores, round_to)
-    entries = sorted((float(s), i, k) for i, c in enumerate(all_chains) for k, s in enumerate(c.scores))
+    entries = sorted((float(s), i) for i, c in enumerate(all_chains) for s in c.scores)  # a chain's scores never fall
 
-    def removed(count: int) -> np.ndarray:
+    def removed(counts: np.ndarray) -> np.ndarray:
         gone = np.zeros(graph.n_components, bool)
-        for _, i, k in entries[:count]:
-            gone[all_chains[i].steps[k]] = True
+        for chain, count in zip(all_chains, counts, strict=True):
+            for step in chain.steps[:count]:
+                gone[step] = True
         return gone
 
-    if cost(~removed(0)) <= target:
-        return removed(0)
-    smallest = cost(~removed(len(entries)))
+    def weakest(n: int) -> np.ndarray:
+        """How many steps each chain has among the n weakest of all."""
+        return np.bincount([i for _, i in entries[:n]], minlength=len(all_chains)).astype(np.int64)
+
+    def left(counts: np.ndarray) -> float:
+        return cost(~removed(counts))
+
+    if left(weakest(0)) <= target:
+        return removed(weakest(0))
+    smallest = left(weakest(len(entries)))
     if smallest > target:
         raise ValueError(f"target {target:.4g} is below the smallest reachable figure, {smallest:.4g}")
     low, high = 0, len(entries)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if cost(~removed(middle)) <= target else (middle, high)
-    best = removed(high)
-    best_cost = cost(~best)
+        low, high = (low, middle) if left(weakest(middle)) <= target else (middle, high)
+    best = weakest(high)
+    best_cost = left(best)
     # a step that goes too far is left out, with what follows it in its chain, and smaller ones are tried instead
-    gone, closed = removed(low), set()
-    for _, i, k in entries[low:]:
+    counts, closed = weakest(low), set()
+    for _, i in entries[low:]:
         if best_cost >= closeness * target:
             break
         if i in closed:
             continue
-        trial = gone.copy()
-        trial[all_chains[i].steps[k]] = True
-        now = cost(~trial)
+        trial = _moved(counts, i, 1)
+        now = left(trial)
         if now > target:
-            gone = trial
+            counts = trial
         else:
             closed.add(i)
             if now > best_cost:
                 best, best_cost = trial, now
-    return best
+    lengths = np.array([len(c.steps) for c in all_chains])
+    while best_cost < _NEAR * target:  # steps are coarse here: give some back and take others in their place
+        fitting = []
+        for i, j in itertools.permutations(range(len(all_chains)), 2):
+            for back in range(1, min(_BACK, best[i]) + 1):
+                trial = _moved(best, i, -back)
+                while left(trial) > target and trial[j] < lengths[j]:
+                    trial = _moved(trial, j, 1)
+                if best_cost < left(trial) <= target:
+                    fitting.append((left(trial), len(fitting), trial))
+        if not fitting:
+            break
+        best_cost, _, best = max(fitting)
+    return removed(best)
+
+
+def _moved(counts: np.ndarray, chain: int, by: int) -> np.ndarray:
+    counts = counts.copy()
+    counts[chain] += by
+    return counts
