@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 import torchvision
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -178,6 +178,25 @@ def test_trace_and_apply_leave_the_model_as_it_was() -> None:
     assert graph.random_plan(0.5, 7).keep == graph.random_plan(0.5, 7).keep
 
 
+def test_a_tensor_that_the_model_caches_brings_no_labels_into_the_next_trace() -> None:
+    class Cached(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.cache = nn.Linear(4, 8), nn.Linear(8, 2), None
+
+        def forward(self, x):
+            first = self.a(x)
+            if self.cache is None:
+                self.cache = first
+            return self.b(first + self.cache)
+
+    model = Cached()
+    assert live(trace(model, torch.randn(1, 4)))
+    assert not vars(model.cache)  # nothing of ours would be pickled with it
+    second = trace(model, torch.randn(1, 4))  # now the cache is a constant, whose channels stay
+    assert next(g for g in second.groups if g.name == "a.weight").frozen
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     widths=st.lists(st.integers(2, 24), min_size=2, max_size=4),
@@ -199,6 +218,8 @@ def test_random_chains_are_exact(widths, ratio, seed, groups) -> None:
 
 
 @settings(max_examples=25, deadline=None)
+@example(share=0.2, seed=1, round_to=1)  # one channel is 2.5 to 4 % of the cost there: found by hypothesis
+@example(share=0.2023511481517927, seed=508, round_to=1)
 @given(share=st.floats(0.2, 0.99), seed=st.integers(0, 1000), round_to=st.sampled_from([1, 8]))
 def test_budget_is_met(share, seed, round_to) -> None:
     model = nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 96, 3), nn.ReLU(), nn.Conv2d(96, 4, 1))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
+from torch.utils.weak import WeakIdKeyDictionary
 
 from yoloprune.graph.attributes import resizes_splits
 from yoloprune.graph.labels import Labels, Ledger
@@ -28,7 +29,8 @@ class _Tracer(TorchDispatchMode):
         super().__init__()
         self.ledger = Ledger()
         self.own = {id(t): name for name, t in named_tensors(model).items()}
-        self.own_labels: dict[int, Labels] = {}
+        # beside the tensors, not on them: a tensor that the model caches would take its labels into another trace
+        self.found = WeakIdKeyDictionary()
         self.names = {id(m): name for name, m in model.named_modules()}
         self.stack: list[nn.Module] = []
 
@@ -37,16 +39,14 @@ class _Tracer(TorchDispatchMode):
         return False  # torch's default wraps the dispatch in a call that imports all of torch._dynamo, over a second
 
     def labels(self, tensor: Tensor) -> Labels | None:
-        key = id(tensor)
-        if key in self.own:
-            if key not in self.own_labels:
-                self.own_labels[key] = self.ledger.allocate(self.own[key], tensor)
-            return self.own_labels[key]
-        return getattr(tensor, "_yoloprune_labels", None)
+        labels = self.found.get(tensor)
+        if labels is None and id(tensor) in self.own:
+            labels = self.found[tensor] = self.ledger.allocate(self.own[id(tensor)], tensor)
+        return labels
 
     def put(self, tensor: Tensor, labels: Labels) -> None:
         if id(tensor) not in self.own:
-            tensor._yoloprune_labels = labels
+            self.found[tensor] = labels
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
