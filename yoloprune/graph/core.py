@@ -65,8 +65,9 @@ class Graph:
         self, ledger: Ledger, model: nn.Module, user_frozen: list[tuple[np.ndarray, str]], user_ties: list[np.ndarray]
     ) -> None:
         self.slices: list[Slice] = ledger.slices
-        self.shapes = {name: t.shape for name, t in named_tensors(model).items()}
-        self.is_parameter = {name: isinstance(t, nn.Parameter) for name, t in named_tensors(model).items()}
+        tensors = named_tensors(model)
+        self.shapes = {name: t.shape for name, t in tensors.items()}
+        self.is_parameter = {name: isinstance(t, nn.Parameter) for name, t in tensors.items()}
         self.unsupported = dict(ledger.unsupported)
         self.statistics = sorted(ledger.statistics)
         n = ledger.size
@@ -83,9 +84,9 @@ class Graph:
 
         events = [(meets_constant, "meets a constant's channels")]
         events += [(labels.numpy(), reason) for labels, reason in ledger.frozen] + user_frozen
+        producing = ledger.producing()
         produced = np.zeros(self.n_components, bool)
-        for labels in ledger.producers:
-            produced[self.component[labels.numpy()]] = True
+        produced[self.component[producing]] = True
         reason = np.full(self.n_components, -1)
         texts = [text for _, text in events] + ["no layer produces these channels", "is tied to channels that stay"]
         for i in reversed(range(len(events))):
@@ -95,7 +96,7 @@ class Graph:
         ties = [self.component[t.numpy()] for t in ledger.ties] + [self.component[t] for t in user_ties]
         self._freeze_columns(reason, ties, len(events) + 1)
         self.frozen = reason >= 0
-        self.groups, classes = self._group(ledger, [texts[r] if r >= 0 else "" for r in reason])
+        self.groups, classes = self._group(producing, [texts[r] if r >= 0 else "" for r in reason])
         classes, sets = resolve(classes, ties)
         self.tied = np.full((self.n_components, 2), -1, np.int64)
         live = classes >= 0
@@ -118,21 +119,19 @@ class Graph:
                     reason[bad] = code
                     changed = True
 
-    def _group(self, ledger: Ledger, reasons: list[str]) -> tuple[list[Group], np.ndarray]:
+    def _group(self, producing: np.ndarray, reasons: list[str]) -> tuple[list[Group], np.ndarray]:
         n = self.n_components
-        index = np.zeros(ledger.size, np.int64)
+        index = np.zeros(len(self.component), np.int64)
         for i, s in enumerate(self.slices):
             index[s.start : s.start + s.size] = i
-        pairs = np.unique(self.component[1:] * max(len(self.slices), 1) + index[1:]) if ledger.size > 1 else index[:0]
-        comp, which = pairs // max(len(self.slices), 1), pairs % max(len(self.slices), 1)
-        salt = np.random.default_rng(0).integers(1, 2**62, size=(len(self.slices) + 1, 1), dtype=np.int64)
+        count = max(len(self.slices), 1)
+        pairs = np.unique(self.component[1:] * count + index[1:])
+        comp, which = pairs // count, pairs % count
+        salt = np.random.default_rng(0).integers(1, 2**62, size=count, dtype=np.int64)
         key = np.zeros(n, np.int64)
         with np.errstate(over="ignore"):
-            np.add.at(key, comp, salt[which, 0])
+            np.add.at(key, comp, salt[which])
             key = key * 2 + self.frozen
-        producing = np.zeros(ledger.size, bool)
-        for labels in ledger.producers:
-            producing[labels.numpy()] = True
         starts = np.searchsorted(comp, np.arange(n + 1))
         live = np.flatnonzero(np.diff(starts) > 0)
         _, first, inverse = np.unique(key[live], return_index=True, return_inverse=True)
@@ -164,10 +163,6 @@ class Graph:
         """Number of parameters."""
         return self.cost.params(np.ones(self.n_components, bool))
 
-    def units(self, scores: np.ndarray, round_to: int = 1) -> list[budget.Chain]:
-        """Removal chains: for each tied set, what goes first, second, … (see `budget.chains`)."""
-        return budget.chains(self, scores, round_to)
-
     def plan(self, removed: np.ndarray) -> Plan:
         """The plan that removes these components.
 
@@ -194,8 +189,8 @@ class Graph:
         """Remove `ratio` of every group's channels at random; ties are respected and no group dies."""
         rng = np.random.default_rng(seed)
         removed = np.zeros(self.n_components, bool)
-        for chain in self.units(rng.random(self.n_components)):
-            for step in chain.steps[: min(round(len(chain.steps) * ratio), len(chain.steps))]:
+        for chain in budget.chains(self, rng.random(self.n_components), round_to=1):
+            for step in chain.steps[: round(len(chain.steps) * ratio)]:
                 removed[step] = True
         return self.plan(removed)
 
@@ -234,9 +229,7 @@ def trace(model: nn.Module, example_inputs: Any, freeze: Sequence[Freeze] = (), 
     chosen = {name for name, module in model.named_modules() if any(_matches(name, module, f) for f in freeze)}
     user_frozen = []
     if chosen:
-        producing = np.zeros(ledger.size, bool)
-        for labels in ledger.producers:
-            producing[labels.numpy()] = True
+        producing = ledger.producing()
         for s in ledger.slices:
             owner = s.parameter.rpartition(".")[0]
             if owner in chosen or any(owner.startswith(f"{c}.") for c in chosen if c):

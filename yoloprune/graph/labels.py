@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -100,6 +101,13 @@ class Ledger:
                 layers.append(vector.view(shape).expand(tensor.shape))
                 self.size += size
         return Labels(tuple(layers), zero=True)
+
+    def producing(self) -> np.ndarray:
+        """Whether each label is an output of some layer, bool (labels,)."""
+        mask = np.zeros(self.size, bool)
+        for labels in self.producers:
+            mask[labels.numpy()] = True
+        return mask
 
     def unite(self, a: Tensor, b: Tensor) -> None:
         """Say that labels which meet at one position (after broadcasting) belong together."""

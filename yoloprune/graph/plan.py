@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from yoloprune.files import atomic
 from yoloprune.graph import attributes
 from yoloprune.graph.parameters import named_tensors, owners
 
@@ -99,11 +99,9 @@ class Plan:
 
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON, under a temporary name first."""
-        path = Path(path)
-        tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         data = {"format": 1, "macs": self._macs, "params": self._params, "shapes": self.shapes, "keep": self.keep}
-        tmp.write_text(json.dumps(data, separators=(",", ":"), sort_keys=True))
-        os.replace(tmp, path)
+        with atomic(path) as tmp:
+            tmp.write_text(json.dumps(data, separators=(",", ":"), sort_keys=True))
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:

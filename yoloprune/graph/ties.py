@@ -29,7 +29,7 @@ def resolve(classes: np.ndarray, ties: list[np.ndarray]) -> tuple[np.ndarray, np
             continue  # the parts are the same components
         used.append(tie)
     rng = np.random.default_rng(0)
-    salt = rng.integers(1, 2**62, size=(len(used) + 1, 2), dtype=np.int64)
+    salt = rng.integers(1, 2**62, size=len(used), dtype=np.int64)
     count = len(np.unique(classes))
     with np.errstate(over="ignore"):
         while used:
@@ -40,7 +40,7 @@ def resolve(classes: np.ndarray, ties: list[np.ndarray]) -> tuple[np.ndarray, np
                     signature = _hash(signature * 31 + classes[row] + p)
                 for p, row in enumerate(tie):
                     seen, first = np.unique(row, return_index=True)
-                    mixed[seen] += _hash(signature[first] ^ (salt[t, 0] + p))
+                    mixed[seen] += _hash(signature[first] ^ (salt[t] + p))
             mixed[classes < 0] = -1
             refined = np.unique(mixed, return_inverse=True)[1].astype(np.int64)
             refined[classes < 0] = -1

@@ -205,7 +205,7 @@ def product_with_bias(call: Call) -> None:
 
 @rule("linear")
 def linear(call: Call) -> None:
-    """X @ w.T + b as one operator (some backends do not decompose it)."""
+    """Multiply by the transposed weight and add the bias, as one operator (some backends do not decompose it)."""
     x, w, bias = call.args[0], call.args[1], call.arg("bias")
     source, w_in, out = vector(call, x, x.dim() - 1), vector(call, w, 1), vector(call, w, 0)
     if x.shape[-1] > 1:
@@ -234,7 +234,7 @@ def linear(call: Call) -> None:
 def attention(call: Call) -> None:
     """softmax(q k^T) v: head dimensions of q and k unite, the result has v's labels."""
     q, k, v = call.args[:3]
-    out = call.out[0] if isinstance(call.out, (tuple, list)) else call.out
+    out = call.outs[0]
     ledger = call.ledger
     last = q.dim() - 1
     sides = [[layer for layer in call.layers(t) if last in varying(layer)] for t in (q, k)]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 from yoloprune.graph.labels import Labels, varying
@@ -10,7 +13,7 @@ from yoloprune.graph.rules.registry import Call, rule
 __all__: list[str] = []
 
 
-def _read(call: Call, source: Tensor, read: set[int], apply) -> None:
+def _read(call: Call, source: Tensor, read: set[int], apply: Callable[[Tensor], Tensor]) -> None:
     labels = call.labels(source)
     if labels is None:
         return
@@ -35,7 +38,7 @@ def index(call: Call) -> None:
         if place is None:
             d += 1
             continue
-        width = place.dim() if place.dtype.is_floating_point is False and str(place.dtype) == "torch.bool" else 1
+        width = place.dim() if place.dtype == torch.bool else 1
         read |= set(range(d, d + width))
         d += width
         call.ledger.freeze_all(call.labels(place), "is used as an index")
@@ -61,8 +64,7 @@ def gather(call: Call) -> None:
 @rule("embedding")
 def embedding(call: Call) -> None:
     """The vocabulary stays, the embedding's width is a layer's output like any other."""
-    weight, _places = call.args[:2]
-    labels = call.labels(weight)
+    labels = call.labels(call.args[0])
     if labels is None:
         return
     layers = []

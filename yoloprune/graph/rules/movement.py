@@ -51,7 +51,7 @@ def move(call: Call) -> None:
     labels = call.labels(call.args[0])
     if labels is None:
         return
-    layers = [call.func(layer, *call.args[1:], **call.kwargs) for layer in labels.layers]
+    layers = [call.replay(layer) for layer in labels.layers]
     _put(call, call.out, layers, labels.zero, labels.wild)
 
 
@@ -159,7 +159,7 @@ def slice_(call: Call) -> None:
     _put(
         call,
         call.out,
-        [call.func(layer, *call.args[1:], **call.kwargs) for layer in labels.layers],
+        [call.replay(layer) for layer in labels.layers],
         labels.zero,
         labels.wild,
     )
@@ -183,7 +183,7 @@ def select(call: Call) -> None:
         _put(
             call,
             call.out,
-            [call.func(layer, *call.args[1:], **call.kwargs) for layer in labels.layers],
+            [call.replay(layer) for layer in labels.layers],
             labels.zero,
             labels.wild,
         )
@@ -266,7 +266,7 @@ def roll(call: Call) -> None:
     for layer in labels.layers:
         if set(varying(layer)) & set(dims):
             call.ledger.freeze(layer, "is rolled by a fixed number of channels")
-    _put(call, call.out, [call.func(layer, *call.args[1:], **call.kwargs) for layer in labels.layers], labels.zero)
+    _put(call, call.out, [call.replay(layer) for layer in labels.layers], labels.zero)
 
 
 @rule("constant_pad_nd", "pad")

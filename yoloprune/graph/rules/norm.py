@@ -11,10 +11,6 @@ from yoloprune.graph.rules.registry import Call, rule
 __all__: list[str] = []
 
 
-def _outs(call: Call) -> Tensor:
-    return call.out[0] if isinstance(call.out, (tuple, list)) else call.out
-
-
 def _channel_norm(call: Call, x: Tensor, own: list[Tensor | None]) -> Tensor | None:
     """Unite the labels of dimension 1 with those of per-channel tensors; returns the label vector."""
     channels = vector(call, x, 1)
@@ -30,7 +26,7 @@ def _channel_norm(call: Call, x: Tensor, own: list[Tensor | None]) -> Tensor | N
         else:
             call.ledger.unite(channels, v)
     affine = any(t is not None for t in own[:2])
-    call.put(_outs(call), Labels(labels.layers if labels else (), affine or bool(labels and labels.zero)))
+    call.put(call.outs[0], Labels(labels.layers if labels else (), affine or bool(labels and labels.zero)))
     return channels
 
 
@@ -63,7 +59,7 @@ def group_norm(call: Call) -> None:
 @rule("native_layer_norm", "layer_norm", "_fused_rms_norm", "rms_norm")
 def layer_norm(call: Call) -> None:
     """LayerNorm and RMSNorm: statistics over the normalised dimensions, affine per element."""
-    x, out = call.args[0], _outs(call)
+    x, out = call.args[0], call.outs[0]
     own = [a for a in call.args[2:4] if isinstance(a, Tensor)]
     normalised = set(range(x.dim() - len(call.args[1]), x.dim()))
     labels = call.labels(x)

@@ -63,12 +63,11 @@ def pointwise(call: Call) -> None:
     """Any operator that PyTorch tags as point-wise, in place or not."""
     operands = [a for a in (*call.args, *call.kwargs.values()) if isinstance(a, Tensor)]
     operands += [t for a in call.args if isinstance(a, (list, tuple)) for t in a if isinstance(t, Tensor)]
-    outs = call.out if isinstance(call.out, (tuple, list)) else (call.out,)
-    out = outs[0]
+    out = call.outs[0]
     layers = call.ledger.merge(out.shape, [(t.shape, call.labels(t)) for t in operands], call.name)
     wild = bool(operands) and all((labels := call.labels(t)) and labels.wild for t in operands)
     labels = Labels(layers, _stays_zero(call, operands), wild)
     for layer in layers:
         call.ledger.rectangle(layer)
-    for t in outs:
+    for t in call.outs:
         call.put(t, labels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from yoloprune.graph.labels import Labels, varying
+from yoloprune.graph.rules.pointwise import pointwise
 from yoloprune.graph.rules.registry import Call, rule
 
 __all__: list[str] = []
@@ -46,14 +47,11 @@ def reduce(call: Call) -> None:
     """Labels along reduced dimensions only are summed away; if they also run along others, they unite."""
     x = call.args[0]
     if call.name in ("max", "min") and len(call.args) > 1 and isinstance(call.args[1], Tensor):
-        from yoloprune.graph.rules.pointwise import pointwise
-
         return pointwise(call)
     labels = call.labels(x)
     if labels is None:
         return
     dims, keepdim = _dims(call, x), bool(call.arg("keepdim", False))
-    outs = [t for t in (call.out if isinstance(call.out, (tuple, list)) else (call.out,)) if isinstance(t, Tensor)]
     layers = []
     for layer in labels.layers:
         own = set(varying(layer))
@@ -69,7 +67,7 @@ def reduce(call: Call) -> None:
         for d in sorted(dims, reverse=True):
             layer = layer.narrow(d, 0, 1) if keepdim else layer.select(d, 0)
         layers.append(layer)
-    for out in outs:
+    for out in call.outs:
         call.put(out, Labels(tuple(layers), labels.zero and call.name not in ("prod", "var", "logsumexp")))
 
 
@@ -95,13 +93,11 @@ def compare(call: Call) -> None:
     if labels is None:
         return
     dim = call.arg("dim", -1) % max(x.dim(), 1)
-    outs = [t for t in (call.out if isinstance(call.out, (tuple, list)) else (call.out,)) if isinstance(t, Tensor)]
     layers = []
     for layer in labels.layers:
         if dim in varying(layer):
             call.ledger.freeze(layer, f"is weighed against other channels by {call.name}")
-            layer = layer.narrow(dim, 0, 1)
-            continue
-        layers.append(layer.narrow(dim, 0, 1))
-    for out in outs:
+        else:
+            layers.append(layer.narrow(dim, 0, 1))
+    for out in call.outs:
         call.put(out, Labels(tuple(layer.expand(out.shape) for layer in layers), False))

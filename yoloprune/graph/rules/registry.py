@@ -37,6 +37,16 @@ class Call:
                 return self.kwargs.get(name, a.default_value if a.has_default_value() else default)
         return default
 
+    @property
+    def outs(self) -> tuple[Tensor, ...]:
+        """Every tensor that the operator returned."""
+        outs = self.out if isinstance(self.out, (tuple, list)) else (self.out,)
+        return tuple(t for t in outs if isinstance(t, Tensor))
+
+    def replay(self, layer: Tensor) -> Tensor:
+        """The very same call, on a label layer in place of the first argument."""
+        return self.func(layer, *self.args[1:], **self.kwargs)
+
     def layers(self, tensor: Tensor) -> tuple[Tensor, ...]:
         """Label layers of a tensor, none if it has no labels."""
         labels = self.labels(tensor)

@@ -18,6 +18,14 @@ def _positions(call: Call) -> int:
     return int(match.group(1)) if match else 2
 
 
+def _without_positions(call: Call, layer: Tensor, positions: range) -> Tensor:
+    """The layer with its labels united along the positions, which are cut to size 1."""
+    layer = call.ledger.unite_along(layer, positions)
+    for d in positions:
+        layer = layer.narrow(d, 0, 1)
+    return layer
+
+
 @rule(
     "max_pool1d",
     "max_pool2d",
@@ -57,14 +65,8 @@ def pool(call: Call) -> None:
     if labels is None:
         return
     positions = range(x.dim() - _positions(call), x.dim())
-    outs = [t for t in (call.out if isinstance(call.out, (tuple, list)) else (call.out,)) if isinstance(t, Tensor)]
-    layers = []
-    for layer in labels.layers:
-        layer = call.ledger.unite_along(layer, positions)
-        for d in positions:
-            layer = layer.narrow(d, 0, 1)
-        layers.append(layer)
-    for out in outs:
+    layers = [_without_positions(call, layer, positions) for layer in labels.layers]
+    for out in call.outs:
         call.put(out, Labels(tuple(layer.expand(out.shape) for layer in layers), labels.zero))
 
 
@@ -78,13 +80,8 @@ def grid_sample(call: Call) -> None:
     labels = call.labels(x)
     if labels is None:
         return
-    layers = []
-    for layer in labels.layers:
-        layer = call.ledger.unite_along(layer, range(2, x.dim()))
-        for d in range(2, x.dim()):
-            layer = layer.narrow(d, 0, 1)
-        layers.append(layer.expand(call.out.shape))
-    call.put(call.out, Labels(tuple(layers), labels.zero))
+    layers = [_without_positions(call, layer, range(2, x.dim())) for layer in labels.layers]
+    call.put(call.out, Labels(tuple(layer.expand(call.out.shape) for layer in layers), labels.zero))
 
 
 @rule("im2col")
