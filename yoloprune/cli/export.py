@@ -9,6 +9,7 @@ import typer
 
 from .errors import reported
 from .keywords import parse_pairs
+from .options import Imgsz, Trust, Weights
 
 __all__ = ["NAME", "command"]
 
@@ -16,7 +17,7 @@ NAME = "export"
 
 
 def command(
-    weights: Annotated[Path, typer.Argument(help="Checkpoint (.pt).", show_default=False)],
+    weights: Weights,
     pairs: Annotated[
         list[str] | None,
         typer.Argument(
@@ -26,10 +27,8 @@ def command(
         ),
     ] = None,
     format: Annotated[str, typer.Option("--format", help="Export format of Ultralytics.")] = "onnx",
-    imgsz: Annotated[int, typer.Option("--imgsz", help="Image size in px.")] = 640,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Unpickle without restrictions; code in the file runs.")
-    ] = False,
+    imgsz: Imgsz = 640,
+    trust: Trust = False,
 ) -> None:
     """Export a model, pruned or not, beside its weights; an ONNX file is also run and compared with torch.
 

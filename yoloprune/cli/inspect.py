@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .errors import reported
+from .options import Trust, Weights
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,15 +21,13 @@ NAME = "inspect"
 
 
 def command(
-    weights: Annotated[Path, typer.Argument(help="Checkpoint (.pt).", show_default=False)],
+    weights: Weights,
     prune_head: Annotated[
         bool, typer.Option("--prune-head", help="As if the head's hidden layers might lose channels too.")
     ] = False,
     round_to: Annotated[int, typer.Option("--round-to", help="Widths are multiples of this.", min=1)] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Unpickle without restrictions; code in the file runs.")
-    ] = False,
+    trust: Trust = False,
 ) -> None:
     """Show coupled channels, what stays and why, tied widths, and what each layer costs.
 

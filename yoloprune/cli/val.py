@@ -9,6 +9,7 @@ import typer
 
 from .errors import reported
 from .keywords import parse_pairs
+from .options import Imgsz, Trust, Weights
 
 __all__ = ["NAME", "command"]
 
@@ -16,7 +17,7 @@ NAME = "val"
 
 
 def command(
-    weights: Annotated[Path, typer.Argument(help="Checkpoint (.pt).", show_default=False)],
+    weights: Weights,
     pairs: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Any other keyword of Ultralytics' val().", show_default=False),
@@ -24,15 +25,13 @@ def command(
     data: Annotated[
         str | None, typer.Option("--data", help="Data YAML.", show_default="what the weights were trained on")
     ] = None,
-    imgsz: Annotated[int, typer.Option("--imgsz", help="Image size in px.")] = 640,
+    imgsz: Imgsz = 640,
     batch: Annotated[int, typer.Option("--batch", help="Images per batch.", min=1)] = 16,
     device: Annotated[
         str | None, typer.Option("--device", help="cpu, 0, mps …", show_default="Ultralytics chooses")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Unpickle without restrictions; code in the file runs.")
-    ] = False,
+    trust: Trust = False,
 ) -> None:
     """Validate a model, pruned or not: mAP by Ultralytics, and by pycocotools where COCO annotations are known.
 

@@ -163,12 +163,7 @@ def prepare(
     Raises:
         UserError: Something would fail.
     """
-    if isinstance(model, (str, Path)):
-        yolo, weights = checkpoints.load(model, trust=options.trust), str(Path(model).absolute())
-    elif isinstance(model, Model) and isinstance(model.model, nn.Module):
-        yolo, weights = _private_copy(model), None
-    else:
-        raise UserError(f"{model!r} is no PyTorch model of Ultralytics; give a YOLO of a .pt file, or the path of one.")
+    yolo, weights = _opened(model, options.trust)
     if check:
         check(yolo)
     return Run(yolo, options, weights=weights, progress=progress)
@@ -192,16 +187,20 @@ def prepare_resume(
     model = model or remembered.weights
     if model is None:
         raise UserError(f"The run in {path} was started with a model in memory; give that model again.")
-    if isinstance(model, Model):
-        yolo, weights = _private_copy(model), None
-    else:
-        yolo, weights = checkpoints.load(model, trust=remembered.options.trust), str(Path(model).absolute())
+    yolo, weights = _opened(model, remembered.options.trust)
     return Run(yolo, remembered.options, weights=weights, progress=progress, remembered=remembered)
 
 
-def _private_copy(model: Model) -> YOLO:
-    """A copy of the model, float32 on the CPU, so that validating or scoring cannot change the caller's."""
-    return with_network(model, copy.deepcopy(model.model).cpu().float().eval())
+def _opened(model: Model | str | Path, trust: bool) -> tuple[YOLO, str | None]:
+    """The model and the file that it came from, if any.
+
+    A model in memory is copied, float32 on the CPU, so that validating or scoring cannot change the caller's.
+    """
+    if isinstance(model, (str, Path)):
+        return checkpoints.load(model, trust=trust), str(Path(model).absolute())
+    if isinstance(model, Model) and isinstance(model.model, nn.Module):
+        return with_network(model, copy.deepcopy(model.model).cpu().float().eval()), None
+    raise UserError(f"{model!r} is no PyTorch model of Ultralytics; give a YOLO of a .pt file, or the path of one.")
 
 
 def _result(finished: Finished) -> PruneResult:

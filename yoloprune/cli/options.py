@@ -1,0 +1,14 @@
+"""Options that the commands for one checkpoint share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["Imgsz", "Trust", "Weights"]
+
+Weights = Annotated[Path, typer.Argument(help="Checkpoint (.pt).", show_default=False)]
+Imgsz = Annotated[int, typer.Option("--imgsz", help="Image size in px.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Unpickle without restrictions; code in the file runs.")]
