@@ -6,18 +6,19 @@ forward. Labels are never needed. Batches may differ in shape.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from .errors import UserError
 
-__all__ = ["collect", "contractions", "evaluation", "forward", "groups_of", "patches"]
+__all__ = ["call_order", "collect", "contractions", "evaluation", "forward", "groups_of", "patches"]
 
 
 def collect(batches: Iterable[Any] | None, purpose: str) -> tuple[Any, ...]:
@@ -102,3 +103,44 @@ def patches(module: nn.Module, x: Tensor, chosen: Tensor) -> Tensor:
     x = x.movedim(1, 1 + space)  # (batch, *space, channels, *kernel): a view, the choice below is what copies
     index = torch.unravel_index(chosen, x.shape[: 1 + space])
     return x[index].reshape(len(chosen), module.groups, -1)
+
+
+def call_order(
+    model: nn.Module, layers: dict[str, nn.Module], run: Callable[[], Any]
+) -> tuple[list[str], dict[str, str]]:
+    """Run the model and note in which order layers are called, and which batch norm takes a layer's output as it is.
+
+    Args:
+        model: The network, in evaluation mode.
+        layers: Layers by name.
+        run: Executes the model once.
+
+    Returns:
+        Names of the layers that are called exactly once, in order, and the batch norm's name by the layer's.
+    """
+    calls: dict[str, int] = {}
+    norms: dict[str, str] = {}
+    last: tuple[str, Tensor] | None = None
+
+    def note(name: str, out: Tensor) -> None:
+        nonlocal last
+        calls[name] = calls.get(name, 0) + 1
+        last = (name, out)
+
+    def follow(name: str, x: Tensor) -> None:
+        if last is not None and last[1] is x:
+            norms[last[0]] = name
+
+    handles = [m.register_forward_hook(lambda m, args, out, name=name: note(name, out)) for name, m in layers.items()]
+    handles += [
+        m.register_forward_pre_hook(lambda m, args, name=name: follow(name, args[0]))
+        for name, m in model.named_modules()
+        if isinstance(m, _BatchNorm) and m.track_running_stats
+    ]
+    try:
+        with torch.no_grad():
+            run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [name for name, count in calls.items() if count == 1], norms

@@ -17,7 +17,9 @@ from yoloprune.errors import UserError
 from yoloprune.report import Record
 from yoloprune.yolo import checkpoints, digits
 from yoloprune.yolo.run import recipe
+from yoloprune.yolo.run.api import prepare
 from yoloprune.yolo.run.options import Options
+from yoloprune.yolo.run.progress import Progress
 from yoloprune.yolo.run.recipe import merge, read_recipe
 from yoloprune.yolo.run.target import Cost, step_targets
 
@@ -162,7 +164,32 @@ def test_core_does_not_import_ultralytics() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_default_criterion_needs_no_data_unless_the_run_has_it() -> None:
-    assert Options(target_ratio=0.5).criterion == "l2"
-    assert Options(target_ratio=0.5, epochs=1).criterion == "taylor"
-    assert Options(target_ratio=0.5, epochs=1, criterion="l1").criterion == "l1"
+def test_without_images_nothing_looks_at_data(model) -> None:
+    said: list[str] = []
+
+    class Listening(Progress):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    run = prepare(model, Options(target_ratio=0.7), progress=Listening())
+    finished = run.go()
+    assert any("No images are at hand" in text for text in said)
+    plain = yoloprune.prune(model, target_ratio=0.7, criterion="l2", recover=False)
+    assert finished.plan.keep == plain.plan.keep
+
+
+def test_where_images_are_at_hand_the_network_is_recovered(model, tmp_path) -> None:
+    data = digits.write(tmp_path)
+    some = {"target_ratio": 0.7, "data": data, "imgsz": 96, "calibration_images": 16, "batch": 8}
+    given = yoloprune.prune(model, **some)
+    same = yoloprune.prune(model, **some, criterion="output_error", recover=True)
+    plain = yoloprune.prune(model, **some, recover=False)
+    assert given.plan.keep == same.plan.keep == plain.plan.keep
+    assert _equal(given.model.model, same.model.model)
+    assert not _equal(given.model.model, plain.model.model)
+
+
+@pytest.mark.parametrize("asked", [{"criterion": "output_error"}, {"recover": True}])
+def test_what_looks_at_data_asks_for_it(model, asked) -> None:
+    with pytest.raises(UserError, match="data"):
+        yoloprune.prune(model, target_ratio=0.7, **asked)

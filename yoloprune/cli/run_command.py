@@ -85,8 +85,17 @@ def run_command(kind: Kind, text: str) -> Callable[..., None]:
             _option(
                 "--criterion",
                 panel=_PRUNING,
-                text="How channels are ranked: l2, l1, lamp, bn_scale, random; by training images: taylor, hessian.",
-                default="taylor with fine-tuning, else l2",
+                text="Ranking of channels: output_error, taylor, hessian (by images); l2, l1, lamp, bn_scale, random.",
+                default="output_error, without images l2",
+            ),
+        ] = None,
+        recover: Annotated[
+            bool | None,
+            _option(
+                "--recover/--no-recover",
+                panel=_PRUNING,
+                text="Re-solve the layers on training images after pruning: no training, no labels.",
+                default="recover, where there are images",
             ),
         ] = None,
         round_to: Annotated[
@@ -111,7 +120,7 @@ def run_command(kind: Kind, text: str) -> Callable[..., None]:
             _option(
                 "--calibration-images",
                 panel=_PRUNING,
-                text="Training images that a criterion may look at.",
+                text="Training images to rank and recover by.",
                 default="128",
             ),
         ] = None,

@@ -23,11 +23,13 @@ class Inputs:
         batches: Calibration batches; a sequence that can be gone over more than once.
         loss: `loss(model, batch)` gives a scalar tensor.
         seed: Seed of the criteria that draw random numbers.
+        influence: How much a layer's effect on the loss counts, in `output_error`.
     """
 
     batches: tuple[Any, ...] = ()
     loss: Callable[[nn.Module, Any], Tensor] | None = None
     seed: int = 0
+    influence: float = 0.25
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Criterion:
         needs_batches: Calibration batches must be given.
         needs_loss: A loss function must be given.
         relative: By default each score is divided by its group's typical score (see `relative`).
+        per_mac: By default each score is divided by the MACs that the channel's removal saves.
     """
 
     name: str
@@ -49,19 +52,20 @@ class Criterion:
     needs_batches: bool
     needs_loss: bool
     relative: bool
+    per_mac: bool
 
 
 CRITERIA: dict[str, Criterion] = {}
 
 
 def criterion(
-    name: str, *, needs_batches: bool = False, needs_loss: bool = False, relative: bool = False
+    name: str, *, needs_batches: bool = False, needs_loss: bool = False, relative: bool = False, per_mac: bool = False
 ) -> Callable[[Callable], Callable]:
     """Enter the decorated function in `CRITERIA` under `name`; its docstring becomes the entry's `doc`."""
 
     def register(function: Callable) -> Callable:
         doc = " ".join((function.__doc__ or "").split())
-        CRITERIA[name] = Criterion(name, doc, function, needs_batches, needs_loss, relative)
+        CRITERIA[name] = Criterion(name, doc, function, needs_batches, needs_loss, relative, per_mac)
         return function
 
     return register
@@ -75,7 +79,9 @@ def score(
     batches: Iterable[Any] | None = None,
     loss: Callable[[nn.Module, Any], Tensor] | None = None,
     relative: bool | None = None,
+    per_mac: bool | None = None,
     seed: int = 0,
+    influence: float = Inputs.influence,
 ) -> np.ndarray:
     """Score every component of the graph; the model is left as it was.
 
@@ -85,10 +91,14 @@ def score(
         criterion: A name in `CRITERIA`.
         batches: Calibration batches, for the criteria that look at data. Criteria with a loss hand them to it as they
             are; the others call `model(batch)`, or `model(*batch)` for a tuple or list.
-        loss: For the gradient criteria: `loss(model, batch)` returns a scalar tensor.
+        loss: For the gradient criteria, and if wanted for `output_error`: `loss(model, batch)` returns a scalar tensor.
         relative: Whether scores are divided by the typical score of their group, so that one threshold suits all
             groups. By default what the criterion's entry says.
+        per_mac: Whether scores are divided by the MACs that removal saves, so that the budget is spent where it is
+            cheap. By default what the criterion's entry says.
         seed: Seed for `random`.
+        influence: For `output_error` with a loss: 0 asks only how much each layer's output changes, 1 only what that
+            does to the loss if it stays small. The less is removed, the more of it is right.
 
     Returns:
         float64 array (n_components,), finite, higher = keep. Frozen components have some finite score without meaning.
@@ -110,7 +120,7 @@ def score(
             f"Criterion {criterion!r} needs gradients, but no loss was given; "
             "pass loss=function(model, batch) that returns a scalar tensor."
         )
-    scores = entry.function(graph, model, Inputs(given, loss, seed))
+    scores = entry.function(graph, model, Inputs(given, loss, seed, influence))
     if not np.isfinite(scores).all():
         raise UserError(
             f"Criterion {criterion!r} gave {np.count_nonzero(~np.isfinite(scores))} scores that are not finite; "
@@ -118,4 +128,6 @@ def score(
         )
     if entry.relative if relative is None else relative:
         scores = relative_score(graph, scores)
+    if entry.per_mac if per_mac is None else per_mac:
+        scores = scores / np.maximum(graph.cost.savings(), 1.0)
     return scores

@@ -20,7 +20,7 @@ class Cost:
 
     def __init__(self, graph: Graph, terms: list[CostTerm]) -> None:
         self.terms = terms
-        self._component = graph.component
+        self._n_components = graph.n_components
         vectors, owner = [], []
         for i, term in enumerate(terms):
             for v in term.vectors:
@@ -42,6 +42,12 @@ class Cost:
     def macs(self, kept: np.ndarray) -> float:
         """MACs of one execution."""
         return float(self.per_term(kept).sum())
+
+    def savings(self) -> np.ndarray:
+        """MACs that each component's removal saves while all others stay, float64 (n_components,)."""
+        flat, _, sizes = self._vectors
+        each = np.repeat(self._macs[self._owner] / np.maximum(sizes, 1), sizes)
+        return np.bincount(flat, weights=each, minlength=self._n_components)
 
     def params(self, kept: np.ndarray) -> int:
         """Number of parameters (buffers are not counted)."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..calibration import collect, contractions, evaluation, forward, groups_of, patches
+from ..calibration import call_order, collect, contractions, evaluation, forward, groups_of, patches
 from ..errors import UserError
 from ..graph import Plan
 from .lockstep import Walk, pause
@@ -56,7 +56,7 @@ def reconstruct(
     plan: Plan,
     batches: Iterable[Any],
     *,
-    ridge: float = 1e-3,
+    ridge: float = 0.1,
     positions: int = 20_000,
     skip: Sequence[type[nn.Module]] = (),
     seed: int = 0,
@@ -114,7 +114,7 @@ class _Solver:
                 raise UserError(f"Layer {name!r} of the pruned network is not what the plan makes of the original.")
 
     def run(self, batches: tuple[Any, ...]) -> None:
-        names, norms = _order(self.original, self.large, batches[0])
+        names, norms = call_order(self.original, self.large, lambda: forward(self.original, batches[0]))
         everything = [
             n for n, m in self.original.named_modules() if isinstance(m, (nn.modules.conv._ConvNd, nn.Linear))
         ]
@@ -182,37 +182,3 @@ class _Solver:
             elif norm is not None:
                 norm.running_mean.sub_(shift.reshape(-1).to(norm.running_mean.dtype))
         return error
-
-
-def _order(model: nn.Module, layers: dict[str, nn.Module], batch: Any) -> tuple[list[str], dict[str, str]]:
-    """Run one batch and note in which order layers are called, and which batch norm takes a layer's output as it is.
-
-    Returns:
-        Names of the layers that are called exactly once, and layer to batch norm names.
-    """
-    calls: dict[str, int] = {}
-    norms: dict[str, str] = {}
-    last: tuple[str, Tensor] | None = None
-
-    def note(name: str, out: Tensor) -> None:
-        nonlocal last
-        calls[name] = calls.get(name, 0) + 1
-        last = (name, out)
-
-    def follow(name: str, x: Tensor) -> None:
-        if last is not None and last[1] is x:
-            norms[last[0]] = name
-
-    handles = [m.register_forward_hook(lambda m, args, out, name=name: note(name, out)) for name, m in layers.items()]
-    handles += [
-        m.register_forward_pre_hook(lambda m, args, name=name: follow(name, args[0]))
-        for name, m in model.named_modules()
-        if isinstance(m, _BatchNorm) and m.track_running_stats
-    ]
-    try:
-        with torch.no_grad():
-            forward(model, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return [name for name, count in calls.items() if count == 1], norms

@@ -53,6 +53,7 @@ def prune(
     target_ratio: float | None = None,
     imgsz: int = 640,
     criterion: str | None = None,
+    recover: bool | None = None,
     round_to: int = 8,
     steps: int = 1,
     epochs: int = 0,
@@ -82,8 +83,10 @@ def prune(
         target_params: Parameters of the pruned model.
         target_ratio: Share of the model's own GFLOPs to keep, between 0 and 1.
         imgsz: Image size in px for calibration, training, validation and export.
-        criterion: Which channels go; a name in `yoloprune.criteria.CRITERIA`. By default taylor where the run
-            fine-tunes, and so has data, else l2.
+        criterion: Which channels go; a name in `yoloprune.criteria.CRITERIA`. By default output_error where images
+            are at hand, else l2.
+        recover: Whether layers are re-solved on calibration images, without training; by default where images are at
+            hand.
         round_to: Widths are multiples of this.
         steps: Rounds of pruning and fine-tuning on the way to the target.
         epochs: Fine-tuning epochs after each step.
@@ -98,7 +101,8 @@ def prune(
         exist_ok: Whether an existing output folder is written anew.
         trust: Whether the checkpoint may be unpickled without restrictions.
         seed: Seed of scoring and training.
-        calibration_images: How many training images a criterion may look at.
+        calibration_images: How many training images to rank and recover by; their labels are not used, but by the
+            criteria taylor and hessian.
         resume: Folder of an interrupted run; it goes on with its own options, and only `model` (for a run that was
             started with a model in memory) and `device` may be given beside it.
         **train: Further keywords of Ultralytics' `train()`.
@@ -125,6 +129,7 @@ def prune(
         target_ratio=target_ratio,
         imgsz=imgsz,
         criterion=criterion,
+        recover=recover,
         round_to=round_to,
         steps=steps,
         epochs=epochs,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from yoloprune.criteria import CRITERIA
 from yoloprune.errors import UserError
 from yoloprune.yolo import digits
 from yoloprune.yolo.classes import class_count
@@ -20,8 +22,9 @@ from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.validation import check_data
 
 from .folder import RunFolder
+from .options import Options
 
-__all__ = ["DIGITS", "calibration_batches", "choose_data", "training_loss", "write_digits"]
+__all__ = ["DIGITS", "calibration_batches", "choose_data", "training_loss", "with_data", "write_digits"]
 
 DIGITS = "digits"
 """Name by which `data` asks for the embedded set, written into the run's own folder."""
@@ -54,6 +57,36 @@ def choose_data(data: str | None, yolo: YOLO, *, trains: bool = False, validates
             raise UserError(f"The weights were trained on {own}, which cannot be used here; give --data.") from error
         raise
     return str(Path(chosen).resolve()) if Path(chosen).exists() else str(chosen)
+
+
+def with_data(options: Options, yolo: YOLO) -> tuple[Options, str | None]:
+    """Settle on the data of a run, and on criterion and recovery where they were left open.
+
+    Returns:
+        The options, with data None if nothing in the run looks at data; and, if calibration images would have been of
+        use but are not at hand, a sentence that says so.
+
+    Raises:
+        UserError: The run needs data and there are none.
+    """
+    entry = CRITERIA.get(options.criterion or "")
+    asked = options.epochs > 0 or options.recover or (entry is not None and entry.needs_batches)
+    useful = options.criterion is None or options.recover is None
+    without = None
+    data = None
+    if asked or (options.data is not None and useful):
+        data = choose_data(options.data, yolo, trains=True, validates=options.val)
+    elif useful:
+        try:
+            data = choose_data(None, yolo, trains=True, validates=options.val)
+        except UserError as error:
+            without = f"No images are at hand to rank channels by and to recover with: {error}"
+    if data is None and options.val:
+        data = choose_data(options.data, yolo, validates=True)
+    images = data is not None and without is None
+    criterion = options.criterion or ("output_error" if images else "l2")
+    recover = images if options.recover is None else options.recover
+    return replace(options, data=data, criterion=criterion, recover=recover), without
 
 
 def write_digits(folder: RunFolder) -> str:
@@ -90,7 +123,7 @@ def calibration_batches(
     validator.names = yolo.model.names
     dataset = validator.build_dataset(str(split["train"]) if yolo.task == "classify" else split["train"])
     if len(dataset) == 0:
-        raise UserError(f"The training split of {data} has no images; the criterion needs some.")
+        raise UserError(f"The training split of {data} has no images; ranking and recovery need some.")
     chosen = np.unique(np.linspace(0, len(dataset) - 1, min(images, len(dataset))).round().astype(int)).tolist()
     collate = getattr(dataset, "collate_fn", None) or torch.utils.data.default_collate
     return [

@@ -32,8 +32,10 @@ class Options:
         target_params: Parameters of the pruned model.
         target_ratio: Share of the model's own GFLOPs to keep, between 0 and 1.
         imgsz: Image size in px for calibration, training, validation and export.
-        criterion: Name in `yoloprune.criteria.CRITERIA`. None becomes `taylor` where the run fine-tunes and so has data
-            (on COCO images .066 mAP after three epochs where `l2` had .001), else `l2`.
+        criterion: Name in `yoloprune.criteria.CRITERIA`. None becomes `output_error` where images are at hand, else
+            `l2`.
+        recover: Whether the pruned network is reconstructed from calibration images, without training. None becomes
+            True where images are at hand.
         round_to: Widths are multiples of this.
         steps: Rounds of pruning (and fine-tuning); their targets form a geometric series.
         epochs: Fine-tuning epochs after each step; 0 prunes only.
@@ -48,7 +50,7 @@ class Options:
         exist_ok: Whether an existing output folder is written to again.
         trust: Whether weights may be unpickled without restrictions.
         seed: Seed of scoring and training.
-        calibration_images: Training images that criteria may look at.
+        calibration_images: Training images, without their labels but for some criteria, to rank and recover by.
         train: Further keywords for Ultralytics' `train()`.
 
     Raises:
@@ -60,6 +62,7 @@ class Options:
     target_ratio: float | None = None
     imgsz: int = 640
     criterion: str | None = None
+    recover: bool | None = None
     round_to: int = 8
     steps: int = 1
     epochs: int = 0
@@ -94,9 +97,8 @@ class Options:
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
                 raise UserError(f"{name}={getattr(self, name)} is too small; the least is {minimum}.")
-        if self.criterion is None:
-            object.__setattr__(self, "criterion", "taylor" if self.epochs else "l2")
-        _check_criterion(self.criterion)
+        if self.criterion is not None:
+            _check_criterion(self.criterion)
         if self.export is not None:
             check_format(self.export)
         check_keywords(self.train)

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from yoloprune.criteria import CRITERIA
 from yoloprune.errors import UserError
 from yoloprune.graph import Plan
 from yoloprune.report import Measure, Record, StepRow, draw_widths, paired_widths, write_html
@@ -19,7 +18,7 @@ from yoloprune.yolo.trace import trace_yolo
 from yoloprune.yolo.validation import validate
 
 from .continuation import Continuation
-from .data import DIGITS, choose_data, write_digits
+from .data import DIGITS, with_data, write_digits
 from .device import check_device
 from .folder import RunFolder, check_outside, check_writable, make_folder, remove
 from .formats import export_path
@@ -87,8 +86,7 @@ class Run:
         self._fingerprint = fingerprint(yolo.model)
         if remembered and remembered.fingerprint != self._fingerprint:
             raise UserError(f"{weights or 'The given model'} does not hold the weights that the run was started with.")
-        data = _data(options, yolo)
-        self._options = replace(options, data=data)
+        self._options, self._without_images = with_data(options, yolo)
         own = cost(yolo.model)
         self._targets = step_targets(options, own)
         check_reachable(options, trace_yolo(yolo.model, prune_head=options.prune_head), yolo.model, own)
@@ -97,7 +95,7 @@ class Run:
             family=checkpoints.family(yolo),
             task=yolo.task,
             imgsz=options.imgsz,
-            data=data,
+            data=self._options.data,
             before=Measure(*own),
         )
 
@@ -116,6 +114,8 @@ class Run:
             self._open_folder()
             phases = self._options.steps * (1 + (self._options.epochs > 0)) + 2 * self._options.val
             self._progress.begin(phases + (self._options.export is not None))
+            if self._without_images:
+                self._progress.say(self._without_images)
             self._validate_original()
             yolo, plan = self._steps()
             self._finish(yolo, plan, started)
@@ -243,14 +243,6 @@ class Run:
             yield clock
         clock.stop()
         self.record.seconds[kind] = round(self.record.seconds.get(kind, 0.0) + clock.seconds, 2)
-
-
-def _data(options: Options, yolo: YOLO) -> str | None:
-    """The data of the run, checked; None if nothing in it looks at data."""
-    trains = options.epochs > 0 or CRITERIA[options.criterion].needs_batches
-    if not trains and not options.val:
-        return None
-    return choose_data(options.data, yolo, trains=trains, validates=options.val)
 
 
 class _Clock:

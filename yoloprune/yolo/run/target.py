@@ -33,6 +33,10 @@ class Target(NamedTuple):
         """The one that is asked for."""
         return self.params if self.gflops is None else self.gflops
 
+    def share(self, own: Cost) -> float:
+        """What part of a network's own figure is to stay."""
+        return self.params / own.params if self.gflops is None else self.gflops / own.gflops
+
     def __str__(self) -> str:
         return f"{self.params / 1e6:.3f}M parameters" if self.gflops is None else f"{self.gflops:.2f} GFLOPs"
 
