@@ -133,6 +133,15 @@ def run_command(kind: Kind, text: str) -> Callable[..., None]:
                 default=kind.epochs_default,
             ),
         ] = None,
+        distill: Annotated[
+            bool | None,
+            _option(
+                "--distill/--no-distill",
+                panel=_TRAINING,
+                text="Fine-tune towards the unpruned network's predictions and features too; works without labels.",
+                default="distill, where the head allows it",
+            ),
+        ] = None,
         data: Annotated[
             str | None,
             _option("--data", panel=_TRAINING, text="Data YAML.", default="what the weights were trained on"),

@@ -44,7 +44,9 @@ class Metrics:
     seconds: float
 
 
-def check_data(data: str | Path, task: str, *, split: str = "val", nc: int | None = None) -> dict[str, Any]:
+def check_data(
+    data: str | Path, task: str, *, split: str = "val", nc: int | None = None, labels: bool = True
+) -> dict[str, Any]:
     """Check that a data set can be used, without downloading anything.
 
     Args:
@@ -53,6 +55,7 @@ def check_data(data: str | Path, task: str, *, split: str = "val", nc: int | Non
         task: Ultralytics' task: "detect", "segment", "pose", "obb" or "classify".
         split: The split that must have images.
         nc: The number of classes that the data must have, if that matters.
+        labels: Whether some of the images must have labels.
 
     Returns:
         Ultralytics' data dictionary, paths resolved: `names`, `nc`, `path`, `train`, `val` …
@@ -60,7 +63,7 @@ def check_data(data: str | Path, task: str, *, split: str = "val", nc: int | Non
     Raises:
         UserError: The YAML is missing or broken, the split or its images are, labels are, or the classes do not fit.
     """
-    checked = _check_classify(data, split) if task == "classify" else _check_detect(data, split)
+    checked = _check_classify(data, split) if task == "classify" else _check_detect(data, split, labels)
     if nc is not None and checked["nc"] != nc:
         raise UserError(f"'{data}' has {checked['nc']} classes and the model {nc}; give the data it was trained for.")
     return checked
@@ -164,7 +167,7 @@ def _check_classify(data: str | Path, split: str) -> dict[str, Any]:
     return checked
 
 
-def _check_detect(data: str | Path, split: str) -> dict[str, Any]:
+def _check_detect(data: str | Path, split: str, labels: bool) -> dict[str, Any]:
     file = _find_yaml(data)
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -185,9 +188,9 @@ def _check_detect(data: str | Path, split: str) -> dict[str, Any]:
     images = [image for source in _listed(checked[split]) for image in _images(source)]
     if not images:
         raise UserError(f"'{data}' names '{checked[split]}' for '{split}:', which holds no image.")
-    labels = img2label_paths([str(image) for image in images])
-    if not any(Path(label).is_file() for label in labels):
-        raise UserError(f"None of the {len(images)} '{split}' images of '{data}' has labels, such as '{labels[0]}'.")
+    files = img2label_paths([str(image) for image in images])
+    if labels and not any(Path(file).is_file() for file in files):
+        raise UserError(f"None of the {len(images)} '{split}' images of '{data}' has labels, such as '{files[0]}'.")
     return checked
 
 

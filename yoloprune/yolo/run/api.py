@@ -57,6 +57,7 @@ def prune(
     round_to: int = 8,
     steps: int = 1,
     epochs: int = 0,
+    distill: bool | None = None,
     data: str | Path | None = None,
     batch: int | float = 16,
     device: str | int | list[int] | None = None,
@@ -90,6 +91,8 @@ def prune(
         round_to: Widths are multiples of this.
         steps: Rounds of pruning and fine-tuning on the way to the target.
         epochs: Fine-tuning epochs after each step.
+        distill: Whether the unpruned network guides the fine-tuning; by default wherever its head is one of predictions
+            on a grid (all families but RT-DETR, World and classification).
         data: Data YAML; by default what the checkpoint was trained on. Needed for epochs, val and some criteria.
         batch: Images per batch, as in Ultralytics.
         device: As in Ultralytics.
@@ -133,6 +136,7 @@ def prune(
         round_to=round_to,
         steps=steps,
         epochs=epochs,
+        distill=distill,
         data=None if data is None else str(data),
         batch=batch,
         device=device,

@@ -18,25 +18,29 @@ from yoloprune.criteria import CRITERIA
 from yoloprune.errors import UserError
 from yoloprune.yolo import digits
 from yoloprune.yolo.classes import class_count
+from yoloprune.yolo.distill import can_distill
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.validation import check_data
 
 from .folder import RunFolder
 from .options import Options
 
-__all__ = ["DIGITS", "calibration_batches", "choose_data", "training_loss", "with_data", "write_digits"]
+__all__ = ["DIGITS", "calibration_batches", "choose_data", "has_labels", "training_loss", "with_data", "write_digits"]
 
 DIGITS = "digits"
 """Name by which `data` asks for the embedded set, written into the run's own folder."""
 
 
-def choose_data(data: str | None, yolo: YOLO, *, trains: bool = False, validates: bool = True) -> str:
+def choose_data(
+    data: str | None, yolo: YOLO, *, images: bool = False, labels: bool = True, validates: bool = True
+) -> str:
     """Return the data to use: what was asked for, else what the checkpoint was trained on, checked.
 
     Args:
         data: What was asked for.
         yolo: The model.
-        trains: Whether the training split must have images.
+        images: Whether the training split must have images.
+        labels: Whether those must have labels.
         validates: Whether the model is validated as it is, so that its classes must be those of the data.
 
     Raises:
@@ -49,9 +53,10 @@ def choose_data(data: str | None, yolo: YOLO, *, trains: bool = False, validates
     if not chosen:
         raise UserError("The weights do not say which data they were trained on; give it with --data.")
     try:
-        check_data(chosen, yolo.task, nc=class_count(yolo.model) if validates else None)
-        if trains:
-            check_data(chosen, yolo.task, split="train")
+        if validates or not images:
+            check_data(chosen, yolo.task, nc=class_count(yolo.model) if validates else None)
+        if images:
+            check_data(chosen, yolo.task, split="train", labels=labels)
     except UserError as error:
         if data is None:
             raise UserError(f"The weights were trained on {own}, which cannot be used here; give --data.") from error
@@ -70,15 +75,17 @@ def with_data(options: Options, yolo: YOLO) -> tuple[Options, str | None]:
         UserError: The run needs data and there are none.
     """
     entry = CRITERIA.get(options.criterion or "")
+    distill = _distils(options, yolo)
+    labels = (options.epochs > 0 and not distill) or (entry is not None and entry.needs_loss)
     asked = options.epochs > 0 or options.recover or (entry is not None and entry.needs_batches)
     useful = options.criterion is None or options.recover is None
     without = None
     data = None
     if asked or (options.data is not None and useful):
-        data = choose_data(options.data, yolo, trains=True, validates=options.val)
+        data = choose_data(options.data, yolo, images=True, labels=labels, validates=options.val)
     elif useful:
         try:
-            data = choose_data(None, yolo, trains=True, validates=options.val)
+            data = choose_data(None, yolo, images=True, labels=labels, validates=options.val)
         except UserError as error:
             without = f"No images are at hand to rank channels by and to recover with: {error}"
     if data is None and options.val:
@@ -86,7 +93,25 @@ def with_data(options: Options, yolo: YOLO) -> tuple[Options, str | None]:
     images = data is not None and without is None
     criterion = options.criterion or ("output_error" if images else "l2")
     recover = images if options.recover is None else options.recover
-    return replace(options, data=data, criterion=criterion, recover=recover), without
+    return replace(options, data=data, criterion=criterion, recover=recover, distill=distill), without
+
+
+def _distils(options: Options, yolo: YOLO) -> bool:
+    if not options.distill and (options.distill is False or not options.epochs or "distill_model" in options.train):
+        return False
+    able = can_distill(yolo.model)
+    if options.distill and not able:
+        raise UserError(
+            f"{type(yolo.model.model[-1]).__name__} heads cannot be distilled; leave --distill out, or give "
+            "Ultralytics' own distill_model=."
+        )
+    return able
+
+
+def has_labels(yolo: YOLO, data: str) -> bool:
+    """Whether any training image of the data has a label."""
+    dataset = _training_split(yolo, data, imgsz=32)[1]
+    return any(len(label["cls"]) for label in getattr(dataset, "labels", [{"cls": [0]}]))
 
 
 def write_digits(folder: RunFolder) -> str:
@@ -114,22 +139,29 @@ def calibration_batches(
         UserError: The training split is empty.
     """
     batch = int(batch) if batch >= 1 else 16
-    split = check_data(data, yolo.task)
-    with tempfile.TemporaryDirectory() as scratch:
-        overrides = {"data": data, "imgsz": imgsz, "task": yolo.task, "mode": "val", "rect": False, "split": "train"}
-        validator = yolo.task_map[yolo.task]["validator"](args=overrides, save_dir=Path(scratch))
-    validator.data, validator.device = split, device
-    validator.stride = max(int(yolo.model.stride.max()), 32)
-    validator.names = yolo.model.names
-    dataset = validator.build_dataset(str(split["train"]) if yolo.task == "classify" else split["train"])
-    if len(dataset) == 0:
-        raise UserError(f"The training split of {data} has no images; ranking and recovery need some.")
+    validator, dataset = _training_split(yolo, data, imgsz)
+    validator.device = device
     chosen = np.unique(np.linspace(0, len(dataset) - 1, min(images, len(dataset))).round().astype(int)).tolist()
     collate = getattr(dataset, "collate_fn", None) or torch.utils.data.default_collate
     return [
         validator.preprocess(collate([dataset[i] for i in chosen[start : start + batch]]))
         for start in range(0, len(chosen), batch)
     ]
+
+
+def _training_split(yolo: YOLO, data: str, imgsz: int) -> tuple[Any, Any]:
+    """Ultralytics' validator for the training split, and its dataset."""
+    split = check_data(data, yolo.task, split="train", labels=False)
+    with tempfile.TemporaryDirectory() as scratch:
+        overrides = {"data": data, "imgsz": imgsz, "task": yolo.task, "mode": "val", "rect": False, "split": "train"}
+        validator = yolo.task_map[yolo.task]["validator"](args=overrides, save_dir=Path(scratch))
+    validator.data = split
+    validator.stride = max(int(yolo.model.stride.max()), 32)
+    validator.names = yolo.model.names
+    dataset = validator.build_dataset(str(split["train"]) if yolo.task == "classify" else split["train"])
+    if len(dataset) == 0:
+        raise UserError(f"The training split of {data} has no images; ranking and recovery need some.")
+    return validator, dataset
 
 
 def training_loss(yolo: YOLO, keywords: dict[str, Any]) -> Callable[[nn.Module, dict[str, Any]], Tensor]:

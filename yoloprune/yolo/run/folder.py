@@ -29,10 +29,15 @@ class RunFolder:
         self.picture = self.path / "widths.png"
         self.report = self.path / "report.html"
         self.steps = self.path / "steps"
+        self.teacher = self.steps / "original.pt"
 
     def step(self, number: int) -> Path:
         """The folder of one step: its plan, its network before (pruned.pt) and after (model.pt) fine-tuning."""
         return self.steps / str(number)
+
+    def step_plan(self, number: int) -> Path:
+        """The plan of one step, composed with those before it."""
+        return self.step(number) / "plan.json"
 
     def train(self, number: int) -> Path:
         """The folder that Ultralytics' trainer writes to in one step."""

@@ -39,6 +39,8 @@ class Options:
         round_to: Widths are multiples of this.
         steps: Rounds of pruning (and fine-tuning); their targets form a geometric series.
         epochs: Fine-tuning epochs after each step; 0 prunes only.
+        distill: Whether the unpruned network guides the fine-tuning. None becomes True where the run fine-tunes and
+            the head is one that can be distilled.
         data: Data YAML, `"digits"` for the embedded set, or None for the one in the checkpoint.
         batch: Images per batch, as Ultralytics takes it.
         device: As Ultralytics takes it.
@@ -66,6 +68,7 @@ class Options:
     round_to: int = 8
     steps: int = 1
     epochs: int = 0
+    distill: bool | None = None
     data: str | None = None
     batch: int | float = 16
     device: str | None = None

@@ -13,12 +13,13 @@ from yoloprune.errors import UserError
 from yoloprune.graph import Plan
 from yoloprune.report import Measure, Record, StepRow, draw_widths, paired_widths, write_html
 from yoloprune.yolo import checkpoints, exporting
+from yoloprune.yolo.distill import Distillation
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.trace import trace_yolo
 from yoloprune.yolo.validation import validate
 
 from .continuation import Continuation
-from .data import DIGITS, with_data, write_digits
+from .data import DIGITS, has_labels, with_data, write_digits
 from .device import check_device
 from .folder import RunFolder, check_outside, check_writable, make_folder, remove
 from .formats import export_path
@@ -149,12 +150,11 @@ class Run:
         for number, target in enumerate(self._targets, start=1):
             if number <= len(self.record.steps):
                 continue
-            yolo, later, row = self._step(yolo, number, target)
-            plan = later if plan is None else plan.compose(later)
+            yolo, plan, row = self._step(yolo, plan, number, target)
             if self._folder and several:
                 folder = self._folder.step(number)
                 folder.mkdir(parents=True, exist_ok=True)
-                plan.save(folder / "plan.json")
+                plan.save(self._folder.step_plan(number))
                 checkpoints.save(yolo, folder / "model.pt")
                 # The file holds float16: going on from it makes a resumed run end where an uninterrupted one does.
                 yolo = checkpoints.load(folder / "model.pt")
@@ -171,13 +171,15 @@ class Run:
         if not done or not (folder / "model.pt").exists():  # a single step that only prunes is not kept: do it again
             self.record.steps = []
             return self._original, None
-        return checkpoints.load(folder / "model.pt"), Plan.load(folder / "plan.json")
+        return checkpoints.load(folder / "model.pt"), Plan.load(self._folder.step_plan(done))
 
-    def _step(self, yolo: YOLO, number: int, target: Target) -> tuple[YOLO, Plan, StepRow]:
+    def _step(self, yolo: YOLO, plan: Plan | None, number: int, target: Target) -> tuple[YOLO, Plan, StepRow]:
+        """One step from a network and the plan that led to it; returns its network and the composed plan."""
         options = self._options
         which = f" (step {number} of {options.steps})" if options.steps > 1 else ""
         with self._phase(f"Prune to {target}{which}", "prune") as prune:
-            pruned, plan = prune_once(yolo, target, options)
+            pruned, later = prune_once(yolo, target, options)
+            plan = later if plan is None else plan.compose(later)
             reached = cost(pruned.model)
         self._progress.say(f"{reached.gflops:.2f} GFLOPs, {reached.params / 1e6:.3f}M parameters")
         row = StepRow(number, target.value, reached.gflops, reached.params, prune_seconds=prune.seconds)
@@ -187,10 +189,23 @@ class Run:
             start = folder / "pruned.pt"
             if not start.exists():  # it is there if this step's fine-tuning was interrupted
                 checkpoints.save(pruned, start)
+            distillation = self._distillation(number, plan) if options.distill else None
             with self._phase(f"Fine-tune for {options.epochs} epochs{which}", "fine-tune", speaks=True) as train:
-                pruned, row.epochs, row.metrics = fine_tune(start, options, self._folder.train(number))
+                pruned, row.epochs, row.metrics = fine_tune(start, options, self._folder.train(number), distillation)
             row.train_seconds = train.seconds
         return pruned, plan, row
+
+    def _distillation(self, number: int, plan: Plan) -> Distillation:
+        """What a trainer, which may be another process, must find on disk."""
+        plan.save(self._folder.step_plan(number))
+        if not self._folder.teacher.exists():
+            checkpoints.save(self._original, self._folder.teacher)
+        labelled = has_labels(self._original, self._options.data)
+        if not labelled:
+            self._progress.say("The training images have no labels; the unpruned network alone guides the fine-tuning.")
+        return Distillation(
+            teacher=str(self._folder.teacher), plan=str(self._folder.step_plan(number)), labels=float(labelled)
+        )
 
     def _finish(self, yolo: YOLO, plan: Plan, started: float) -> None:
         """Write, validate and export the last network, and complete the record."""
@@ -211,6 +226,7 @@ class Run:
         if self._folder:
             draw_widths(record.widths, self._folder.picture)
             write_html(record, self._folder.picture, self._folder.report)
+            self._folder.teacher.unlink(missing_ok=True)
         self._remember()  # last: it says that the run is finished
 
     def _validate(self, yolo: YOLO, title: str) -> dict[str, float]:

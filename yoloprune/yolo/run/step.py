@@ -16,6 +16,7 @@ from yoloprune.graph import Plan
 from yoloprune.recovery import reconstruct
 from yoloprune.yolo import checkpoints
 from yoloprune.yolo.budget import plan_for_target
+from yoloprune.yolo.distill import Distillation, bind_distillation
 from yoloprune.yolo.guard import offline
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.probe import prediction_probe
@@ -109,13 +110,14 @@ class FineTuned(NamedTuple):
     metrics: dict[str, float]
 
 
-def fine_tune(pruned: Path, options: Options, folder: Path) -> FineTuned:
+def fine_tune(pruned: Path, options: Options, folder: Path, distillation: Distillation | None) -> FineTuned:
     """Train through Ultralytics' trainer, into `folder`, or go on with a training that was interrupted there.
 
     Args:
         pruned: Checkpoint of the pruned network.
         options: Data, epochs, image size, batch, device, seed and further train keywords.
         folder: The trainer's folder.
+        distillation: Teacher and plan, if the unpruned network is to guide the training.
 
     Raises:
         UserError: Ultralytics lacks a package for this family.
@@ -128,12 +130,22 @@ def fine_tune(pruned: Path, options: Options, folder: Path) -> FineTuned:
         yolo = checkpoints.load(pruned)
         keywords = _train_keywords(options, folder)
     continuation.attach(yolo)
+    trainer = yolo._smart_load("trainer")
+    if distillation:
+        trainer = bind_distillation(trainer, distillation)
     try:
         with offline():
-            yolo.train(**keywords)
+            yolo.train(trainer=trainer, **keywords)
     except ImportError as error:
         raise UserError(
             f"Training this model needs the Python package {error.name!r}; install it, or give --epochs 0."
+        ) from error
+    except ValueError as error:
+        if "No labels found" not in str(error):
+            raise
+        raise UserError(
+            "Ultralytics trains on images without labels only where it can write its label cache beside them and takes "
+            "the whole split; make the folder writable and leave fraction= out."
         ) from error
     trainer = yolo.trainer
     metrics = named_training_metrics(trainer.metrics or {}, yolo.task)

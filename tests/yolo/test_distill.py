@@ -1,0 +1,110 @@
+"""Distillation through Ultralytics' trainers, on the embedded digits detector."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import ultralytics
+from ultralytics.utils.torch_utils import unwrap_model
+
+import yoloprune
+from yoloprune.errors import UserError
+from yoloprune.graph import Plan
+from yoloprune.yolo import checkpoints, digits
+from yoloprune.yolo.distill import Distillation, _Criterion, bind_distillation, can_distill
+
+TRAIN = {"imgsz": 96, "batch": 8, "epochs": 1, "fraction": 0.1, "plots": False, "workers": 0, "device": "cpu"}
+
+
+@pytest.fixture
+def start(tmp_path):
+    """A pruned checkpoint, the plan that led to it, and data."""
+    result = yoloprune.prune(ultralytics.YOLO(digits.WEIGHTS), target_ratio=0.7, project=tmp_path, name="run")
+    return result, Distillation(teacher=str(digits.WEIGHTS), plan=str(tmp_path / "run" / "plan.json"))
+
+
+def images(n=2):
+    return torch.rand(n, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+
+
+def criterion(network, distillation):
+    network.args = ultralytics.utils.DEFAULT_CFG
+    return _Criterion(network, distillation)
+
+
+def test_the_teacher_itself_has_nothing_to_learn(tmp_path):
+    yolo = checkpoints.load(digits.WEIGHTS)
+    Plan({}, {}, 0, 0).save(tmp_path / "plan.json")
+    network = yolo.model.eval().requires_grad_(True)
+    made = criterion(network, Distillation(teacher=str(digits.WEIGHTS), plan=str(tmp_path / "plan.json"), labels=0.0))
+    batch = {"img": images(), "batch_idx": torch.zeros(0), "cls": torch.zeros(0, 1), "bboxes": torch.zeros(0, 4)}
+    loss, items = made(network(batch["img"]), batch)
+    assert items["out_loss"] == pytest.approx(0, abs=1e-4)
+    assert items["feat_loss"] == pytest.approx(0, abs=1e-6)
+    assert loss[:3].sum() == 0
+
+
+def test_terms_grow_with_the_distance_and_reach_all_layers(start):
+    result, distillation = start
+    network = result.model.model.float().eval().requires_grad_(True)
+    made = criterion(network, distillation)
+    batch = {"img": images(), "batch_idx": torch.zeros(0), "cls": torch.zeros(0, 1), "bboxes": torch.zeros(0, 4)}
+    loss, items = made(network(batch["img"]), batch)
+    assert items["out_loss"] > 0.01
+    assert items["feat_loss"] > 0.01
+    loss.sum().backward()
+    missing = [n for n, p in network.named_parameters() if p.grad is None and "dfl" not in n]
+    assert not missing
+
+
+def test_training_keeps_batch_norm_statistics_and_pickles_no_teacher(start, tmp_path):
+    result, distillation = start
+    before = {n: b.clone() for n, b in result.model.model.named_buffers() if n.endswith("running_mean")}
+    trainer = bind_distillation(result.model._smart_load("trainer"), distillation)
+    data = str(digits.write(tmp_path / "digits"))
+    result.model.train(trainer=trainer, data=data, project=str(tmp_path), name="train", **TRAIN)
+    trained = result.model.trainer
+    after = dict(unwrap_model(trained.model).named_buffers())
+    for name, value in before.items():
+        torch.testing.assert_close(after[name].cpu(), value.float(), rtol=1e-3, atol=1e-3)
+    header = (tmp_path / "train" / "results.csv").read_text().splitlines()[0]
+    assert "train/out_loss" in header
+    assert "train/feat_loss" in header
+    saved = torch.load(tmp_path / "train" / "weights" / "last.pt", weights_only=False)
+    network = saved["ema"] or saved["model"]
+    assert getattr(network, "criterion", None) is None
+    assert not any(m._forward_hooks for m in network.modules())
+    assert (tmp_path / "train" / "weights" / "last.pt").stat().st_size < 2.5 * (
+        tmp_path / "run" / "pruned.pt"
+    ).stat().st_size
+
+
+def test_a_run_distils_by_default_and_resumes(tmp_path):
+    data = str(digits.write(tmp_path / "digits"))
+    result = yoloprune.prune(
+        digits.WEIGHTS, target_ratio=0.7, data=data, project=tmp_path, name="run", calibration_images=8, **TRAIN
+    )
+    header = (tmp_path / "run" / "steps" / "1" / "train" / "results.csv").read_text().splitlines()[0]
+    assert "out_loss" in header
+    assert not (tmp_path / "run" / "steps" / "original.pt").exists()
+    assert result.report.steps[0].epochs == 1
+
+
+def test_images_without_labels_serve(tmp_path):
+    data = digits.write(tmp_path / "digits")
+    for file in (data.parent / "labels" / "train").glob("*.txt"):
+        file.unlink()
+    (data.parent / "labels" / "train.cache").unlink(missing_ok=True)
+    whole = {key: value for key, value in TRAIN.items() if key != "fraction"} | {"imgsz": 64}
+    yoloprune.prune(
+        digits.WEIGHTS, target_ratio=0.7, data=str(data), project=tmp_path, name="run", calibration_images=8, **whole
+    )
+    rows = (tmp_path / "run" / "steps" / "1" / "train" / "results.csv").read_text().splitlines()
+    assert float(dict(zip(rows[0].split(","), rows[1].split(","), strict=True))["train/out_loss"]) > 0
+
+
+def test_heads_that_cannot_be_distilled_say_so(tmp_path):
+    yolo = ultralytics.YOLO("yolov8n-cls.yaml")
+    assert not can_distill(yolo.model)
+    with pytest.raises(UserError, match="cannot be distilled"):
+        yoloprune.prune(yolo, target_ratio=0.7, epochs=1, distill=True, data="digits", recover=False, criterion="l2")

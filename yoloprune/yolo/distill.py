@@ -1,0 +1,179 @@
+"""Fine-tuning under the eyes of the unpruned network, in Ultralytics' own trainers.
+
+The unpruned network sees every training image too, augmented as it is, and the pruned one is drawn towards its
+predictions and its features. So images without labels serve as well, and a small data set does not pull the network
+away from what it has learnt on a large one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+from ultralytics.nn.modules.head import Detect, WorldDetect, YOLOEDetect
+from ultralytics.utils.torch_utils import unwrap_model
+
+from yoloprune.graph import Plan
+from yoloprune.yolo import checkpoints
+from yoloprune.yolo.probe import dense_predictions
+
+__all__ = ["Distillation", "Distilling", "bind_distillation", "can_distill"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distillation:
+    """What a training draws a pruned network to.
+
+    Attributes:
+        teacher: Checkpoint of the unpruned network.
+        plan: File of the plan that leads from it to the pruned network.
+        output: Gain of the term on predictions.
+        feature: Gain of the term on features.
+        labels: Gain of Ultralytics' own loss; 0 for images without labels.
+    """
+
+    teacher: str
+    plan: str
+    output: float = 1.0
+    feature: float = 1.0
+    labels: float = 1.0
+
+
+class Distilling:
+    """A mixin before a trainer of `yoloprune.yolo.trainer`: adds the distillation's terms to the loss.
+
+    Batch norms keep their running statistics: those of a reconstructed network fit, and batches of a small data set
+    estimate worse ones.
+
+    Attributes:
+        distillation: The options; see `bind_distillation`.
+    """
+
+    distillation: ClassVar[Distillation]
+
+    def _model_train(self) -> None:
+        super()._model_train()
+        network = unwrap_model(self.model)
+        for module in network.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+        if not isinstance(getattr(network, "criterion", None), _Criterion):
+            # only now: the averaged copy, which is validated and saved, is made before and keeps the plain loss
+            network.criterion = _Criterion(network, self.distillation)
+
+
+def can_distill(network: nn.Module) -> bool:
+    """Whether the head makes class scores and boxes on a grid, which both networks have alike."""
+    head = network.model[-1]
+    return isinstance(head, Detect) and not isinstance(head, (WorldDetect, YOLOEDetect))
+
+
+def bind_distillation(trainer: type, distillation: Distillation) -> type:
+    """A trainer that distils with these options, for `YOLO.train(trainer=...)`.
+
+    Args:
+        trainer: A trainer of `yoloprune.yolo.trainer` or `yoloprune.yolo.sparse`.
+        distillation: The options.
+    """
+    return type(f"Distilling{trainer.__name__}", (Distilling, trainer), {"distillation": distillation})
+
+
+class _Criterion:
+    """Ultralytics' criterion of a network with the terms of a distillation added to it.
+
+    Predictions: the Kullback-Leibler divergence of class scores and box distributions from the teacher's (Hinton et
+    al., 2015; for box distributions Zheng et al., LD, CVPR 2022), summed over anchors and divided by the sum of the
+    teacher's best scores, so that it is of the order of Ultralytics' own terms. Features: the mean squared difference
+    of the last batch norm of each block at the channels that are kept, relative to the teacher's variance.
+    """
+
+    def __init__(self, network: nn.Module, distillation: Distillation) -> None:
+        self.own, self.gains = network.init_criterion(), distillation
+        device = next(network.parameters()).device
+        self.teacher = checkpoints.load(distillation.teacher).model.to(device).eval().requires_grad_(False)
+        plan = Plan.load(distillation.plan)
+        self.bins = getattr(network.model[-1], "reg_max", 1)
+        self.pairs: list[tuple[str, Tensor]] = []
+        self.seen: dict[str, Tensor] = {}
+        self.wanted: dict[str, Tensor] = {}
+        for name in _last_norms(network) if distillation.feature else ():
+            module, kept = self.teacher.get_submodule(name), plan.keep.get(f"{name}.weight", {}).get(0)
+            kept = range(module.num_features) if kept is None else kept
+            self.pairs.append((name, torch.as_tensor(list(kept), device=device)))
+            module.register_forward_hook(
+                lambda m, args, out, name=name: self.wanted.__setitem__(name, out.detach().clone())
+            )
+            network.get_submodule(name).register_forward_hook(self._see(name))
+
+    def _see(self, name: str) -> Any:
+        def see(module: nn.Module, args: Any, out: Tensor) -> None:
+            if torch.is_grad_enabled():  # validation looks at the averaged copy
+                self.seen[name] = out.clone()  # what follows works in place
+
+        return see
+
+    def __call__(self, preds: Any, batch: dict[str, Any]) -> tuple[Tensor, Any]:
+        loss, items = self.own(preds, batch)
+        if not torch.is_grad_enabled():
+            return loss, items
+        self.wanted.clear()
+        with torch.no_grad():
+            target = list(dense_predictions(self.teacher(batch["img"])))
+        images = len(batch["img"])
+        terms = {
+            "out_loss": self.gains.output * self._output(list(dense_predictions(preds)), target),
+            "feat_loss": self.gains.feature * self._feature(),
+        }
+        self.seen.clear()
+        added = torch.stack(list(terms.values())) * images  # Ultralytics' losses are multiplied by the batch size
+        items = {**items, **{name: term.detach() for name, term in terms.items()}}
+        return torch.cat([loss * self.gains.labels, added]), items
+
+    def update(self, *args: Any) -> None:
+        """What end-to-end criteria do after an epoch."""
+        if hasattr(self.own, "update"):
+            self.own.update(*args)
+
+    def _output(self, preds: list[dict[str, Tensor]], target: list[dict[str, Tensor]]) -> Tensor:
+        total = torch.zeros((), device=preds[0]["scores"].device)
+        for student, teacher in zip(preds, target, strict=True):
+            p, q = student["scores"].float(), teacher["scores"].float()
+            t = q.sigmoid()
+            weight = t.amax(1)  # (images, anchors)
+            anchors = weight.sum().clamp_min(1.0)
+            if p.shape == q.shape:  # a network that was refitted to other classes has its boxes and features to learn
+                divergence = F.binary_cross_entropy_with_logits(p, t, reduction="sum")
+                total = total + (divergence - F.binary_cross_entropy_with_logits(q, t, reduction="sum")) / anchors
+            p, q = student["boxes"].float(), teacher["boxes"].float()
+            if self.bins > 1:
+                p, q = (b.unflatten(1, (4, self.bins)).log_softmax(2) for b in (p, q))
+                difference = (q.exp() * (q - p)).sum(2).mean(1)
+            else:
+                difference = F.smooth_l1_loss(p, q, reduction="none").mean(1)
+            total = total + (difference * weight).sum() / anchors
+        return total / len(preds)
+
+    def _feature(self) -> Tensor:
+        if not self.pairs:
+            return torch.zeros((), device=next(self.teacher.parameters()).device)
+        total = 0.0
+        for name, kept in self.pairs:
+            wanted = self.wanted[name].index_select(1, kept).float()
+            variance = wanted.var((0, 2, 3), keepdim=True).clamp_min(1e-6)
+            total = total + ((self.seen[name].float() - wanted).square() / variance).mean()
+        return total / len(self.pairs)
+
+
+def _last_norms(network: nn.Module) -> Iterator[str]:
+    """The last batch norm of each block before the head; its channels are the block's output."""
+    for index, block in enumerate(network.model[:-1]):
+        names = [name for name, module in block.named_modules() if isinstance(module, nn.BatchNorm2d)]
+        if hasattr(block, "cv2") and "cv2.bn" in names:
+            yield f"model.{index}.cv2.bn"  # C2f, C3k2, SPPF list their inner blocks after it
+        elif names:
+            yield f"model.{index}.{names[-1]}"
