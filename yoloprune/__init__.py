@@ -15,7 +15,7 @@ __all__ = ["PruneResult", "prune"]
 __version__ = "0.1.0"
 
 _LAZY = {"PruneResult": "yoloprune.yolo.run", "prune": "yoloprune.yolo.run"}
-_PACKAGES = {"criteria", "graph", "report", "yolo"}
+_PACKAGES = {"criteria", "graph", "recovery", "report", "sparsity", "yolo"}
 
 
 def __getattr__(name: str) -> Any:

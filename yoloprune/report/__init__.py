@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .html import write_html
 from .record import Measure, Record, StepRow
+from .sparsity import draw_sparsity
 from .table import closing_table
 from .widths import draw_widths, layer_widths, paired_widths
 
@@ -12,6 +13,7 @@ __all__ = [
     "Record",
     "StepRow",
     "closing_table",
+    "draw_sparsity",
     "draw_widths",
     "layer_widths",
     "paired_widths",

@@ -171,6 +171,10 @@ def _restore_loader(trainer: Any, state: dict[str, Any]) -> None:
             dataset.load_image(index)
     loader.iterator = loader._get_iterator()  # draws a seed, so it comes before the generator's state
     loader.generator.set_state(state["generator"])
+    closes = args.close_mosaic and trainer.epoch == trainer.epochs - args.close_mosaic  # and starts the loader anew
+    if len(dataset) % loader.batch_size == 0 and not closes:
+        # the sampler of an uninterrupted run draws once more when it finds itself at its end, before it starts again
+        torch.randperm(len(dataset), generator=loader.generator)
 
 
 def _random() -> dict[str, Any]:

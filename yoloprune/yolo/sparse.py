@@ -1,0 +1,221 @@
+"""Ultralytics' trainers with group-sparse training; pruned networks stay as they are.
+
+Ultralytics refuses unknown `train()` keywords, never calls its own `optimizer_step` callbacks, and hands a trainer to
+the processes of a distributed training as (class, arguments, model, callbacks). So the options are an attribute of a
+class: `bind` makes a subclass that carries them. It is not importable by name, so cloudpickle sends it whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+from torch import nn
+from ultralytics.models.rtdetr.train import RTDETRTrainer
+from ultralytics.models.yolo.classify.train import ClassificationTrainer
+from ultralytics.models.yolo.detect.train import DetectionTrainer
+from ultralytics.models.yolo.obb.train import OBBTrainer
+from ultralytics.models.yolo.pose.train import PoseTrainer
+from ultralytics.models.yolo.segment.train import SegmentationTrainer
+from ultralytics.models.yolo.world.train import WorldTrainer
+from ultralytics.utils.torch_utils import unwrap_model
+
+from yoloprune.criteria import score
+from yoloprune.errors import UserError
+from yoloprune.graph import Graph
+from yoloprune.sparsity import GroupSparsity, Schedule, append_row, distribution
+from yoloprune.sparsity.regulariser import check_settings
+from yoloprune.yolo.trace import trace_yolo
+from yoloprune.yolo.trainer import (
+    TRAINERS,
+    PrunedClassificationTrainer,
+    PrunedDetectionTrainer,
+    PrunedOBBTrainer,
+    PrunedPoseTrainer,
+    PrunedRTDETRTrainer,
+    PrunedSegmentationTrainer,
+    PrunedWorldTrainer,
+)
+
+__all__ = [
+    "SPARSE_TRAINERS",
+    "TABLE",
+    "SparseClassificationTrainer",
+    "SparseDetectionTrainer",
+    "SparseOBBTrainer",
+    "SparsePoseTrainer",
+    "SparseRTDETRTrainer",
+    "SparseSegmentationTrainer",
+    "SparseTrainer",
+    "SparseWorldTrainer",
+    "Sparsity",
+    "bind",
+]
+
+TABLE = "sparsity.csv"
+"""File in the trainer's folder with the distribution of relative scores after each epoch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sparsity:
+    """Options of a group-sparse training.
+
+    Attributes:
+        strength: Factor on the regulariser, see `yoloprune.sparsity.GroupSparsity`. What it does depends on the length
+            of the training: on the digits, strength · mean learning rate · steps / (1 − momentum) of .5 to .8 moved the
+            weak channels to a tenth of the others (benchmarks/sparsity.md).
+        alpha: Growth of the strength from strong to weak channels.
+        scope: What shrinks together: `group`, or for comparison `convolutions`, `layer` or `bn`.
+        warmup: Share of the training over which the strength rises from 0.
+        growth: Factor by which the strength grows from there to the end.
+
+    Raises:
+        UserError: A value is out of its range.
+    """
+
+    strength: float = 1e-3
+    alpha: float = 4.0
+    scope: str = "group"
+    warmup: float = 0.1
+    growth: float = 1.0
+
+    def __post_init__(self):
+        check_settings(self.strength, self.alpha, self.scope)
+        _ = self.schedule  # checks its own
+
+    @property
+    def schedule(self) -> Schedule:
+        """The course of the strength."""
+        return Schedule(self.warmup, self.growth)
+
+
+class SparseTrainer:
+    """A mixin before a trainer of `yoloprune.yolo.trainer`: adds the regulariser's gradient to every step.
+
+    The strength of an epoch is the schedule's at its end, so it follows from `epoch` and `epochs`, and a resumed
+    training has nothing to restore.
+
+    Attributes:
+        sparsity: The options; see `bind`.
+        prune_head: Whether the hidden layers of the head will be pruned too, and so take part.
+    """
+
+    sparsity: ClassVar[Sparsity] = Sparsity()
+    prune_head: ClassVar[bool] = False
+
+    def optimizer_step(self) -> None:
+        """Ultralytics' own step, with the regulariser between the scaler's `unscale_` and the clipping."""
+        unscale, regularised = self.scaler.unscale_, False
+
+        def unscale_and_regularise(optimizer: Any) -> None:
+            nonlocal regularised
+            unscale(optimizer)
+            self._regulariser(self.sparsity.schedule(self._progress))
+            regularised = True
+
+        self.scaler.unscale_ = unscale_and_regularise  # on the instance, for this step
+        try:
+            super().optimizer_step()
+        finally:
+            del self.scaler.unscale_
+        if not regularised:
+            raise RuntimeError("This version of Ultralytics steps without unscale_, so nothing was regularised.")
+
+    def save_metrics(self, metrics: dict[str, Any]) -> None:
+        """Also write how the relative scores of the averaged weights, which are what is pruned, are spread."""
+        super().save_metrics(metrics)
+        scores = score(self._graph, _network(self.ema.ema), "l2")
+        strength = self.sparsity.strength * self.sparsity.schedule(self._progress)
+        append_row(self.save_dir / TABLE, distribution(self._graph, scores, epoch=self.epoch + 1, strength=strength))
+
+    @property
+    def _progress(self) -> float:
+        return min((self.epoch + 1) / self.epochs, 1.0)
+
+    def _setup_train(self) -> None:
+        super()._setup_train()
+        _ = self._regulariser  # trace now: what cannot be regularised is known before the first epoch
+
+    @cached_property
+    def _graph(self) -> Graph:
+        return trace_yolo(_network(self.model), prune_head=self.prune_head)
+
+    @cached_property
+    def _regulariser(self) -> GroupSparsity:
+        options = self.sparsity
+        return GroupSparsity(
+            self._graph,
+            _network(self.model),
+            strength=options.strength,
+            alpha=options.alpha,
+            scope=options.scope,
+        )
+
+
+def _network(model: nn.Module) -> nn.Module:
+    """The network itself, without wrappers; of a distillation, the student."""
+    model = unwrap_model(model)
+    return getattr(model, "student_model", model)
+
+
+class SparseDetectionTrainer(SparseTrainer, PrunedDetectionTrainer):
+    """`DetectionTrainer` with group-sparse training."""
+
+
+class SparseSegmentationTrainer(SparseTrainer, PrunedSegmentationTrainer):
+    """`SegmentationTrainer` with group-sparse training."""
+
+
+class SparsePoseTrainer(SparseTrainer, PrunedPoseTrainer):
+    """`PoseTrainer` with group-sparse training."""
+
+
+class SparseOBBTrainer(SparseTrainer, PrunedOBBTrainer):
+    """`OBBTrainer` with group-sparse training."""
+
+
+class SparseClassificationTrainer(SparseTrainer, PrunedClassificationTrainer):
+    """`ClassificationTrainer` with group-sparse training."""
+
+
+class SparseRTDETRTrainer(SparseTrainer, PrunedRTDETRTrainer):
+    """`RTDETRTrainer` with group-sparse training."""
+
+
+class SparseWorldTrainer(SparseTrainer, PrunedWorldTrainer):
+    """`WorldTrainer` with group-sparse training."""
+
+
+SPARSE_TRAINERS: dict[type, type] = {
+    DetectionTrainer: SparseDetectionTrainer,
+    SegmentationTrainer: SparseSegmentationTrainer,
+    PoseTrainer: SparsePoseTrainer,
+    OBBTrainer: SparseOBBTrainer,
+    ClassificationTrainer: SparseClassificationTrainer,
+    RTDETRTrainer: SparseRTDETRTrainer,
+    WorldTrainer: SparseWorldTrainer,
+}
+"""Stock trainer -> the one with group-sparse training."""
+
+
+def bind(trainer: type, sparsity: Sparsity, *, prune_head: bool = False) -> type:
+    """A sparse trainer that carries these options, for `YOLO.train(trainer=...)`.
+
+    Args:
+        trainer: A stock trainer, the one of `yoloprune.yolo.trainer` for it, or a sparse one.
+        sparsity: The options.
+        prune_head: Whether the head's hidden layers take part.
+
+    Raises:
+        UserError: There is no sparse training for this trainer.
+
+    Examples:
+        >>> yolo.train(trainer=bind(DetectionTrainer, Sparsity(strength=1e-3)), data="coco.yaml")  # doctest: +SKIP
+    """
+    by_trainer = {**SPARSE_TRAINERS, **{TRAINERS[stock]: sparse for stock, sparse in SPARSE_TRAINERS.items()}}
+    base = by_trainer.get(trainer, trainer)
+    if not issubclass(base, SparseTrainer):
+        raise UserError(f"There is no group-sparse training for {trainer.__name__}; train without it.")
+    # Ultralytics attaches its loggers only to classes with "Trainer" in the name
+    return type(f"{base.__name__}WithOptions", (base,), {"sparsity": sparsity, "prune_head": prune_head})

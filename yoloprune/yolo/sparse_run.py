@@ -1,0 +1,103 @@
+"""Group-sparse training as a phase of a run: from a checkpoint, into a folder, to be gone on with after a kill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ultralytics.utils.torch_utils import select_device
+
+from yoloprune.errors import UserError
+from yoloprune.recovery import recalibrate_bn
+from yoloprune.report.sparsity import draw_sparsity
+from yoloprune.sparsity import read_rows
+from yoloprune.yolo import checkpoints
+from yoloprune.yolo.guard import offline
+from yoloprune.yolo.model import YOLO
+from yoloprune.yolo.run.continuation import Continuation
+from yoloprune.yolo.run.data import calibration_batches
+from yoloprune.yolo.sparse import TABLE, Sparsity, bind
+
+__all__ = ["sparse_train"]
+
+_IMAGES = 128  # for the statistics of batch norms
+
+
+def sparse_train(
+    start: Path,
+    *,
+    data: str,
+    epochs: int,
+    imgsz: int,
+    batch: int | float,
+    device: str | None,
+    seed: int,
+    sparsity: Sparsity,
+    prune_head: bool,
+    train: dict[str, Any],
+    folder: Path,
+) -> YOLO:
+    """Train group-sparsely through Ultralytics' trainer, or go on with a training that was interrupted.
+
+    The result is the network after the last epoch: the one with the best validation comes from an early epoch, before
+    the channels have separated. Unless `train` says otherwise, the optimizer is SGD (Adam divides the regulariser's
+    gradient by its own size) without weight decay, whose place the regulariser takes, and nothing stops it early.
+
+    While weights shrink from step to step, the running averages of batch norms lag behind, so that validations during
+    the training look bad (mAP 0 where the network is at .86). The statistics of the result are taken anew.
+
+    Args:
+        start: Checkpoint to start from, pruned or not.
+        data: Data YAML.
+        epochs: Epochs in all.
+        imgsz: Image size in px.
+        batch: Images per batch, as Ultralytics takes it.
+        device: As Ultralytics takes it.
+        seed: Seed of the training.
+        sparsity: Options of the regulariser.
+        prune_head: Whether the head's hidden layers will be pruned too.
+        train: Further keywords for Ultralytics' `train()`.
+        folder: The trainer's folder; `sparsity.csv` and `sparsity.png` are written there too. When what follows is
+            safe on disk, `Continuation(folder).discard()` removes what going on needs.
+
+    Raises:
+        UserError: Nothing in the network is prunable, or Ultralytics lacks a package for this family.
+    """
+    continuation = Continuation(folder)
+    if continuation.prepare():
+        yolo = checkpoints.load(continuation.last)
+        keywords: dict[str, Any] = {"resume": True, "data": data, "device": device, "save_dir": str(folder)}
+    else:
+        yolo = checkpoints.load(start)
+        keywords = {
+            "data": data,
+            "epochs": epochs,
+            "imgsz": imgsz,
+            "batch": batch,
+            "device": device,
+            "seed": seed,
+            "project": str(folder.parent),
+            "name": folder.name,
+            "exist_ok": True,
+            "optimizer": "SGD",
+            "weight_decay": 0.0,
+            "patience": 0,
+            **train,
+        }
+    continuation.attach(yolo)
+    trainer = bind(yolo._smart_load("trainer"), sparsity, prune_head=prune_head)
+    try:
+        with offline():
+            yolo.train(trainer=trainer, **keywords)
+    except ImportError as error:
+        raise UserError(
+            f"Training this model needs the Python package {error.name!r}; install it, or train without sparsity."
+        ) from error
+    draw_sparsity(read_rows(folder / TABLE), folder / "sparsity.png")
+    yolo = checkpoints.load(continuation.last)
+    place = select_device(device, verbose=False)
+    yolo.model.to(place)
+    batches = calibration_batches(yolo, data, images=_IMAGES, imgsz=imgsz, batch=batch, device=place)
+    recalibrate_bn(yolo.model, [entry["img"] for entry in batches])
+    yolo.model.cpu()
+    return yolo
