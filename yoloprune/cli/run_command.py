@@ -30,6 +30,7 @@ class Kind:
         recipe: Given whether weights were given, the name of the recipe in cfg/ to apply, or None.
         embedded: Whether the embedded weights are pruned where none are given.
         check: Raises UserError where the command is not for the loaded model; gets the model and its file.
+        recipe_default: Recipe by default, for the help.
         weights_default: What is pruned without --weights, for the help.
         epochs_default: Epochs of fine-tuning by default, for the help.
         lr0_default: Learning rate by default, for the help.
@@ -38,6 +39,7 @@ class Kind:
     recipe: Callable[[bool], str | None] = lambda _: None
     embedded: bool = False
     check: Callable[[Any, Path], None] = lambda *_: None
+    recipe_default: str | bool = False
     weights_default: str | bool = False
     epochs_default: str = "0"
     lr0_default: str = "0.01"
@@ -59,6 +61,15 @@ def run_command(kind: Kind, text: str) -> Callable[..., None]:
         weights: Annotated[
             Path | None,
             _option("--weights", "-w", panel=_WEIGHTS, text="Checkpoint (.pt) to prune.", default=kind.weights_default),
+        ] = None,
+        recipe: Annotated[
+            str | None,
+            _option(
+                "--recipe",
+                panel=_WEIGHTS,
+                text="Options from a YAML file: coco, custom or quick (in cfg/), or a path. Typed options go first.",
+                default=kind.recipe_default,
+            ),
         ] = None,
         trust: Annotated[
             bool,
@@ -122,6 +133,28 @@ def run_command(kind: Kind, text: str) -> Callable[..., None]:
                 panel=_PRUNING,
                 text="Training images to rank and recover by.",
                 default="128",
+            ),
+        ] = None,
+        sparse_epochs: Annotated[
+            int | None,
+            _option(
+                "--sparse-epochs",
+                panel=_TRAINING,
+                text="Epochs of group-sparse training before pruning (DepGraph's regulariser).",
+                default="0",
+            ),
+        ] = None,
+        sparsity: Annotated[
+            float | None,
+            _option("--sparsity", panel=_TRAINING, text="Strength of that regulariser.", default="0.001"),
+        ] = None,
+        budget: Annotated[
+            str | None,
+            _option(
+                "--budget",
+                panel=_TRAINING,
+                text="Time that the whole run may take, such as 30m or 1h30m; decides the epochs.",
+                metavar="<time>",
             ),
         ] = None,
         epochs: Annotated[

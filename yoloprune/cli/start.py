@@ -10,6 +10,7 @@ from rich.console import Console
 from yoloprune.errors import UserError
 from yoloprune.report import closing_table
 from yoloprune.yolo import digits
+from yoloprune.yolo.run.allowance import parse_budget
 from yoloprune.yolo.run.api import prepare, prepare_resume
 from yoloprune.yolo.run.options import Options
 from yoloprune.yolo.run.pipeline import Finished, Run
@@ -59,7 +60,7 @@ def _prepare(kind: Kind, given: dict[str, Any], screen: Screen) -> Run:
                 f"{_as_typed('weights' if weights else more[0])}."
             )
         return prepare_resume(resume, device=typed.get("device"), progress=screen)
-    recipe = kind.recipe(weights is not None)
+    recipe = typed.pop("recipe", None) or kind.recipe(weights is not None)
     options = merge(read_recipe(recipe) if recipe else {}, _options(typed))
     if weights is None:
         if not kind.embedded:
@@ -78,6 +79,10 @@ def _options(typed: dict[str, Any]) -> dict[str, Any]:
     options["train"] = parse_pairs(typed.get("pairs", ()))
     if "lr0" in typed:
         options["train"]["lr0"] = typed["lr0"]
+    if "budget" in typed:
+        if "epochs" in typed:
+            raise UserError("--budget decides the epochs; leave --epochs out.")
+        options["budget"] = parse_budget(typed["budget"])
     if "target_params" in typed:
         options["target_params"] = parse_count(typed["target_params"])
     if "batch" in typed:

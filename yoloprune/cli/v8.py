@@ -23,6 +23,8 @@ Without arguments: prunes the embedded digits detector to half its GFLOPs, in a 
 
   yoloprune v8 -w yolov8s.pt -g 14 --data coco.yaml --device 0
 
+  yoloprune v8 -w yolov8s.pt -g 14 --data my.yaml --budget 30m --prune-head
+
   yoloprune v8 -w best.pt --target-ratio 0.5 --steps 3 --epochs 20 optimizer=AdamW --lr0 0.0005
 
   yoloprune v8 -w yolov8n.pt -g 6.2 --epochs 0 --no-val --no-export   [dim]prunes, and nothing else[/]
@@ -44,12 +46,13 @@ def _check(yolo: Any, weights: Path) -> None:
 
 command = run_command(
     Kind(
-        recipe=lambda weights_given: "v8" if weights_given else "digits",
+        recipe=lambda weights_given: "custom" if weights_given else "digits",
         embedded=True,
         check=_check,
+        recipe_default="custom",
         weights_default="the embedded digits detector",
-        epochs_default="as cfg/v8.yaml says",
-        lr0_default="as cfg/v8.yaml says",
+        epochs_default="as cfg/custom.yaml says",
+        lr0_default="as cfg/custom.yaml says",
     ),
     _HELP,
 )

@@ -72,6 +72,8 @@ class Record:
         steps: The finished steps.
         export: Name of the exported file and its agreement with torch (largest relative difference).
         seconds: Phase to seconds.
+        notes: What the run had to say, one sentence each.
+        head: mAP50-95 before fine-tuning with the head kept and with it pruned too, if both were measured.
         widths: Layer to output channels before and after.
     """
 
@@ -85,6 +87,8 @@ class Record:
     steps: list[StepRow] = field(default_factory=list)
     export: dict[str, Any] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    head: list[float] = field(default_factory=list)
     widths: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property

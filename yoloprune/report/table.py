@@ -20,7 +20,8 @@ def closing_table(record: Record) -> Group:
         table.add_column(heading, justify="right")
     for row in record.comparison():
         table.add_row(*row)
-    return Group(table, _step_table(record)) if len(record.steps) > 1 else Group(table)
+    steps = [_step_table(record)] if len(record.steps) > 1 else []
+    return Group(table, *steps, *record.notes)
 
 
 def as_text(record: Record) -> str:

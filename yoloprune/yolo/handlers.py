@@ -31,5 +31,3 @@ def _rep_conv(module: nn.Module, old: object) -> None:
 @attribute_handler(block.RepVGGDW)
 def _rep_vgg_dw(module: nn.Module, old: object) -> None:
     module.dim = module.conv.conv.out_channels
-
-

@@ -56,7 +56,10 @@ def prune(
     recover: bool | None = None,
     round_to: int = 8,
     steps: int = 1,
+    sparse_epochs: int = 0,
+    sparsity: float = 1e-3,
     epochs: int = 0,
+    budget: float | None = None,
     distill: bool | None = None,
     data: str | Path | None = None,
     batch: int | float = 16,
@@ -90,7 +93,10 @@ def prune(
             hand.
         round_to: Widths are multiples of this.
         steps: Rounds of pruning and fine-tuning on the way to the target.
+        sparse_epochs: Epochs of group-sparse training before the first step.
+        sparsity: Strength of its regulariser; see `yoloprune.yolo.sparse.Sparsity`.
         epochs: Fine-tuning epochs after each step.
+        budget: Seconds that the whole run may take; decides the epochs in their place.
         distill: Whether the unpruned network guides the fine-tuning; by default wherever its head is one of predictions
             on a grid (all families but RT-DETR, World and classification).
         data: Data YAML; by default what the checkpoint was trained on. Needed for epochs, val and some criteria.
@@ -135,7 +141,10 @@ def prune(
         recover=recover,
         round_to=round_to,
         steps=steps,
+        sparse_epochs=sparse_epochs,
+        sparsity=sparsity,
         epochs=epochs,
+        budget=budget,
         distill=distill,
         data=None if data is None else str(data),
         batch=batch,

@@ -25,7 +25,16 @@ from yoloprune.yolo.validation import check_data
 from .folder import RunFolder
 from .options import Options
 
-__all__ = ["DIGITS", "calibration_batches", "choose_data", "has_labels", "training_loss", "with_data", "write_digits"]
+__all__ = [
+    "DIGITS",
+    "calibration_batches",
+    "choose_data",
+    "has_labels",
+    "split_sizes",
+    "training_loss",
+    "with_data",
+    "write_digits",
+]
 
 DIGITS = "digits"
 """Name by which `data` asks for the embedded set, written into the run's own folder."""
@@ -76,8 +85,15 @@ def with_data(options: Options, yolo: YOLO) -> tuple[Options, str | None]:
     """
     entry = CRITERIA.get(options.criterion or "")
     distill = _distils(options, yolo)
-    labels = (options.epochs > 0 and not distill) or (entry is not None and entry.needs_loss)
-    asked = options.epochs > 0 or options.recover or (entry is not None and entry.needs_batches)
+    labels = (
+        (options.epochs > 0 and not distill) or options.sparse_epochs > 0 or (entry is not None and entry.needs_loss)
+    )
+    asked = (
+        options.epochs > 0
+        or options.sparse_epochs > 0
+        or options.recover
+        or (entry is not None and entry.needs_batches)
+    )
     useful = options.criterion is None or options.recover is None
     without = None
     data = None
@@ -110,7 +126,7 @@ def _distils(options: Options, yolo: YOLO) -> bool:
 
 def has_labels(yolo: YOLO, data: str) -> bool:
     """Whether any training image of the data has a label."""
-    dataset = _training_split(yolo, data, imgsz=32)[1]
+    dataset = _dataset(yolo, data, 32, "train")[1]
     return any(len(label["cls"]) for label in getattr(dataset, "labels", [{"cls": [0]}]))
 
 
@@ -139,7 +155,7 @@ def calibration_batches(
         UserError: The training split is empty.
     """
     batch = int(batch) if batch >= 1 else 16
-    validator, dataset = _training_split(yolo, data, imgsz)
+    validator, dataset = _dataset(yolo, data, imgsz, "train")
     validator.device = device
     chosen = np.unique(np.linspace(0, len(dataset) - 1, min(images, len(dataset))).round().astype(int)).tolist()
     collate = getattr(dataset, "collate_fn", None) or torch.utils.data.default_collate
@@ -149,19 +165,24 @@ def calibration_batches(
     ]
 
 
-def _training_split(yolo: YOLO, data: str, imgsz: int) -> tuple[Any, Any]:
-    """Ultralytics' validator for the training split, and its dataset."""
-    split = check_data(data, yolo.task, split="train", labels=False)
+def _dataset(yolo: YOLO, data: str, imgsz: int, split: str) -> tuple[Any, Any]:
+    """Ultralytics' validator for a split, and its dataset, without augmentation."""
+    checked = check_data(data, yolo.task, split=split, labels=False)
     with tempfile.TemporaryDirectory() as scratch:
-        overrides = {"data": data, "imgsz": imgsz, "task": yolo.task, "mode": "val", "rect": False, "split": "train"}
+        overrides = {"data": data, "imgsz": imgsz, "task": yolo.task, "mode": "val", "rect": False, "split": split}
         validator = yolo.task_map[yolo.task]["validator"](args=overrides, save_dir=Path(scratch))
-    validator.data = split
+    validator.data = checked
     validator.stride = max(int(yolo.model.stride.max()), 32)
     validator.names = yolo.model.names
-    dataset = validator.build_dataset(str(split["train"]) if yolo.task == "classify" else split["train"])
+    dataset = validator.build_dataset(str(checked[split]) if yolo.task == "classify" else checked[split])
     if len(dataset) == 0:
-        raise UserError(f"The training split of {data} has no images; ranking and recovery need some.")
+        raise UserError(f"The split {split} of {data} has no images; add some.")
     return validator, dataset
+
+
+def split_sizes(yolo: YOLO, data: str) -> tuple[int, int]:
+    """Number of training and of validation images."""
+    return tuple(len(_dataset(yolo, data, 32, split)[1]) for split in ("train", "val"))
 
 
 def training_loss(yolo: YOLO, keywords: dict[str, Any]) -> Callable[[nn.Module, dict[str, Any]], Tensor]:

@@ -38,7 +38,10 @@ class Options:
             True where images are at hand.
         round_to: Widths are multiples of this.
         steps: Rounds of pruning (and fine-tuning); their targets form a geometric series.
+        sparse_epochs: Epochs of group-sparse training before the first step.
+        sparsity: Strength of its regulariser.
         epochs: Fine-tuning epochs after each step; 0 prunes only.
+        budget: Seconds that the whole run may take; decides the epochs instead.
         distill: Whether the unpruned network guides the fine-tuning. None becomes True where the run fine-tunes and
             the head is one that can be distilled.
         data: Data YAML, `"digits"` for the embedded set, or None for the one in the checkpoint.
@@ -67,7 +70,10 @@ class Options:
     recover: bool | None = None
     round_to: int = 8
     steps: int = 1
+    sparse_epochs: int = 0
+    sparsity: float = 1e-3
     epochs: int = 0
+    budget: float | None = None
     distill: bool | None = None
     data: str | None = None
     batch: int | float = 16
@@ -96,10 +102,22 @@ class Options:
                 f"target_ratio={self.target_ratio} would remove nothing; give the share of the GFLOPs to keep, "
                 "between 0 and 1."
             )
-        least = {"imgsz": 32, "round_to": 1, "steps": 1, "epochs": 0, "seed": 0, "calibration_images": 1}
+        least = {
+            "imgsz": 32,
+            "round_to": 1,
+            "steps": 1,
+            "sparse_epochs": 0,
+            "epochs": 0,
+            "seed": 0,
+            "calibration_images": 1,
+        }
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
                 raise UserError(f"{name}={getattr(self, name)} is too small; the least is {minimum}.")
+        if not self.sparsity > 0:
+            raise UserError(f"sparsity={self.sparsity} is no strength; give a positive number, such as 0.001.")
+        if self.budget is not None and not self.budget > 0:
+            raise UserError(f"budget={self.budget} is no time; give seconds.")
         if self.criterion is not None:
             _check_criterion(self.criterion)
         if self.export is not None:

@@ -13,11 +13,14 @@ from yoloprune.errors import UserError
 from yoloprune.graph import Plan
 from yoloprune.report import Measure, Record, StepRow, draw_widths, paired_widths, write_html
 from yoloprune.yolo import checkpoints, exporting
-from yoloprune.yolo.distill import Distillation
+from yoloprune.yolo.distill import Distillation, can_distill
 from yoloprune.yolo.model import YOLO
+from yoloprune.yolo.sparse import Sparsity
+from yoloprune.yolo.sparse_run import sparse_train
 from yoloprune.yolo.trace import trace_yolo
 from yoloprune.yolo.validation import validate
 
+from .allowance import epochs_within
 from .continuation import Continuation
 from .data import DIGITS, has_labels, with_data, write_digits
 from .device import check_device
@@ -32,6 +35,9 @@ from .step import fine_tune, prune_once
 from .target import Target, check_reachable, cost, step_targets
 
 __all__ = ["Finished", "Run"]
+
+_CLEARLY_MORE = 0.02  # mAP50-95; below, the two heads are alike on a small validation set
+_FINE_TUNING = {"optimizer", "lr0", "weight_decay"}  # keywords meant for fine-tuning; sparse training has its own
 
 
 @dataclass
@@ -79,7 +85,8 @@ class Run:
     ):
         self._original, self._weights, self._progress = yolo, weights, progress or Progress()
         self._folder = remembered.folder if remembered else None
-        self._writes = bool(options.project or options.name or options.epochs or options.export)
+        trains = options.epochs or options.sparse_epochs or options.budget
+        self._writes = bool(options.project or options.name or trains or options.export)
         check_device(options.device)
         if self._writes and not remembered:
             check_writable(options.project, options.name)
@@ -87,6 +94,8 @@ class Run:
         self._fingerprint = fingerprint(yolo.model)
         if remembered and remembered.fingerprint != self._fingerprint:
             raise UserError(f"{weights or 'The given model'} does not hold the weights that the run was started with.")
+        if options.budget:
+            options = replace(options, epochs=1)  # at least; how many are known once it has been measured
         self._options, self._without_images = with_data(options, yolo)
         own = cost(yolo.model)
         self._targets = step_targets(options, own)
@@ -113,10 +122,9 @@ class Run:
                 return Finished(yolo, plan, self.record, self._folder)
             started = time.perf_counter()
             self._open_folder()
-            phases = self._options.steps * (1 + (self._options.epochs > 0)) + 2 * self._options.val
-            self._progress.begin(phases + (self._options.export is not None))
-            if self._without_images:
-                self._progress.say(self._without_images)
+            self._begin()
+            if self._without_images and self._without_images not in self.record.notes:
+                self._note(self._without_images)
             self._validate_original()
             yolo, plan = self._steps()
             self._finish(yolo, plan, started)
@@ -124,19 +132,50 @@ class Run:
         except KeyboardInterrupt as error:
             raise Interrupted(where_it_stands(self._folder, self.record, self._options.steps)) from error
 
+    def _begin(self) -> None:
+        options = self._options
+        phases = options.steps * (1 + (options.epochs > 0)) + 2 * options.val + (options.export is not None)
+        self._progress.begin(phases + (options.sparse_epochs > 0) + 3 * self._compares_heads())
+
     def _open_folder(self) -> None:
         """Make the output folder, unless there is one already, and write into it what a resumed run must know."""
         options = self._options
         if not self._writes:
             return
-        if self._folder is None:
+        fresh = self._folder is None
+        if fresh:
             self._folder = make_folder(options.project, options.name, options.exist_ok)
-            options.save(self._folder.args, weights=self._weights, fingerprint=self._fingerprint)
         if self.record.before.size_mb is None:
             self.record.before.size_mb = _megabytes_saved(self._original)
         if options.data == DIGITS:
             self.record.data = write_digits(self._folder)
             self._options = replace(options, data=self.record.data)
+        if fresh:
+            self._spend_budget()
+            replace(self._options, data=options.data).save(
+                self._folder.args, weights=self._weights, fingerprint=self._fingerprint
+            )
+
+    def _spend_budget(self) -> None:
+        """Turn the time budget into epochs, which are what a resumed run must know."""
+        options = self._options
+        if options.budget is None:
+            return
+        try:
+            epochs, step = epochs_within(self._original, options, options.budget)
+        except UserError:
+            remove(self._folder.path)
+            raise
+        self._options = replace(options, epochs=epochs, budget=None)
+        self._note(
+            f"Budget of {options.budget / 60:.3g} min: {options.steps} step{'s' * (options.steps > 1)} "
+            f"of {epochs} epochs ({step:.2f} s per image and training step)."
+        )
+
+    def _note(self, line: str) -> None:
+        """Say something that belongs in the report too."""
+        self._progress.say(line)
+        self.record.notes.append(line)
 
     def _validate_original(self) -> None:
         if self._options.val and not self.record.before.metrics:
@@ -167,6 +206,8 @@ class Run:
     def _last_finished(self) -> tuple[YOLO, Plan | None]:
         """The network and composed plan of the last finished step, or the original and None."""
         done = len(self.record.steps)
+        if not done and self._options.sparse_epochs:
+            return self._sparse(), None
         folder = self._folder and self._folder.step(done)
         if not done or not (folder / "model.pt").exists():  # a single step that only prunes is not kept: do it again
             self.record.steps = []
@@ -182,6 +223,8 @@ class Run:
             plan = later if plan is None else plan.compose(later)
             reached = cost(pruned.model)
         self._progress.say(f"{reached.gflops:.2f} GFLOPs, {reached.params / 1e6:.3f}M parameters")
+        if number == 1 and self._compares_heads():
+            self._compare_heads(pruned, target)
         row = StepRow(number, target.value, reached.gflops, reached.params, prune_seconds=prune.seconds)
         if options.epochs:
             folder = self._folder.step(number)
@@ -194,6 +237,53 @@ class Run:
                 pruned, row.epochs, row.metrics = fine_tune(start, options, self._folder.train(number), distillation)
             row.train_seconds = train.seconds
         return pruned, plan, row
+
+    def _sparse(self) -> YOLO:
+        """The original after group-sparse training."""
+        options, path = self._options, self._folder.steps / "sparse.pt"
+        if path.exists():
+            return checkpoints.load(path)
+        folder = self._folder.steps / "sparse"
+        folder.mkdir(parents=True, exist_ok=True)
+        start = self._folder.teacher
+        checkpoints.save(self._original, start)
+        with self._phase(f"Train group-sparsely for {options.sparse_epochs} epochs", "sparse", speaks=True):
+            yolo = sparse_train(
+                start,
+                data=options.data,
+                epochs=options.sparse_epochs,
+                imgsz=options.imgsz,
+                batch=options.batch,
+                device=options.device,
+                seed=options.seed,
+                sparsity=Sparsity(strength=options.sparsity),
+                prune_head=options.prune_head,
+                train={k: v for k, v in options.train.items() if k not in _FINE_TUNING},
+                folder=folder / "train",
+            )
+        checkpoints.save(yolo, path)
+        Continuation(folder / "train").discard()
+        return checkpoints.load(path)
+
+    def _compares_heads(self) -> bool:
+        options = self._options
+        able = can_distill(self._original.model) and self._original.task == "detect"
+        return bool(options.val and options.recover and not options.prune_head and able and not self.record.head)
+
+    def _compare_heads(self, kept: YOLO, target: Target) -> None:
+        """Say whether pruning the head's hidden layers too would keep clearly more, before any training."""
+        with self._phase("Compare with a pruned head", "compare"):
+            other, _ = prune_once(self._original, target, replace(self._options, prune_head=True))
+        figures = [
+            self._validate(net, f"Validate with {what} head")["mAP50-95"]
+            for net, what in ((kept, "the kept"), (other, "a pruned"))
+        ]
+        self.record.head = figures
+        if figures[1] - figures[0] > _CLEARLY_MORE:
+            self._note(
+                f"Keeping the head costs: at {target} and before fine-tuning, mAP50-95 is {figures[0]:.3f} with the "
+                f"head kept and {figures[1]:.3f} with its hidden layers pruned too; --prune-head does that."
+            )
 
     def _distillation(self, number: int, plan: Plan) -> Distillation:
         """What a trainer, which may be another process, must find on disk."""

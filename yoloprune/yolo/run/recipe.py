@@ -19,11 +19,16 @@ _NOT_IN_RECIPES = {"project", "name", "exist_ok", "trust"}
 
 
 def read_recipe(name: str) -> dict[str, Any]:
-    """Read cfg/NAME.yaml: options of a run, and under `train` keywords for Ultralytics' `train()`.
+    """Read a YAML file, or cfg/NAME.yaml: options of a run, and under `train` keywords for Ultralytics' `train()`.
 
     Raises:
         UserError: The recipe is missing or broken, or has a key that is no option.
     """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"The recipe {name} does not exist; give an existing YAML file, or coco, custom or quick.")
+        return _parse(path)
     try:
         path = resource("cfg", f"{name}.yaml")
     except FileNotFoundError as error:

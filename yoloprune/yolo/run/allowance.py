@@ -1,0 +1,81 @@
+"""From a time budget to epochs: what one image costs here, measured before the run."""
+
+from __future__ import annotations
+
+import re
+import time
+
+from ultralytics.utils.torch_utils import select_device
+
+from yoloprune.errors import UserError
+from yoloprune.yolo.model import YOLO
+
+from .data import calibration_batches, split_sizes, training_loss
+from .options import Options
+from .target import cost, step_targets
+
+__all__ = ["epochs_within", "parse_budget"]
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+_MARGIN = 1.25  # loading, augmentation and the optimizer, beside forward and backward
+_RECOVERY = 2.0  # ranking and reconstruction by one image, in training steps of one image
+
+
+def parse_budget(text: str) -> float:
+    """Seconds of a budget such as "90s", "30m", "1.5h" or "1h30m".
+
+    Raises:
+        UserError: It is none.
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", text.replace(" ", "").lower())
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if not seconds or "".join(a + b for a, b in parts) != text.replace(" ", "").lower():
+        raise UserError(f"{text!r} is no time budget; give one such as 30m, 90s or 1h30m.")
+    return seconds
+
+
+def epochs_within(yolo: YOLO, options: Options, seconds: float) -> tuple[int, float]:
+    """Epochs of fine-tuning that fit into a budget together with all else that the run does.
+
+    Args:
+        yolo: The network; its pruned self is taken to be as much faster as it has fewer GFLOPs.
+        options: The options of the run.
+        seconds: The budget.
+
+    Returns:
+        Epochs of each step, and seconds that a training step of the unpruned network takes per image.
+
+    Raises:
+        UserError: Not one epoch fits.
+    """
+    device = select_device(options.device, verbose=False)
+    yolo.model.to(device)
+    batches = calibration_batches(yolo, options.data, images=8, imgsz=options.imgsz, batch=4, device=device)
+    loss = training_loss(yolo, {})
+    gradients = [p.requires_grad for p in yolo.model.parameters()]
+    yolo.model.requires_grad_(True)
+    times = []
+    for batch in (*batches, *batches):
+        started = time.perf_counter()
+        loss(yolo.model, batch).backward()
+        float(next(yolo.model.parameters()).grad.sum())  # waits for a GPU
+        times.append((time.perf_counter() - started) / len(batch["img"]))
+        yolo.model.zero_grad(set_to_none=True)
+    for parameter, flag in zip(yolo.model.parameters(), gradients, strict=True):
+        parameter.requires_grad_(flag)
+    yolo.model.cpu()
+    step = min(times) * _MARGIN
+    look = step / 3  # a forward pass alone
+    train, val = split_sizes(yolo, options.data)
+    share = step_targets(options, cost(yolo.model))[-1].share(cost(yolo.model))
+    compares = options.val and options.recover and not options.prune_head  # with a pruned head
+    fixed = (2 + 2 * compares) * options.val * val * look
+    fixed += (options.steps + compares) * bool(options.recover) * _RECOVERY * options.calibration_images * step
+    epoch = train * (step * share + bool(options.distill) * look) + val * look
+    epochs = int((seconds - fixed) / (epoch * options.steps)) if epoch else 0
+    if epochs < 1:
+        raise UserError(
+            f"A budget of {seconds:.0f} s is too short: one epoch takes about {epoch:.0f} s here and the rest "
+            f"{fixed:.0f} s; give more time, fewer images (fraction=), or --epochs 0."
+        )
+    return epochs, step
