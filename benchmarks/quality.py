@@ -1,0 +1,156 @@
+"""mAP after pruning without any training: what each ingredient is worth, beside other tools' criteria.
+
+    python benchmarks/quality.py --json quality.json                    # YOLOv8n on coco-mini, three draws of images
+    python benchmarks/quality.py --weights best.pt --data my.yaml --imgsz 640 --ratios 0.5
+
+Weights and data are looked up in ../shared (or YOLOPRUNE_SHARED) unless they are given. Every row prunes the same
+network to the same GFLOPs with widths in multiples of 8, the head's hidden layers too unless --keep-head is given, from
+the same calibration images, which are training images; mAP is measured on the validation images with Ultralytics'
+validator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from limits import machine
+from rich.console import Console
+from rich.progress import track
+from ultralytics.nn.modules import DFL
+
+from yoloprune.criteria import score
+from yoloprune.recovery import recalibrate_bn, reconstruct
+from yoloprune.yolo import checkpoints
+from yoloprune.yolo.budget import gflops, plan_for_target
+from yoloprune.yolo.probe import prediction_probe
+from yoloprune.yolo.run.data import calibration_batches, training_loss
+from yoloprune.yolo.run.network import with_network
+from yoloprune.yolo.trace import trace_yolo
+from yoloprune.yolo.validation import validate
+
+SHARED = Path(os.environ.get("YOLOPRUNE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+GIGAFLOPS_AT = 640  # px
+
+
+class Row(NamedTuple):
+    """One way to prune and recover.
+
+    Attributes:
+        name: What the table calls it.
+        criterion: Name in `yoloprune.criteria.CRITERIA`.
+        per_mac: Whether scores are divided by the MACs saved.
+        influence: Factor of the influence on predictions, times the squared share that stays; None: no gradients.
+        recovery: "", "bn" or "reconstruct".
+    """
+
+    name: str
+    criterion: str
+    per_mac: bool
+    influence: float | None
+    recovery: str
+
+
+ROWS = (
+    Row("group L2 over group mean, as torch-pruning's GroupMagnitudeImportance", "l2", False, None, ""),
+    Row("the same + BN recalibration", "l2", False, None, "bn"),
+    Row("Taylor (labels), as torch-pruning's GroupTaylorImportance, + BN recalibration", "taylor", False, None, "bn"),
+    Row("output error + BN recalibration", "output_error", False, None, "bn"),
+    Row("output error per MAC saved + BN recalibration", "output_error", True, None, "bn"),
+    Row("+ influence on predictions + BN recalibration", "output_error", True, 0.5, "bn"),
+    Row("output error per MAC saved + reconstruction", "output_error", True, None, "reconstruct"),
+    Row("+ influence on predictions + reconstruction (the default)", "output_error", True, 0.5, "reconstruct"),
+)
+
+
+def drawn(batches: list[dict], images: int, seed: int, batch: int = 16) -> list[dict]:
+    """Batches of randomly drawn training images, labels kept beside their images."""
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(batches))[:images])
+    merged = []
+    for start in range(0, len(chosen), batch):
+        parts = [batches[i] for i in chosen[start : start + batch]]
+        made = {key: torch.cat([p[key] for p in parts]) for key in ("img", "cls", "bboxes")}
+        made["batch_idx"] = torch.cat([torch.full_like(p["batch_idx"], float(i)) for i, p in enumerate(parts)])
+        merged.append(made)
+    return merged
+
+
+def measure(yolo, row: Row, ratio: float, batches: list[dict], args: argparse.Namespace, seed: int) -> dict:
+    """Prune by one row and validate."""
+    network = yolo.model
+    started = time.perf_counter()
+    graph = trace_yolo(network, prune_head=not args.keep_head)
+    images = [b["img"] for b in batches]
+    given: dict = {"per_mac": row.per_mac}
+    if row.criterion == "taylor":
+        given |= {"batches": batches, "loss": training_loss(yolo, {})}
+    elif row.influence is not None:
+        influence = row.influence * ratio**2
+        given |= {"batches": batches, "loss": prediction_probe(seed), "influence": influence}
+    elif row.criterion == "output_error":
+        given |= {"batches": images}
+    if row.criterion == "l2":
+        given |= {"relative": True}
+    scores = score(graph, network, row.criterion, **given)
+    target = ratio * gflops(network, GIGAFLOPS_AT)
+    plan = plan_for_target(graph, network, scores, imgsz=GIGAFLOPS_AT, target_gflops=target)
+    pruned = plan.apply(network)
+    if row.recovery == "bn":
+        recalibrate_bn(pruned, images)
+    elif row.recovery == "reconstruct":
+        reconstruct(pruned, network, plan, images, skip=(DFL,), seed=seed)
+    seconds = time.perf_counter() - started
+    metrics = validate(with_network(yolo, pruned), args.data, imgsz=args.imgsz, device="cpu")
+    return {"map": metrics.map, "map50": metrics.map50, "seconds": seconds, "gflops": gflops(pruned, GIGAFLOPS_AT)}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", default=str(SHARED / "weights" / "yolov8n-coco-rebuilt.pt"))
+    parser.add_argument("--data", default=str(SHARED / "data" / "coco-mini" / "coco-mini.yaml"))
+    parser.add_argument("--imgsz", type=int, default=320)
+    parser.add_argument("--ratios", type=float, nargs="+", default=[0.85, 0.7, 0.5])
+    parser.add_argument("--seeds", type=int, default=3, help="draws of calibration images")
+    parser.add_argument("--images", type=int, default=128, help="calibration images")
+    parser.add_argument("--rows", type=int, nargs="+", default=range(len(ROWS)), help="which rows, from 0")
+    parser.add_argument("--keep-head", action="store_true")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+
+    yolo = checkpoints.load(args.weights)
+    cpu = torch.device("cpu")
+    everything = calibration_batches(yolo, args.data, images=10**6, imgsz=args.imgsz, batch=1, device=cpu)
+    base = validate(yolo, args.data, imgsz=args.imgsz, device="cpu").map
+    table = []
+    cases = [(ROWS[r], ratio, seed) for r in args.rows for ratio in args.ratios for seed in range(args.seeds)]
+    for row, ratio, seed in track(cases, "Measuring", console=Console(stderr=True)):
+        batches = drawn(everything, args.images, seed)
+        table.append({"row": row.name, "ratio": ratio, "seed": seed, **measure(yolo, row, ratio, batches, args, seed)})
+        if args.json:
+            found = {"machine": machine("torch", "ultralytics", "yoloprune"), "base": base, "rows": table}
+            args.json.write_text(json.dumps(found, indent=1) + "\n")
+    print(f"unpruned: mAP50-95 {base:.3f}\n")
+    print("| | " + " | ".join(f"{r:.0%}" for r in args.ratios) + " | s |\n|---|" + "---|" * (len(args.ratios) + 1))
+    for r in args.rows:
+        cells, seconds = [], []
+        for ratio in args.ratios:
+            found = [t for t in table if t["row"] == ROWS[r].name and t["ratio"] == ratio]
+            values = [t["map"] for t in found]
+            seconds += [t["seconds"] for t in found]
+            spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.3f}{spread}")
+        print(f"| {ROWS[r].name} | " + " | ".join(cells) + f" | {statistics.mean(seconds):.0f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Time budgets, group-sparse epochs and the comparison of heads, through whole runs."""
+
+from __future__ import annotations
+
+import pytest
+import ultralytics
+import yaml
+
+import yoloprune
+from yoloprune.errors import UserError
+from yoloprune.report import Record
+from yoloprune.yolo import digits
+from yoloprune.yolo.run.allowance import epochs_within, parse_budget
+from yoloprune.yolo.run.api import prepare
+from yoloprune.yolo.run.data import with_data
+from yoloprune.yolo.run.options import Options
+
+SMALL = {"imgsz": 64, "batch": 16, "calibration_images": 8, "device": "cpu"}
+TRAIN = {"plots": False, "workers": 0}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("1.5H", 5400), ("1h 5m", 3900)]
+)
+def test_budgets_are_read(text, seconds):
+    assert parse_budget(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "m", "30x", "0m", "-5m", "1h30"])
+def test_what_is_no_budget_is_refused(text):
+    with pytest.raises(UserError, match="is no time budget"):
+        parse_budget(text)
+
+
+def options(data, **more):
+    yolo = ultralytics.YOLO(digits.WEIGHTS)
+    return yolo, with_data(Options(target_ratio=0.7, data=str(data), epochs=1, **SMALL, **more), yolo)[0]
+
+
+def test_twice_the_time_gives_about_twice_the_epochs(tmp_path):
+    yolo, given = options(digits.write(tmp_path))
+    one, step = epochs_within(yolo, given, 600)
+    two, _ = epochs_within(yolo, given, 1200)
+    assert step > 0
+    assert 1.3 < two / one < 3.5  # measured twice, on a machine that does other things too
+
+
+def test_too_little_time_is_said_and_nothing_is_left(tmp_path):
+    data = digits.write(tmp_path / "digits")
+    with pytest.raises(UserError, match="too short"):
+        yoloprune.prune(
+            digits.WEIGHTS, target_ratio=0.7, data=str(data), budget=0.01, project=tmp_path / "runs", name="a", **SMALL
+        )
+    assert not (tmp_path / "runs" / "a").exists()
+
+
+def test_a_run_keeps_its_epochs_for_a_resumption(tmp_path, monkeypatch):
+    monkeypatch.setattr("yoloprune.yolo.run.pipeline.epochs_within", lambda *args: (1, 0.5))
+    data = digits.write(tmp_path / "digits")
+    given = Options(
+        target_ratio=0.7,
+        data=str(data),
+        budget=60.0,
+        project=str(tmp_path),
+        name="a",
+        train={**TRAIN, "fraction": 0.1},
+        **SMALL,
+    )
+    finished = prepare(digits.WEIGHTS, given).go()
+    args = yaml.safe_load((tmp_path / "a" / "args.yaml").read_text())
+    assert (args["epochs"], args["budget"]) == (1, None)
+    assert finished.record.steps[0].epochs == 1
+    assert finished.record.notes == ["Budget of 1 min: 1 step of 1 epochs (0.50 s per image and training step)."]
+    assert "Budget of 1 min" in (tmp_path / "a" / "report.html").read_text()
+
+
+def test_group_sparse_epochs_come_before_pruning(tmp_path):
+    data = digits.write(tmp_path / "digits")
+    result = yoloprune.prune(
+        digits.WEIGHTS, target_ratio=0.7, data=str(data), sparse_epochs=1, sparsity=0.01, project=tmp_path, name="a",
+        fraction=0.1, **TRAIN, **SMALL,
+    )  # fmt: skip
+    assert (tmp_path / "a" / "steps" / "sparse" / "train" / "sparsity.csv").is_file()
+    assert (tmp_path / "a" / "steps" / "sparse.pt").is_file()
+    assert result.report.seconds["sparse"] > 0
+    assert result.report.after.gflops <= 0.7 * result.report.before.gflops
+
+
+def test_both_heads_are_measured_where_one_is_kept(tmp_path):
+    data = digits.write(tmp_path / "digits")
+    more = {"val": True, "data": str(data), "project": tmp_path, **SMALL, "imgsz": 160, "calibration_images": 32}
+    result = yoloprune.prune(digits.WEIGHTS, target_ratio=0.6, name="kept", **more)
+    kept, pruned = result.report.head
+    assert kept == pytest.approx(result.metrics["after"]["mAP50-95"])
+    said = [note for note in result.report.notes if "--prune-head" in note]
+    assert bool(said) is (pruned - kept > 0.02)
+    if said:
+        assert f"{kept:.3f}" in said[0]
+        assert f"{pruned:.3f}" in said[0]
+    assert Record.load(tmp_path / "kept" / "results.json").head == [kept, pruned]
+    other = yoloprune.prune(digits.WEIGHTS, target_ratio=0.6, name="pruned", prune_head=True, **more)
+    assert not other.report.head
+    assert other.metrics["after"]["mAP50-95"] == pytest.approx(pruned)
