@@ -24,5 +24,5 @@ def reported() -> Iterator[None]:
         typer.echo(f"yoloprune: {error}", err=True)
         raise typer.Exit(_USER_ERROR) from None
     except KeyboardInterrupt as error:
-        typer.echo(f"\nyoloprune: {error or 'Interrupted; nothing was written.'}", err=True)
+        typer.echo(f"\nyoloprune: {str(error) or 'Interrupted; nothing was written.'}", err=True)
         raise typer.Exit(_INTERRUPTED) from None

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..errors import UserError
+from .isomorphic import isomorphic as isomorphic_score
 from .relative import relative as relative_score
 
 __all__ = ["CRITERIA", "Criterion", "Inputs", "criterion", "score"]
@@ -82,6 +83,8 @@ def score(
     per_mac: bool | None = None,
     seed: int = 0,
     influence: float = Inputs.influence,
+    prior: np.ndarray | None = None,
+    isomorphic: bool = False,
 ) -> np.ndarray:
     """Score every component of the graph; the model is left as it was.
 
@@ -99,12 +102,17 @@ def score(
         seed: Seed for `random`.
         influence: For `output_error` with a loss: 0 asks only how much each layer's output changes, 1 only what that
             does to the loss if it stays small. The less is removed, the more of it is right.
+        prior: Multiplier of each component's score, float64 (n_components,), such as what
+            `yoloprune.yolo.sensitivity.prior` gives.
+        isomorphic: Whether scores are turned, last of all, into percentiles among groups of the same structure, so that
+            each kind of structure loses the same share (see `isomorphic`).
 
     Returns:
         float64 array (n_components,), finite, higher = keep. Frozen components have some finite score without meaning.
 
     Raises:
-        UserError: For an unknown criterion, missing batches or loss, or scores that are not finite.
+        UserError: For an unknown criterion, missing batches or loss, scores that are not finite, or a prior that does
+            not fit the graph.
 
     Examples:
         >>> scores = score(graph, model, "taylor", batches=loader, loss=lambda m, b: criterion(m(b[0]), b[1]))
@@ -120,6 +128,13 @@ def score(
             f"Criterion {criterion!r} needs gradients, but no loss was given; "
             "pass loss=function(model, batch) that returns a scalar tensor."
         )
+    if prior is not None and (
+        np.shape(prior) != (graph.n_components,) or not (np.isfinite(prior) & (np.asarray(prior) >= 0)).all()
+    ):
+        raise UserError(
+            f"The prior must be {graph.n_components} finite numbers that are not negative, one per component of this "
+            f"graph; this one has shape {np.shape(prior)}."
+        )
     scores = entry.function(graph, model, Inputs(given, loss, seed, influence))
     if not np.isfinite(scores).all():
         raise UserError(
@@ -130,4 +145,6 @@ def score(
         scores = relative_score(graph, scores)
     if entry.per_mac if per_mac is None else per_mac:
         scores = scores / np.maximum(graph.cost.savings(), 1.0)
-    return scores
+    if prior is not None:
+        scores = scores * prior
+    return isomorphic_score(graph, model, scores) if isomorphic else scores

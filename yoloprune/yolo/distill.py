@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from ultralytics.nn.modules.head import Detect, WorldDetect, YOLOEDetect
 from ultralytics.utils.torch_utils import unwrap_model
 
 from yoloprune.graph import Plan
 from yoloprune.yolo import checkpoints
+from yoloprune.yolo.divergence import prediction_divergence
 from yoloprune.yolo.probe import dense_predictions
 
 __all__ = ["Distillation", "Distilling", "bind_distillation", "can_distill"]
@@ -126,7 +126,7 @@ class _Criterion:
             target = list(dense_predictions(self.teacher(batch["img"])))
         images = len(batch["img"])
         terms = {
-            "out_loss": self.gains.output * self._output(list(dense_predictions(preds)), target),
+            "out_loss": self.gains.output * prediction_divergence(list(dense_predictions(preds)), target, self.bins),
             "feat_loss": self.gains.feature * self._feature(),
         }
         self.seen.clear()
@@ -138,25 +138,6 @@ class _Criterion:
         """What end-to-end criteria do after an epoch."""
         if hasattr(self.own, "update"):
             self.own.update(*args)
-
-    def _output(self, preds: list[dict[str, Tensor]], target: list[dict[str, Tensor]]) -> Tensor:
-        total = torch.zeros((), device=preds[0]["scores"].device)
-        for student, teacher in zip(preds, target, strict=True):
-            p, q = student["scores"].float(), teacher["scores"].float()
-            t = q.sigmoid()
-            weight = t.amax(1)  # (images, anchors)
-            anchors = weight.sum().clamp_min(1.0)
-            if p.shape == q.shape:  # a network that was refitted to other classes has its boxes and features to learn
-                divergence = F.binary_cross_entropy_with_logits(p, t, reduction="sum")
-                total = total + (divergence - F.binary_cross_entropy_with_logits(q, t, reduction="sum")) / anchors
-            p, q = student["boxes"].float(), teacher["boxes"].float()
-            if self.bins > 1:
-                p, q = (b.unflatten(1, (4, self.bins)).log_softmax(2) for b in (p, q))
-                difference = (q.exp() * (q - p)).sum(2).mean(1)
-            else:
-                difference = F.smooth_l1_loss(p, q, reduction="none").mean(1)
-            total = total + (difference * weight).sum() / anchors
-        return total / len(preds)
 
     def _feature(self) -> Tensor:
         if not self.pairs:

@@ -1,0 +1,125 @@
+"""Sensitivity of single layers, on the embedded digits detector."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import ultralytics
+from conftest import write_data
+
+from yoloprune.criteria import score
+from yoloprune.errors import UserError
+from yoloprune.yolo import checkpoints, digits
+from yoloprune.yolo.divergence import prediction_divergence, relative_change
+from yoloprune.yolo.model import YOLO
+from yoloprune.yolo.probe import dense_predictions
+from yoloprune.yolo.run.data import calibration_batches
+from yoloprune.yolo.sensitivity import Sensitivity, prior, sensitivity
+from yoloprune.yolo.trace import trace_yolo
+
+FEW = {"imgsz": 64, "images": 2, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> str:
+    return str(digits.write(tmp_path_factory.mktemp("digits")))
+
+
+@pytest.fixture(scope="module")
+def table(data) -> Sensitivity:
+    return sensitivity(checkpoints.load(digits.WEIGHTS), data, ratios=(0.1, 0.75), **FEW)
+
+
+def test_every_set_is_measured_in_the_order_of_the_network(table) -> None:
+    names = [row.name for row in table.rows]
+    assert names[:4] == ["0", "1", "2.cv1", "2.cv2"]
+    assert len(names) == len(set(names)) > 30
+    cut = next(row for row in table.rows if row.name == "2.cv1")  # whose output is cut into halves
+    assert len(cut.components) == 2 * cut.width
+    assert cut.removed == (round(0.1 * cut.width), round(0.75 * cut.width))
+
+
+def test_more_is_worse_and_saves_more(table) -> None:
+    beyond_rounding = [row for row in table.rows if max(row.errors) > 1e-3]
+    assert len(beyond_rounding) > 20
+    assert np.mean([row.errors[1] > row.errors[0] for row in beyond_rounding]) > 0.9
+    assert all(0 < row.saved[0] < row.saved[1] < table.gflops for row in table.rows)
+    sensitivities = [row.per_gflop for row in table.ranked()]
+    assert sensitivities == sorted(sensitivities, reverse=True)
+
+
+def test_the_error_is_that_of_the_network_with_these_channels_zeroed(data) -> None:
+    yolo = checkpoints.load(digits.WEIGHTS)
+    before = {name: tensor.clone() for name, tensor in yolo.model.state_dict().items()}
+    seen = []
+    found = sensitivity(yolo, data, ratios=(0.5,), criterion="l2", progress=lambda x: seen.extend(x) or x[:], **FEW)
+    assert len(seen) == len(found.rows)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in yolo.model.state_dict().items())
+    graph = trace_yolo(yolo.model)
+    (batch,) = calibration_batches(yolo, data, images=2, imgsz=64, batch=8, device=torch.device("cpu"))
+    row = max(found.rows, key=lambda row: row.errors[0])
+    removed = next(trial for trial in seen if set(trial) <= set(row.components))
+    mask = np.zeros(graph.n_components, bool)
+    mask[removed] = True
+    plan = graph.plan(mask)
+    masked = plan.mask_(copy.deepcopy(yolo.model))
+    with torch.no_grad():
+        got, want = (list(dense_predictions(network(batch["img"]))) for network in (masked, yolo.model))
+    assert row.errors[0] == pytest.approx(float(prediction_divergence(got, want, 16)), rel=1e-2)
+    assert row.saved[0] == pytest.approx(found.gflops * (1 - plan.macs() / graph.macs()))
+
+
+def test_the_prior_puts_the_measured_order_between_sets(table) -> None:
+    multipliers = prior(table)
+    assert multipliers.shape == (table.n_components,)
+    assert (multipliers > 0).all()
+    supposed = np.array([np.mean(row.scores) * multipliers[row.components[0]] for row in table.rows])
+    seen = np.array([row.per_gflop for row in table.rows])
+    ratio = seen / supposed
+    certain = seen > 1e-2 * np.median(seen)  # what is far below is rounding, and raised
+    assert certain.sum() > 20
+    np.testing.assert_allclose(ratio[certain], ratio[0], rtol=1e-6)
+    assert (ratio[~certain] <= ratio[0] * (1 + 1e-6)).all()
+    factors = np.array([multipliers[row.components[0]] for row in table.rows])
+    assert np.log(factors).mean() == pytest.approx(0, abs=1e-9)
+    yolo = checkpoints.load(digits.WEIGHTS)
+    graph = trace_yolo(yolo.model)
+    plain, weighted = (score(graph, yolo.model, "l2", prior=p) for p in (None, multipliers))
+    np.testing.assert_allclose(weighted, plain * multipliers)
+
+
+def test_the_head_is_measured_on_request(data) -> None:
+    found = sensitivity(checkpoints.load(digits.WEIGHTS), data, ratios=(0.5,), criterion="l2", prune_head=True, **FEW)
+    assert any(row.name.startswith("22.cv3") for row in found.rows)
+
+
+def test_a_head_without_boxes_is_measured_by_its_outputs(tmp_path) -> None:
+    yolo = YOLO(ultralytics.YOLO("yolov8n-cls.yaml"))
+    folder = write_data(tmp_path / "cls", ["a", "b"], task="classify")
+    found = sensitivity(yolo, str(folder), ratios=(0.5,), criterion="l2", **FEW)
+    assert found.measure == "relative squared change of the head's outputs"
+    assert all(np.isfinite(row.errors[0]) and row.errors[0] >= 0 for row in found.rows)
+
+
+def test_relative_change_of_nested_outputs() -> None:
+    want = (torch.tensor([3.0, 4.0]), {"a": torch.ones(4)})
+    got = (torch.tensor([3.0, 5.0]), {"a": torch.ones(4)})
+    assert float(relative_change(got, want)) == pytest.approx((1 / 25 + 0) / 2)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"ratios": (0.5, 1.0)}, "between 0 and 1"),
+        ({"ratios": ()}, "between 0 and 1"),
+        ({"images": 0}, "images=0"),
+        ({"imgsz": 8}, "imgsz=8"),
+        ({"criterion": "output_eror"}, "did you mean 'output_error'"),
+    ],
+)
+def test_wrong_values(data, wrong, sentence) -> None:
+    with pytest.raises(UserError, match=sentence):
+        sensitivity(checkpoints.load(digits.WEIGHTS), data, **{**FEW, **wrong})

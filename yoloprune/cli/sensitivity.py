@@ -1,0 +1,133 @@
+"""`yoloprune sensitivity`: what the predictions lose when one layer is pruned alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .errors import reported
+from .options import Imgsz, Trust, Weights
+
+__all__ = ["NAME", "command"]
+
+NAME = "sensitivity"
+
+
+def command(
+    weights: Weights,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            help="Data YAML; its training images are used, not their labels.",
+            show_default="what the weights were trained on",
+        ),
+    ] = None,
+    imgsz: Imgsz = 640,
+    images: Annotated[int, typer.Option("--images", help="Training images to measure on.")] = 32,
+    ratios: Annotated[
+        str, typer.Option("--ratios", help="Shares of each layer's channels to remove, with commas between them.")
+    ] = "0.25,0.5,0.75",
+    prune_head: Annotated[bool, typer.Option("--prune-head", help="Measure the head's hidden layers too.")] = False,
+    criterion: Annotated[
+        str, typer.Option("--criterion", help="Ranking of channels: the weakest of each layer go.")
+    ] = "output_error",
+    save: Annotated[Path, typer.Option("--save", help="Write PREFIX.csv and PREFIX.png.", metavar="PREFIX")] = Path(
+        "sensitivity"
+    ),
+    trust: Trust = False,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu, 0, mps …", show_default="Ultralytics chooses")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed.")] = 0,
+) -> None:
+    """Prune each layer alone and show how far predictions move, per GFLOP saved; as a table, a CSV file and a picture.
+
+    [bold]Examples[/]
+
+      yoloprune sensitivity yolov8n.pt --data coco.yaml
+
+      yoloprune sensitivity yolov8n.pt --data coco.yaml --ratios 0.1,0.5 --prune-head --save out/v8n
+    """
+    with reported():
+        _sensitivity(weights, data, imgsz, images, ratios, prune_head, criterion, save, trust, device, seed)
+
+
+def _sensitivity(
+    weights: Path,
+    data: str | None,
+    imgsz: int,
+    images: int,
+    ratios: str,
+    prune_head: bool,
+    criterion: str,
+    save: Path,
+    trust: bool,
+    device: str | None,
+    seed: int,
+) -> None:
+    from functools import partial
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from yoloprune.report.sensitivity import draw_sensitivity, save_sensitivity, sensitivity_table
+    from yoloprune.yolo import checkpoints
+    from yoloprune.yolo.run.device import check_device
+    from yoloprune.yolo.sensitivity import check_options, sensitivity
+
+    shares = _shares(ratios)
+    check_options(imgsz=imgsz, images=images, ratios=shares, criterion=criterion)
+    check_device(device)
+    yolo = checkpoints.load(weights, trust=trust)
+    table_file, picture = _files(save)
+    console = Console()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        found = sensitivity(
+            yolo,
+            data,
+            imgsz=imgsz,
+            images=images,
+            ratios=shares,
+            criterion=criterion,
+            prune_head=prune_head,
+            device=device,
+            seed=seed,
+            progress=partial(bar.track, description="Prune each layer alone"),
+        )
+    table_file.parent.mkdir(parents=True, exist_ok=True)
+    save_sensitivity(found, table_file)
+    draw_sensitivity(found, picture)
+    console.print(sensitivity_table(found))
+    console.print(f"Wrote [bold]{table_file}[/] and [bold]{picture}[/]", highlight=False, soft_wrap=True)
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    from yoloprune.errors import UserError
+
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError:
+        raise UserError(f"--ratios {text} is not understood; give numbers such as 0.25,0.5,0.75.") from None
+
+
+def _files(prefix: Path) -> tuple[Path, Path]:
+    """The files to write. That they can be is found out before the work, and nothing left behind."""
+    import tempfile
+
+    from yoloprune.errors import UserError
+
+    if prefix.is_dir():
+        prefix = prefix / NAME
+    existing = next(p for p in prefix.absolute().parents if p.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"The folder {prefix.parent} cannot be written ({error.strerror}); choose another with --save."
+        ) from error
+    return prefix.with_name(prefix.name + ".csv"), prefix.with_name(prefix.name + ".png")

@@ -1,0 +1,263 @@
+"""How much the predictions hang on each layer's width: every tied set of channels is pruned alone, and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from ultralytics.utils.torch_utils import select_device
+
+from yoloprune.calibration import evaluation
+from yoloprune.criteria import CRITERIA, score
+from yoloprune.errors import UserError
+from yoloprune.graph import Graph
+from yoloprune.graph.budget import chains
+from yoloprune.yolo.budget import gflops
+from yoloprune.yolo.distill import can_distill
+from yoloprune.yolo.divergence import prediction_divergence, relative_change
+from yoloprune.yolo.model import YOLO
+from yoloprune.yolo.probe import dense_predictions, prediction_probe
+from yoloprune.yolo.run.data import calibration_batches, choose_data, training_loss
+from yoloprune.yolo.run.keywords import did_you_mean
+from yoloprune.yolo.run.options import BUDGET_IMGSZ
+from yoloprune.yolo.trace import predictions, trace_yolo
+
+__all__ = ["Sensitivity", "SensitivityRow", "check_options", "prior", "sensitivity"]
+
+_BATCH = 8
+_FLOOR = 1e-3  # of the median sensitivity: below it a divergence is rounding noise, and a prior of 0 would rank nothing
+
+
+@dataclass(frozen=True)
+class SensitivityRow:
+    """One tied set: channels that lose equally many. Lists have one entry per ratio of the table.
+
+    Attributes:
+        layers: Layers that produce the channels.
+        width: How many channels each of its parts has.
+        removed: How many of them were removed.
+        errors: Divergence of the predictions from the unpruned network's, see `Sensitivity.measure`.
+        saved: GFLOPs at 640 px that this saves.
+        scores: Mean score of the removed channels.
+        components: The set's components in the graph, int64.
+    """
+
+    layers: tuple[str, ...]
+    width: int
+    removed: tuple[int, ...]
+    errors: tuple[float, ...]
+    saved: tuple[float, ...]
+    scores: tuple[float, ...]
+    components: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """The layers as those know them who read Ultralytics' YAML: `2.m.0.cv1` for `model.2.m.0.cv1.conv`."""
+        return " + ".join(layer.removeprefix("model.").removesuffix(".conv") for layer in self.layers)
+
+    @property
+    def per_gflop(self) -> float:
+        """Error per GFLOP saved, the mean over the ratios."""
+        return float(np.mean(np.divide(self.errors, self.saved)))
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What `sensitivity` measured.
+
+    Attributes:
+        ratios: Shares of each set's channels that were removed.
+        rows: One per tied set, in the order of the network.
+        criterion: By which channels were ranked.
+        measure: What the errors are.
+        gflops: GFLOPs of the unpruned network at 640 px.
+        n_components: Number of components of the graph.
+    """
+
+    ratios: tuple[float, ...]
+    rows: tuple[SensitivityRow, ...]
+    criterion: str
+    measure: str
+    gflops: float
+    n_components: int
+
+    def ranked(self) -> list[SensitivityRow]:
+        """The rows, the most sensitive (error per GFLOP saved) first."""
+        return sorted(self.rows, key=lambda row: -row.per_gflop)
+
+
+def check_options(*, imgsz: int, images: int, ratios: Sequence[float], criterion: str) -> None:
+    """Check what can be checked before a model is loaded.
+
+    Raises:
+        UserError: A value is out of its range, or there is no such criterion.
+    """
+    for name, value, least in (("imgsz", imgsz, 32), ("images", images, 1)):
+        if value < least:
+            raise UserError(f"{name}={value} is too small; the least is {least}.")
+    if not ratios or not all(0 < ratio < 1 for ratio in ratios):
+        raise UserError(f"ratios={list(ratios)} are no shares of channels to remove; give numbers between 0 and 1.")
+    if criterion not in CRITERIA:
+        known = ", ".join(sorted(CRITERIA))
+        raise UserError(f"Unknown criterion {criterion!r}{did_you_mean(criterion, CRITERIA)} ({known}).")
+
+
+def sensitivity(
+    yolo: YOLO,
+    data: str | None = None,
+    *,
+    imgsz: int = 640,
+    images: int = 32,
+    ratios: Sequence[float] = (0.25, 0.5, 0.75),
+    criterion: str = "output_error",
+    prune_head: bool = False,
+    device: str | None = None,
+    seed: int = 0,
+    progress: Callable[[Sequence], Iterable] = iter,
+) -> Sensitivity:
+    """Remove shares of each tied set's weakest channels, from the network alone, and see how far predictions move.
+
+    Nothing is reconstructed or trained, so errors are those before any recovery. The error is the divergence of class
+    scores and boxes that distillation minimises (see `prediction_divergence`); where the head has no such predictions,
+    the relative squared change of its outputs.
+
+    Args:
+        yolo: The network; left as it is.
+        data: Data YAML, whose training images are used without their labels (but by the criteria taylor and hessian);
+            by default what the checkpoint was trained on.
+        imgsz: Image size in px.
+        images: How many images.
+        ratios: Shares of channels to remove; each set keeps at least one channel.
+        criterion: By which channels are ranked; a name in `yoloprune.criteria.CRITERIA`.
+        prune_head: Whether the head's hidden layers are measured too.
+        device: As in Ultralytics.
+        seed: Seed of scoring.
+        progress: Wraps the list that is worked through, such as `rich.progress.track`.
+
+    Raises:
+        UserError: A value is out of its range, the data cannot be used, or nothing can be pruned.
+
+    Examples:
+        >>> table = sensitivity(YOLO("yolov8n.pt"), "coco8.yaml")  # doctest: +SKIP
+        >>> scores = score(graph, model, "output_error", batches=..., prior=prior(table))  # doctest: +SKIP
+    """
+    check_options(imgsz=imgsz, images=images, ratios=ratios, criterion=criterion)
+    needs_labels = CRITERIA[criterion].needs_loss
+    data = choose_data(data, yolo, images=True, labels=needs_labels, validates=False)
+    network = yolo.model
+    graph = trace_yolo(network, prune_head=prune_head)
+    own = gflops(network, BUDGET_IMGSZ)
+    home = next(network.parameters()).device
+    place = select_device(device, verbose=False)
+    batches = calibration_batches(yolo, data, images=images, imgsz=imgsz, batch=_BATCH, device=place)
+    try:
+        network.to(place)
+        with evaluation(network):
+            scores = score(
+                graph,
+                network,
+                criterion,
+                batches=batches,
+                loss=training_loss(yolo, {}) if needs_labels else prediction_probe(seed),
+                seed=seed,
+            )
+            measure = _Measure(network, batches)
+            trials = _trials(graph, scores, ratios)
+            found = [_try(graph, network, scores, measure, own, removed) for removed in progress(trials)]
+    finally:
+        network.to(home)
+    rows = [
+        _row(graph, trials[i : i + len(ratios)], found[i : i + len(ratios)]) for i in range(0, len(trials), len(ratios))
+    ]
+    order = {parameter: i for i, parameter in enumerate(dict(network.named_parameters()))}
+    rows.sort(key=lambda row: order.get(f"{row.layers[0]}.weight", len(order)))
+    return Sensitivity(tuple(ratios), tuple(rows), criterion, measure.text, own, graph.n_components)
+
+
+def prior(table: Sensitivity) -> np.ndarray:
+    """Multipliers that put what was measured in the place of what the criterion supposes of each tied set.
+
+    With them the mean score of the channels that were removed from a set is proportional to the error per GFLOP that
+    their removal was seen to cause; within a set the order stays. For scores of the table's own criterion, on a graph
+    that was traced with the same `prune_head`.
+
+    Args:
+        table: What `sensitivity` returned.
+
+    Returns:
+        float64 array (n_components,), positive, with geometric mean 1 over the sets; 1 for all other components.
+    """
+    seen = np.array([row.per_gflop for row in table.rows])
+    supposed = np.array([np.mean(row.scores) for row in table.rows])
+    seen, supposed = (np.maximum(v, max(_FLOOR * np.median(v), 1e-300)) for v in (seen, supposed))
+    factors = np.log(seen) - np.log(supposed)
+    factors = np.exp(factors - factors.mean())
+    out = np.ones(table.n_components)
+    for row, factor in zip(table.rows, factors, strict=True):
+        out[row.components] = factor
+    return out
+
+
+class _Measure:
+    """How far a network's predictions lie from the original's, over the calibration images."""
+
+    def __init__(self, network: nn.Module, batches: list[dict[str, Any]]) -> None:
+        head = network.model[-1]
+        self.dense, self.bins = can_distill(network), getattr(head, "reg_max", 1)
+        self.text = (
+            "divergence of class scores and boxes" if self.dense else "relative squared change of the head's outputs"
+        )
+        self.images = [batch["img"] for batch in batches]
+        self.targets = [self._predict(network, x) for x in self.images]
+
+    def _predict(self, network: nn.Module, x: torch.Tensor) -> Any:
+        with torch.no_grad():
+            output = network(x)
+        return list(dense_predictions(output)) if self.dense else predictions(output)
+
+    def __call__(self, network: nn.Module) -> float:
+        total = 0.0
+        for x, target in zip(self.images, self.targets, strict=True):
+            output = self._predict(network, x)
+            error = prediction_divergence(output, target, self.bins) if self.dense else relative_change(output, target)
+            total += max(float(error), 0.0) * len(x)  # rounding can make it negative
+        return total / sum(map(len, self.images))
+
+
+def _trials(graph: Graph, scores: np.ndarray, ratios: Sequence[float]) -> list[np.ndarray]:
+    """Components to remove, for each set and, within it, each ratio."""
+    trials = [
+        np.concatenate(chain.steps[: max(1, min(round((len(chain.steps) + 1) * ratio), len(chain.steps)))])
+        for chain in chains(graph, scores, round_to=1)
+        if chain.steps
+        for ratio in ratios
+    ]
+    if not trials:
+        raise UserError("No layer of this model can lose a channel, so there is nothing to measure.")
+    return trials
+
+
+def _try(
+    graph: Graph, network: nn.Module, scores: np.ndarray, measure: _Measure, own: float, removed: np.ndarray
+) -> tuple[float, float, float]:
+    """Error, GFLOPs saved and mean score of removing these components."""
+    mask = np.zeros(graph.n_components, bool)
+    mask[removed] = True
+    plan = graph.plan(mask)
+    saved = own * (1 - plan.macs() / graph.macs())
+    return measure(plan.apply(network)), saved, float(scores[removed].mean())
+
+
+def _row(graph: Graph, trials: list[np.ndarray], found: list[tuple[float, float, float]]) -> SensitivityRow:
+    components = np.flatnonzero(graph.tied[:, 0] == graph.tied[trials[0][0], 0])
+    parts = len(np.unique(graph.tied[components, 1]))
+    inside = np.zeros(graph.n_components, bool)
+    inside[components] = True
+    layers = dict.fromkeys(group.name.rpartition(".")[0] for group in graph.groups if inside[group.components].any())
+    errors, saved, scores = zip(*found, strict=True)
+    removed = tuple(len(trial) // parts for trial in trials)
+    return SensitivityRow(tuple(layers), len(components) // parts, removed, errors, saved, scores, components)
