@@ -58,6 +58,12 @@ def shapes(network: nn.Module) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in network.state_dict().items()}
 
 
+def equal(a: nn.Module, b: nn.Module) -> bool:
+    """Whether two networks have the same tensors, bit for bit."""
+    one, two = a.state_dict(), b.state_dict()
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
 @pytest.fixture(scope="session")
 def _narrow_n() -> YOLO:
     torch.manual_seed(0)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 import ultralytics
 import yaml
+from conftest import equal
 
 import yoloprune
 from yoloprune.errors import UserError
@@ -14,6 +16,7 @@ from yoloprune.yolo.run.allowance import epochs_within, parse_budget
 from yoloprune.yolo.run.api import prepare
 from yoloprune.yolo.run.data import with_data
 from yoloprune.yolo.run.options import Options
+from yoloprune.yolo.run.step import prune_once
 
 SMALL = {"imgsz": 64, "batch": 16, "calibration_images": 8, "device": "cpu"}
 TRAIN = {"plots": False, "workers": 0}
@@ -54,6 +57,23 @@ def test_too_little_time_is_said_and_nothing_is_left(tmp_path):
     assert not (tmp_path / "runs" / "a").exists()
 
 
+def test_too_little_time_leaves_an_existing_folder_alone(tmp_path):
+    data = digits.write(tmp_path / "digits")
+    mine = tmp_path / "runs" / "a" / "notes.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    where = {"project": tmp_path / "runs", "name": "a", "exist_ok": True}
+    with pytest.raises(UserError, match="too short"):
+        yoloprune.prune(digits.WEIGHTS, target_ratio=0.7, data=str(data), budget=0.01, **where, **SMALL)
+    assert mine.read_text() == "mine"
+
+
+def test_the_embedded_data_have_budgets_too(tmp_path):
+    with pytest.raises(UserError, match="too short"):
+        yoloprune.prune(digits.WEIGHTS, target_ratio=0.7, data="digits", budget=0.01, project=tmp_path, **SMALL)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_keeps_its_epochs_for_a_resumption(tmp_path, monkeypatch):
     monkeypatch.setattr("yoloprune.yolo.run.pipeline.epochs_within", lambda *args: (1, 0.5))
     data = digits.write(tmp_path / "digits")
@@ -84,6 +104,31 @@ def test_group_sparse_epochs_come_before_pruning(tmp_path):
     assert (tmp_path / "a" / "steps" / "sparse.pt").is_file()
     assert result.report.seconds["sparse"] > 0
     assert result.report.after.gflops <= 0.7 * result.report.before.gflops
+    run = tmp_path / "a"  # as it was when the only step was done and nothing else
+    record = Record.load(run / "results.json")
+    record.after = None
+    record.save(run / "results.json")
+    (run / "pruned.pt").unlink()
+    resumed = yoloprune.prune(resume=run)
+    assert resumed.plan.keep == result.plan.keep
+    assert equal(resumed.model.model, result.model.model)
+
+
+def test_heads_are_compared_on_the_network_that_is_pruned(tmp_path, monkeypatch):
+    data = digits.write(tmp_path / "digits")
+    started: list[torch.nn.Module] = []
+
+    def watched(yolo, target, options):
+        started.append(yolo.model)
+        return prune_once(yolo, target, options)
+
+    monkeypatch.setattr("yoloprune.yolo.run.pipeline.prune_once", watched)
+    yoloprune.prune(
+        digits.WEIGHTS, target_ratio=0.7, data=str(data), sparse_epochs=1, sparsity=0.01, val=True, project=tmp_path,
+        name="a", fraction=0.1, **TRAIN, **SMALL,
+    )  # fmt: skip
+    one, two = started
+    assert equal(one, two)
 
 
 def test_both_heads_are_measured_where_one_is_kept(tmp_path):

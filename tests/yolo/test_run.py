@@ -11,6 +11,7 @@ import pytest
 import torch
 import ultralytics
 import yaml
+from conftest import equal
 
 import yoloprune
 from yoloprune.errors import UserError
@@ -24,11 +25,6 @@ from yoloprune.yolo.run.recipe import merge, read_recipe
 from yoloprune.yolo.run.target import Cost, step_targets
 
 
-def _equal(a: torch.nn.Module, b: torch.nn.Module) -> bool:
-    one, two = a.state_dict(), b.state_dict()
-    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
-
-
 @pytest.fixture
 def model() -> ultralytics.YOLO:
     return ultralytics.YOLO(digits.WEIGHTS)
@@ -38,7 +34,7 @@ def test_prunes_and_does_nothing_else(model, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     before = copy.deepcopy(model.model)
     result = yoloprune.prune(model, target_gflops=6)
-    assert _equal(model.model, before)
+    assert equal(model.model, before)
     assert not list(tmp_path.iterdir())
     assert result.save_dir is None
     assert isinstance(result.model, ultralytics.YOLO)
@@ -48,19 +44,19 @@ def test_prunes_and_does_nothing_else(model, tmp_path, monkeypatch) -> None:
     assert result.metrics["after"] == {"gflops": pytest.approx(printed[3]), "params": printed[1]}
     assert result.metrics["before"]["params"] == sum(p.numel() for p in before.parameters())
     assert "GFLOPs" in str(result.report)
-    assert _equal(result.plan.apply(before), result.model.model)
+    assert equal(result.plan.apply(before), result.model.model)
 
 
 def test_path_and_object_give_the_same(model) -> None:
     a = yoloprune.prune(model, target_ratio=0.7)
     b = yoloprune.prune(digits.WEIGHTS, target_ratio=0.7)
-    assert _equal(a.model.model, b.model.model)
+    assert equal(a.model.model, b.model.model)
 
 
 def test_steps_compose_into_one_plan(model, tmp_path) -> None:
     result = yoloprune.prune(model, target_ratio=0.6, steps=3, project=tmp_path, name="run")
     network = copy.deepcopy(model.model).float()
-    assert _equal(result.plan.apply(network).half(), result.model.model.half())
+    assert equal(result.plan.apply(network).half(), result.model.model.half())
     rows = result.report.steps
     assert [row.step for row in rows] == [1, 2, 3]
     assert rows[0].gflops > rows[1].gflops > rows[2].gflops
@@ -80,7 +76,7 @@ def test_resumed_run_ends_where_a_whole_one_does(model, tmp_path) -> None:
     with pytest.raises(UserError, match="model in memory"):
         yoloprune.prune(resume=run)
     result = yoloprune.prune(model, resume=run)
-    assert _equal(result.model.model, checkpoints.load(tmp_path / "whole" / "pruned.pt").model)
+    assert equal(result.model.model, checkpoints.load(tmp_path / "whole" / "pruned.pt").model)
     assert (run / "plan.json").read_bytes() == (tmp_path / "whole" / "plan.json").read_bytes()
 
 
@@ -102,8 +98,8 @@ def test_taylor_looks_at_training_images(model, tmp_path) -> None:
         )
         for _ in range(2)
     ]
-    assert _equal(results[0].model.model, results[1].model.model)
-    assert not _equal(results[0].model.model, yoloprune.prune(model, target_ratio=0.7).model.model)
+    assert equal(results[0].model.model, results[1].model.model)
+    assert not equal(results[0].model.model, yoloprune.prune(model, target_ratio=0.7).model.model)
 
 
 def test_mistakes_are_value_errors(model) -> None:
@@ -185,8 +181,8 @@ def test_where_images_are_at_hand_the_network_is_recovered(model, tmp_path) -> N
     same = yoloprune.prune(model, **some, criterion="output_error", recover=True)
     plain = yoloprune.prune(model, **some, recover=False)
     assert given.plan.keep == same.plan.keep == plain.plan.keep
-    assert _equal(given.model.model, same.model.model)
-    assert not _equal(given.model.model, plain.model.model)
+    assert equal(given.model.model, same.model.model)
+    assert not equal(given.model.model, plain.model.model)
 
 
 @pytest.mark.parametrize("asked", [{"criterion": "output_error"}, {"recover": True}])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import ultralytics
-from conftest import narrow, shapes, write_data
+from conftest import equal, narrow, shapes, write_data
 from ultralytics.utils.dist import ddp_cleanup, generate_ddp_file
 
 from yoloprune.errors import UserError
@@ -51,11 +51,6 @@ def run_sparse(start: Path, data: Path, folder: Path, **options: Any) -> YOLO:
     train_keywords |= {"warmup_epochs": 0, "val": False}
     keywords |= {"sparsity": Sparsity(strength=0.02), "train": train_keywords, **options}
     return sparse_train(start, data=str(data), folder=folder, **keywords)
-
-
-def equal(a: torch.nn.Module, b: torch.nn.Module) -> bool:
-    one, two = a.state_dict(), b.state_dict()
-    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
 def differing(a: torch.nn.Module, b: torch.nn.Module) -> set[str]:

@@ -121,6 +121,7 @@ class Run:
                 yolo, plan = checkpoints.load(self._folder.weights), Plan.load(self._folder.plan)
                 return Finished(yolo, plan, self.record, self._folder)
             started = time.perf_counter()
+            self._spend_budget()
             self._open_folder()
             self._begin()
             if self._without_images and self._without_images not in self.record.notes:
@@ -151,21 +152,18 @@ class Run:
             self.record.data = write_digits(self._folder)
             self._options = replace(options, data=self.record.data)
         if fresh:
-            self._spend_budget()
             replace(self._options, data=options.data).save(
                 self._folder.args, weights=self._weights, fingerprint=self._fingerprint
             )
 
     def _spend_budget(self) -> None:
-        """Turn the time budget into epochs, which are what a resumed run must know."""
+        """Turn the time budget into epochs, which are what a resumed run must know; nothing is written meanwhile."""
         options = self._options
         if options.budget is None:
             return
-        try:
-            epochs, step = epochs_within(self._original, options, options.budget)
-        except UserError:
-            remove(self._folder.path)
-            raise
+        with tempfile.TemporaryDirectory() as scratch:
+            data = write_digits(RunFolder(scratch)) if options.data == DIGITS else options.data
+            epochs, step = epochs_within(self._original, replace(options, data=data), options.budget)
         self._options = replace(options, epochs=epochs, budget=None)
         self._note(
             f"Budget of {options.budget / 60:.3g} min: {options.steps} step{'s' * (options.steps > 1)} "
@@ -204,14 +202,12 @@ class Run:
         return yolo, plan
 
     def _last_finished(self) -> tuple[YOLO, Plan | None]:
-        """The network and composed plan of the last finished step, or the original and None."""
+        """The network and composed plan of the last finished step, or the network to start from and None."""
         done = len(self.record.steps)
-        if not done and self._options.sparse_epochs:
-            return self._sparse(), None
         folder = self._folder and self._folder.step(done)
         if not done or not (folder / "model.pt").exists():  # a single step that only prunes is not kept: do it again
             self.record.steps = []
-            return self._original, None
+            return self._sparse() if self._options.sparse_epochs else self._original, None
         return checkpoints.load(folder / "model.pt"), Plan.load(self._folder.step_plan(done))
 
     def _step(self, yolo: YOLO, plan: Plan | None, number: int, target: Target) -> tuple[YOLO, Plan, StepRow]:
@@ -224,7 +220,7 @@ class Run:
             reached = cost(pruned.model)
         self._progress.say(f"{reached.gflops:.2f} GFLOPs, {reached.params / 1e6:.3f}M parameters")
         if number == 1 and self._compares_heads():
-            self._compare_heads(pruned, target)
+            self._compare_heads(yolo, pruned, target)
         row = StepRow(number, target.value, reached.gflops, reached.params, prune_seconds=prune.seconds)
         if options.epochs:
             folder = self._folder.step(number)
@@ -270,10 +266,10 @@ class Run:
         able = can_distill(self._original.model) and self._original.task == "detect"
         return bool(options.val and options.recover and not options.prune_head and able and not self.record.head)
 
-    def _compare_heads(self, kept: YOLO, target: Target) -> None:
-        """Say whether pruning the head's hidden layers too would keep clearly more, before any training."""
+    def _compare_heads(self, yolo: YOLO, kept: YOLO, target: Target) -> None:
+        """Say whether pruning the head's hidden layers of `yolo` too would keep clearly more, before fine-tuning."""
         with self._phase("Compare with a pruned head", "compare"):
-            other, _ = prune_once(self._original, target, replace(self._options, prune_head=True))
+            other, _ = prune_once(yolo, target, replace(self._options, prune_head=True))
         figures = [
             self._validate(net, f"Validate with {what} head")["mAP50-95"]
             for net, what in ((kept, "the kept"), (other, "a pruned"))
