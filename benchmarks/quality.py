@@ -33,11 +33,11 @@ from yoloprune.yolo.budget import gflops, plan_for_target
 from yoloprune.yolo.probe import prediction_probe
 from yoloprune.yolo.run.data import calibration_batches, training_loss
 from yoloprune.yolo.run.network import with_network
+from yoloprune.yolo.run.options import BUDGET_IMGSZ
 from yoloprune.yolo.trace import trace_yolo
 from yoloprune.yolo.validation import validate
 
 SHARED = Path(os.environ.get("YOLOPRUNE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
-GIGAFLOPS_AT = 640  # px
 
 
 class Row(NamedTuple):
@@ -99,8 +99,8 @@ def measure(yolo, row: Row, ratio: float, batches: list[dict], args: argparse.Na
     if row.criterion == "l2":
         given |= {"relative": True}
     scores = score(graph, network, row.criterion, **given)
-    target = ratio * gflops(network, GIGAFLOPS_AT)
-    plan = plan_for_target(graph, network, scores, imgsz=GIGAFLOPS_AT, target_gflops=target)
+    target = ratio * gflops(network, BUDGET_IMGSZ)
+    plan = plan_for_target(graph, network, scores, imgsz=BUDGET_IMGSZ, target_gflops=target)
     pruned = plan.apply(network)
     if row.recovery == "bn":
         recalibrate_bn(pruned, images)
@@ -108,7 +108,7 @@ def measure(yolo, row: Row, ratio: float, batches: list[dict], args: argparse.Na
         reconstruct(pruned, network, plan, images, skip=(DFL,), seed=seed)
     seconds = time.perf_counter() - started
     metrics = validate(with_network(yolo, pruned), args.data, imgsz=args.imgsz, device="cpu")
-    return {"map": metrics.map, "map50": metrics.map50, "seconds": seconds, "gflops": gflops(pruned, GIGAFLOPS_AT)}
+    return {"map": metrics.map, "map50": metrics.map50, "seconds": seconds, "gflops": gflops(pruned, BUDGET_IMGSZ)}
 
 
 def main() -> None:

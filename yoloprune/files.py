@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["atomic"]
+__all__ = ["atomic", "check_folder"]
 
 
 @contextmanager
@@ -27,3 +28,19 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.replace(tmp, path)
     finally:
         tmp.unlink(missing_ok=True)
+
+
+def check_folder(folder: Path) -> None:
+    """Check that a folder, made or not yet, can be written to, and leave nothing behind.
+
+    Raises:
+        OSError: It cannot; `filename` is the folder of it that exists.
+    """
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    try:
+        # Permission bits do not tell: a read-only file system or a full quota shows only in a write.
+        handle, probe = tempfile.mkstemp(prefix=".probe", dir=existing)
+        os.close(handle)
+        os.unlink(probe)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(existing)) from error

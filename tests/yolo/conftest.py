@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -56,6 +57,29 @@ def enliven(network: nn.Module) -> None:
 def shapes(network: nn.Module) -> dict[str, torch.Size]:
     """Every tensor's shape, by name."""
     return {name: tensor.shape for name, tensor in network.state_dict().items()}
+
+
+SHORT: dict[str, Any] = {
+    "imgsz": 64,
+    "batch": 2,
+    "epochs": 1,
+    "device": "cpu",
+    "workers": 0,
+    "plots": False,
+    "amp": False,
+    "optimizer": "SGD",
+    "verbose": False,
+    "mosaic": 0.0,
+}
+"""Keywords of a training that is over in a second or two."""
+
+OTHER_TASKS = [
+    ("yolov8n-seg.yaml", "segment"),
+    ("yolov8n-pose.yaml", "pose"),
+    ("yolov8n-obb.yaml", "obb"),
+    ("yolov8n-cls.yaml", "classify"),
+]
+"""A model for each task but detection."""
 
 
 def equal(a: nn.Module, b: nn.Module) -> bool:

@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import conftest
 import pytest
 import torch
 import ultralytics
-from conftest import equal, narrow, shapes, write_data
+from conftest import OTHER_TASKS, equal, narrow, shapes, write_data
 from ultralytics.utils.dist import ddp_cleanup, generate_ddp_file
 
 from yoloprune.errors import UserError
@@ -20,20 +21,11 @@ from yoloprune.yolo.guard import quiet
 from yoloprune.yolo.mark import is_pruned
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.run.continuation import Continuation
+from yoloprune.yolo.run.sparse import sparse_train
 from yoloprune.yolo.sparse import Sparsity, bind
-from yoloprune.yolo.sparse_run import sparse_train
 
-SHORT: dict[str, Any] = {
-    "imgsz": 64,
-    "batch": 2,
-    "epochs": 1,
-    "device": "cpu",
-    "workers": 0,
-    "plots": False,
-    "amp": False,
-    "optimizer": "SGD",
-    "verbose": False,
-    "mosaic": 0.0,
+SHORT = {
+    **conftest.SHORT,
     "nbs": 2,
     "conf": 0.9,  # untrained networks would keep non-maximum suppression busy for seconds
 }
@@ -184,16 +176,7 @@ def test_options_survive_the_ddp_launcher(pruned_yolo: YOLO, tiny_data: Path, tm
     assert shapes(checkpoints.load(run.save_dir / "weights" / "last.pt").model) == shapes(pruned_yolo.model)
 
 
-@pytest.mark.parametrize(
-    ("name", "task"),
-    [
-        ("yolov8n-seg.yaml", "segment"),
-        ("yolov8n-pose.yaml", "pose"),
-        ("yolov8n-obb.yaml", "obb"),
-        ("yolov8n-cls.yaml", "classify"),
-        ("yolo11n.yaml", "detect"),
-    ],
-)
+@pytest.mark.parametrize(("name", "task"), [*OTHER_TASKS, ("yolo11n.yaml", "detect")])
 def test_every_task_trains(name: str, task: str, tmp_path: Path) -> None:
     with quiet():
         yolo = YOLO(name)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import ultralytics
-from conftest import narrow, shapes, write_data
+from conftest import OTHER_TASKS, SHORT, narrow, shapes, write_data
 from ultralytics.utils.dist import ddp_cleanup, generate_ddp_file
 from ultralytics.utils.patches import torch_load
 
@@ -18,19 +18,6 @@ from yoloprune.yolo import checkpoints, trainer
 from yoloprune.yolo.guard import quiet
 from yoloprune.yolo.mark import SENTENCE, is_marked, is_pruned
 from yoloprune.yolo.model import YOLO
-
-SHORT: dict[str, Any] = {
-    "imgsz": 64,
-    "batch": 2,
-    "epochs": 1,
-    "device": "cpu",
-    "workers": 0,
-    "plots": False,
-    "amp": False,
-    "optimizer": "SGD",
-    "verbose": False,
-    "mosaic": 0.0,
-}
 
 
 def train(yolo: YOLO, data: Path, project: Path, **options: Any) -> Any:
@@ -224,16 +211,7 @@ def test_every_task_has_a_trainer_that_keeps_the_network(name: str, cls: type, n
         network.eval()(torch.rand(1, 3, 64, 64))
 
 
-@pytest.mark.parametrize(
-    ("name", "task"),
-    [
-        ("yolov8n-seg.yaml", "segment"),
-        ("yolov8n-pose.yaml", "pose"),
-        ("yolov8n-obb.yaml", "obb"),
-        ("yolov8n-cls.yaml", "classify"),
-        ("yolov8-rtdetr.yaml", "detect"),
-    ],
-)
+@pytest.mark.parametrize(("name", "task"), [*OTHER_TASKS, ("yolov8-rtdetr.yaml", "detect")])
 def test_every_task_trains_pruned_on_other_classes(name: str, task: str, tmp_path: Path) -> None:
     with quiet():
         yolo = YOLO(ultralytics.RTDETR(name) if "rtdetr" in name else name)

@@ -116,16 +116,13 @@ def _shares(text: str) -> tuple[float, ...]:
 
 def _files(prefix: Path) -> tuple[Path, Path]:
     """The files to write. That they can be is found out before the work, and nothing left behind."""
-    import tempfile
-
     from yoloprune.errors import UserError
+    from yoloprune.files import check_folder
 
     if prefix.is_dir():
         prefix = prefix / NAME
-    existing = next(p for p in prefix.absolute().parents if p.exists())
     try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
+        check_folder(prefix.absolute().parent)
     except OSError as error:
         raise UserError(
             f"The folder {prefix.parent} cannot be written ({error.strerror}); choose another with --save."

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .registry import Inputs
 
-__all__ = ["gradients"]
+__all__ = ["differentiable", "gradients"]
 
 
 def gradients(graph, model: nn.Module, inputs: Inputs) -> Iterator[dict[str, Tensor]]:
@@ -20,7 +20,7 @@ def gradients(graph, model: nn.Module, inputs: Inputs) -> Iterator[dict[str, Ten
     The model is in evaluation mode meanwhile, so that batch norm statistics stay.
     """
     parameters = {name: t for name, t in graph.parameters(model).items() if isinstance(t, nn.Parameter)}
-    with _differentiable(model, list(parameters.values())):
+    with differentiable(model, list(parameters.values())):
         for number, batch in enumerate(inputs.batches):
             with torch.enable_grad():
                 value = _loss_value(inputs.loss, model, batch, number)
@@ -43,7 +43,7 @@ def _loss_value(loss: Callable[[nn.Module, object], Tensor], model: nn.Module, b
 
 
 @contextmanager
-def _differentiable(model: nn.Module, parameters: list[nn.Parameter]) -> Iterator[None]:
+def differentiable(model: nn.Module, parameters: list[nn.Parameter]) -> Iterator[None]:
     """Evaluation mode, `parameters` open to gradients; modes and requires_grad are put back at the end."""
     modes = {module: module.training for module in model.modules()}
     required = [p.requires_grad for p in parameters]

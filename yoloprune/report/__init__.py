@@ -6,7 +6,7 @@ from .html import write_html
 from .record import Measure, Record, StepRow
 from .sparsity import draw_sparsity
 from .table import closing_table
-from .widths import draw_widths, layer_widths, paired_widths
+from .widths import draw_widths, layer_label, layer_widths, paired_widths
 
 __all__ = [
     "Measure",
@@ -15,6 +15,7 @@ __all__ = [
     "closing_table",
     "draw_sparsity",
     "draw_widths",
+    "layer_label",
     "layer_widths",
     "paired_widths",
     "write_html",

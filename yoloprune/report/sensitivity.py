@@ -12,6 +12,8 @@ from rich.table import Table
 
 from yoloprune.files import atomic
 
+from .figure import new_figure
+
 if TYPE_CHECKING:
     from yoloprune.yolo.sensitivity import Sensitivity
 
@@ -60,16 +62,12 @@ def draw_sensitivity(table: Sensitivity, path: Path) -> None:
         table: What `yoloprune.yolo.sensitivity.sensitivity` returned.
         path: PNG file to write.
     """
-    # The object interface, not pyplot: no window system and no global state are touched.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import LogNorm
-    from matplotlib.figure import Figure
 
     names = [_short(row.name) for row in table.rows]
     errors = np.array([row.errors for row in table.rows])
     sensitivities = np.array([row.per_gflop for row in table.rows])
-    figure = Figure(figsize=(3.5 + 0.65 * len(table.ratios) + 3.5, 1.4 + 0.19 * len(names)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(3.5 + 0.65 * len(table.ratios) + 3.5, 1.4 + 0.19 * len(names))
     heat, bars = figure.subplots(1, 2, sharey=True, width_ratios=[0.65 * len(table.ratios), 3.5])
 
     norm = LogNorm(*_bounds(errors))

@@ -11,6 +11,8 @@ from yoloprune.errors import UserError
 from yoloprune.files import atomic
 from yoloprune.sparsity.distribution import EDGES, QUANTILES, Distribution
 
+from .figure import new_figure
+
 __all__ = ["draw_sparsity"]
 
 _WEAK = 0.1  # a channel below a tenth of its group's typical score costs next to nothing to prune
@@ -32,14 +34,10 @@ def draw_sparsity(rows: Sequence[Distribution], path: Path) -> None:
     """
     if not rows:
         raise UserError("There is nothing to draw: the sparse training finished no epoch.")
-    # The object interface, not pyplot: no window system and no global state are touched.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import LogNorm
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(10.0, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(10.0, 4.2)
     course, ends = figure.subplots(1, 2, sharey=True)
     counts = np.array([row.counts for row in rows], float)
     epochs = [row.epoch for row in rows]

@@ -8,7 +8,9 @@ from torch import nn
 
 from yoloprune.files import atomic
 
-__all__ = ["draw_widths", "layer_widths", "paired_widths"]
+from .figure import new_figure
+
+__all__ = ["draw_widths", "layer_label", "layer_widths", "paired_widths"]
 
 
 def layer_widths(model: nn.Module) -> dict[str, int]:
@@ -35,19 +37,14 @@ def draw_widths(widths: dict[str, tuple[int, int]], path: Path) -> None:
         widths: Layer to output channels before and after.
         path: PNG file to write.
     """
-    # The object interface, not pyplot: no window system and no global state are touched.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(max(6.0, 0.16 * len(widths) + 1.5), 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(max(6.0, 0.16 * len(widths) + 1.5), 4.2)
     axes = figure.add_subplot()
     places = range(len(widths))
     before = [pair[0] for pair in widths.values()]
     after = [pair[1] for pair in widths.values()]
     axes.bar(places, before, width=0.9, color="#dfe5ec", label="before")
     axes.bar(places, after, width=0.9, color="#2a6fb0", label="after")
-    axes.set_xticks(places, [_short(name) for name in widths], rotation=90, fontsize=6)
+    axes.set_xticks(places, [layer_label(name) for name in widths], rotation=90, fontsize=6)
     axes.set_xlim(-1, len(widths))
     axes.set_ylabel("output channels")
     axes.spines[["top", "right"]].set_visible(False)
@@ -56,6 +53,6 @@ def draw_widths(widths: dict[str, tuple[int, int]], path: Path) -> None:
         figure.savefig(tmp, dpi=110)
 
 
-def _short(name: str) -> str:
+def layer_label(name: str) -> str:
     """`model.2.m.0.cv1.conv` is known as `2.m.0.cv1` to those who read Ultralytics' YAML."""
     return name.removeprefix("model.").removesuffix(".conv")

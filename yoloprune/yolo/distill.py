@@ -7,7 +7,7 @@ away from what it has learnt on a large one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -86,10 +86,8 @@ def bind_distillation(trainer: type, distillation: Distillation) -> type:
 class _Criterion:
     """Ultralytics' criterion of a network with the terms of a distillation added to it.
 
-    Predictions: the Kullback-Leibler divergence of class scores and box distributions from the teacher's (Hinton et
-    al., 2015; for box distributions Zheng et al., LD, CVPR 2022), summed over anchors and divided by the sum of the
-    teacher's best scores, so that it is of the order of Ultralytics' own terms. Features: the mean squared difference
-    of the last batch norm of each block at the channels that are kept, relative to the teacher's variance.
+    Predictions: `prediction_divergence`, which is of the order of Ultralytics' own terms. Features: the mean squared
+    difference of the last batch norm of each block at the channels that are kept, relative to the teacher's variance.
     """
 
     def __init__(self, network: nn.Module, distillation: Distillation) -> None:
@@ -105,17 +103,8 @@ class _Criterion:
             module, kept = self.teacher.get_submodule(name), plan.keep.get(f"{name}.weight", {}).get(0)
             kept = range(module.num_features) if kept is None else kept
             self.pairs.append((name, torch.as_tensor(list(kept), device=device)))
-            module.register_forward_hook(
-                lambda m, args, out, name=name: self.wanted.__setitem__(name, out.detach().clone())
-            )
-            network.get_submodule(name).register_forward_hook(self._see(name))
-
-    def _see(self, name: str) -> Any:
-        def see(module: nn.Module, args: Any, out: Tensor) -> None:
-            if torch.is_grad_enabled():  # validation looks at the averaged copy
-                self.seen[name] = out.clone()  # what follows works in place
-
-        return see
+            module.register_forward_hook(_keep(name, self.wanted))
+            network.get_submodule(name).register_forward_hook(_keep(name, self.seen))
 
     def __call__(self, preds: Any, batch: dict[str, Any]) -> tuple[Tensor, Any]:
         loss, items = self.own(preds, batch)
@@ -148,6 +137,15 @@ class _Criterion:
             variance = wanted.var((0, 2, 3), keepdim=True).clamp_min(1e-6)
             total = total + ((self.seen[name].float() - wanted).square() / variance).mean()
         return total / len(self.pairs)
+
+
+def _keep(name: str, into: dict[str, Tensor]) -> Callable[[nn.Module, Any, Tensor], None]:
+    """A forward hook that keeps a copy of the output, since the activation behind works in place."""
+
+    def keep(module: nn.Module, args: Any, out: Tensor) -> None:
+        into[name] = out.clone()
+
+    return keep
 
 
 def _last_norms(network: nn.Module) -> Iterator[str]:

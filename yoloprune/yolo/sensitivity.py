@@ -16,14 +16,14 @@ from yoloprune.criteria import CRITERIA, score
 from yoloprune.errors import UserError
 from yoloprune.graph import Graph
 from yoloprune.graph.budget import chains
+from yoloprune.report import layer_label
 from yoloprune.yolo.budget import gflops
 from yoloprune.yolo.distill import can_distill
 from yoloprune.yolo.divergence import prediction_divergence, relative_change
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.probe import dense_predictions, prediction_probe
 from yoloprune.yolo.run.data import calibration_batches, choose_data, training_loss
-from yoloprune.yolo.run.keywords import did_you_mean
-from yoloprune.yolo.run.options import BUDGET_IMGSZ
+from yoloprune.yolo.run.options import BUDGET_IMGSZ, check_criterion, check_least
 from yoloprune.yolo.trace import predictions, trace_yolo
 
 __all__ = ["Sensitivity", "SensitivityRow", "check_options", "prior", "sensitivity"]
@@ -57,7 +57,7 @@ class SensitivityRow:
     @property
     def name(self) -> str:
         """The layers as those know them who read Ultralytics' YAML: `2.m.0.cv1` for `model.2.m.0.cv1.conv`."""
-        return " + ".join(layer.removeprefix("model.").removesuffix(".conv") for layer in self.layers)
+        return " + ".join(map(layer_label, self.layers))
 
     @property
     def per_gflop(self) -> float:
@@ -96,14 +96,10 @@ def check_options(*, imgsz: int, images: int, ratios: Sequence[float], criterion
     Raises:
         UserError: A value is out of its range, or there is no such criterion.
     """
-    for name, value, least in (("imgsz", imgsz, 32), ("images", images, 1)):
-        if value < least:
-            raise UserError(f"{name}={value} is too small; the least is {least}.")
+    check_least({"imgsz": imgsz, "images": images}, {"imgsz": 32, "images": 1})
     if not ratios or not all(0 < ratio < 1 for ratio in ratios):
         raise UserError(f"ratios={list(ratios)} are no shares of channels to remove; give numbers between 0 and 1.")
-    if criterion not in CRITERIA:
-        known = ", ".join(sorted(CRITERIA))
-        raise UserError(f"Unknown criterion {criterion!r}{did_you_mean(criterion, CRITERIA)} ({known}).")
+    check_criterion(criterion)
 
 
 def sensitivity(

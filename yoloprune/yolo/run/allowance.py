@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import time
 
+import torch
 from ultralytics.utils.torch_utils import select_device
 
+from yoloprune.criteria.loss import differentiable
 from yoloprune.errors import UserError
 from yoloprune.yolo.model import YOLO
 
 from .data import calibration_batches, split_sizes, training_loss
+from .heads import compares_heads
 from .options import Options
 from .target import cost, step_targets
 
@@ -51,24 +54,21 @@ def epochs_within(yolo: YOLO, options: Options, seconds: float) -> tuple[int, fl
     device = select_device(options.device, verbose=False)
     yolo.model.to(device)
     batches = calibration_batches(yolo, options.data, images=8, imgsz=options.imgsz, batch=4, device=device)
-    loss = training_loss(yolo, {})
-    gradients = [p.requires_grad for p in yolo.model.parameters()]
-    yolo.model.requires_grad_(True)
+    loss, parameters = training_loss(yolo, {}), list(yolo.model.parameters())
     times = []
-    for batch in (*batches, *batches):
-        started = time.perf_counter()
-        loss(yolo.model, batch).backward()
-        float(next(yolo.model.parameters()).grad.sum())  # waits for a GPU
-        times.append((time.perf_counter() - started) / len(batch["img"]))
-        yolo.model.zero_grad(set_to_none=True)
-    for parameter, flag in zip(yolo.model.parameters(), gradients, strict=True):
-        parameter.requires_grad_(flag)
+    with differentiable(yolo.model, parameters):
+        for batch in (*batches, *batches):
+            started = time.perf_counter()
+            first = torch.autograd.grad(loss(yolo.model, batch), parameters, allow_unused=True)[0]
+            float(first.sum())  # waits for a GPU
+            times.append((time.perf_counter() - started) / len(batch["img"]))
     yolo.model.cpu()
     step = min(times) * _MARGIN
     look = step / 3  # a forward pass alone
     train, val = split_sizes(yolo, options.data)
-    share = step_targets(options, cost(yolo.model))[-1].share(cost(yolo.model))
-    compares = options.val and options.recover and not options.prune_head  # with a pruned head
+    own = cost(yolo.model)
+    share = step_targets(options, own)[-1].share(own)
+    compares = compares_heads(yolo, options)
     fixed = (2 + 2 * compares) * options.val * val * look
     fixed += (options.steps + compares) * bool(options.recover) * _RECOVERY * options.calibration_images * step
     epoch = train * (step * share + bool(options.distill) * look) + val * look

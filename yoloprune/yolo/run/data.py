@@ -83,20 +83,10 @@ def with_data(options: Options, yolo: YOLO) -> tuple[Options, str | None]:
     Raises:
         UserError: The run needs data and there are none.
     """
-    entry = CRITERIA.get(options.criterion or "")
     distill = _distils(options, yolo)
-    labels = (
-        (options.epochs > 0 and not distill) or options.sparse_epochs > 0 or (entry is not None and entry.needs_loss)
-    )
-    asked = (
-        options.epochs > 0
-        or options.sparse_epochs > 0
-        or options.recover
-        or (entry is not None and entry.needs_batches)
-    )
+    labels, asked = _needs(options, distill)
     useful = options.criterion is None or options.recover is None
-    without = None
-    data = None
+    data = without = None
     if asked or (options.data is not None and useful):
         data = choose_data(options.data, yolo, images=True, labels=labels, validates=options.val)
     elif useful:
@@ -110,6 +100,13 @@ def with_data(options: Options, yolo: YOLO) -> tuple[Options, str | None]:
     criterion = options.criterion or ("output_error" if images else "l2")
     recover = images if options.recover is None else options.recover
     return replace(options, data=data, criterion=criterion, recover=recover, distill=distill), without
+
+
+def _needs(options: Options, distill: bool) -> tuple[bool, bool]:
+    """Whether the run needs labels of training images, and whether it needs training images at all."""
+    entry = CRITERIA.get(options.criterion or "")
+    labels = bool(options.sparse_epochs or (options.epochs and not distill) or (entry and entry.needs_loss))
+    return labels, bool(labels or options.epochs or options.recover or (entry and entry.needs_batches))
 
 
 def _distils(options: Options, yolo: YOLO) -> bool:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from yoloprune.errors import UserError
+from yoloprune.files import check_folder
 
 __all__ = ["RunFolder", "check_outside", "check_writable", "make_folder", "remove", "wanted_folder"]
 
@@ -71,15 +70,11 @@ def check_writable(project: str | None, name: str | None) -> None:
         UserError: It cannot.
     """
     wanted = wanted_folder(project, name)
-    existing = next(p for p in (wanted, *wanted.parents) if p.exists())
     try:
-        # Permission bits do not tell: a read-only file system or a full quota shows only in a write.
-        handle, probe = tempfile.mkstemp(prefix=".probe", dir=existing)
-        os.close(handle)
-        os.unlink(probe)
+        check_folder(wanted)
     except OSError as error:
         raise UserError(
-            f"The output folder {wanted} cannot be written ({existing}: {error.strerror}); "
+            f"The output folder {wanted} cannot be written ({error.filename}: {error.strerror}); "
             "choose another with --project and --name."
         ) from error
 

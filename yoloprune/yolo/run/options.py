@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,21 @@ from yoloprune.files import atomic
 from .formats import check_format
 from .keywords import check_keywords, did_you_mean
 
-__all__ = ["BUDGET_IMGSZ", "TARGETS", "Options"]
+__all__ = ["BUDGET_IMGSZ", "TARGETS", "Options", "check_criterion", "check_least"]
 
 BUDGET_IMGSZ = 640
 """Image size in px at which GFLOPs are reckoned: the one of `model.info()` and of the published tables, whatever size
 the network is trained and validated at."""
+
+_LEAST = {
+    "imgsz": 32,
+    "round_to": 1,
+    "steps": 1,
+    "sparse_epochs": 0,
+    "epochs": 0,
+    "seed": 0,
+    "calibration_images": 1,
+}
 
 TARGETS = ("target_gflops", "target_params", "target_ratio")
 
@@ -102,24 +113,13 @@ class Options:
                 f"target_ratio={self.target_ratio} would remove nothing; give the share of the GFLOPs to keep, "
                 "between 0 and 1."
             )
-        least = {
-            "imgsz": 32,
-            "round_to": 1,
-            "steps": 1,
-            "sparse_epochs": 0,
-            "epochs": 0,
-            "seed": 0,
-            "calibration_images": 1,
-        }
-        for name, minimum in least.items():
-            if getattr(self, name) < minimum:
-                raise UserError(f"{name}={getattr(self, name)} is too small; the least is {minimum}.")
+        check_least(vars(self), _LEAST)
         if not self.sparsity > 0:
             raise UserError(f"sparsity={self.sparsity} is no strength; give a positive number, such as 0.001.")
         if self.budget is not None and not self.budget > 0:
             raise UserError(f"budget={self.budget} is no time; give seconds.")
         if self.criterion is not None:
-            _check_criterion(self.criterion)
+            check_criterion(self.criterion)
         if self.export is not None:
             check_format(self.export)
         check_keywords(self.train)
@@ -135,7 +135,23 @@ class Options:
         return {f.name for f in fields(cls)}
 
 
-def _check_criterion(name: str) -> None:
+def check_least(given: Mapping[str, Any], least: Mapping[str, int]) -> None:
+    """Check that numbers are not too small.
+
+    Raises:
+        UserError: The first one that is.
+    """
+    for name, minimum in least.items():
+        if given[name] < minimum:
+            raise UserError(f"{name}={given[name]} is too small; the least is {minimum}.")
+
+
+def check_criterion(name: str) -> None:
+    """Check the name of a criterion.
+
+    Raises:
+        UserError: There is none of this name.
+    """
     from yoloprune.criteria import CRITERIA
 
     if name not in CRITERIA:

@@ -13,10 +13,9 @@ from yoloprune.errors import UserError
 from yoloprune.graph import Plan
 from yoloprune.report import Measure, Record, StepRow, draw_widths, paired_widths, write_html
 from yoloprune.yolo import checkpoints, exporting
-from yoloprune.yolo.distill import Distillation, can_distill
+from yoloprune.yolo.distill import Distillation
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.sparse import Sparsity
-from yoloprune.yolo.sparse_run import sparse_train
 from yoloprune.yolo.trace import trace_yolo
 from yoloprune.yolo.validation import validate
 
@@ -26,17 +25,18 @@ from .data import DIGITS, has_labels, with_data, write_digits
 from .device import check_device
 from .folder import RunFolder, check_outside, check_writable, make_folder, remove
 from .formats import export_path
+from .heads import compares_heads, head_advice
 from .interrupt import Interrupted, where_it_stands
 from .metrics import named_metrics
 from .options import Options
 from .progress import Progress
+from .sparse import sparse_train
 from .state import Remembered, fingerprint
 from .step import fine_tune, prune_once
 from .target import Target, check_reachable, cost, step_targets
 
 __all__ = ["Finished", "Run"]
 
-_CLEARLY_MORE = 0.02  # mAP50-95; below, the two heads are alike on a small validation set
 _FINE_TUNING = {"optimizer", "lr0", "weight_decay"}  # keywords meant for fine-tuning; sparse training has its own
 
 
@@ -241,11 +241,9 @@ class Run:
             return checkpoints.load(path)
         folder = self._folder.steps / "sparse"
         folder.mkdir(parents=True, exist_ok=True)
-        start = self._folder.teacher
-        checkpoints.save(self._original, start)
         with self._phase(f"Train group-sparsely for {options.sparse_epochs} epochs", "sparse", speaks=True):
             yolo = sparse_train(
-                start,
+                self._saved_original(),
                 data=options.data,
                 epochs=options.sparse_epochs,
                 imgsz=options.imgsz,
@@ -261,10 +259,14 @@ class Run:
         Continuation(folder / "train").discard()
         return checkpoints.load(path)
 
+    def _saved_original(self) -> Path:
+        """The original as a file of the run, for trainers: it may have come from memory, or be gone by now."""
+        if not self._folder.teacher.exists():
+            checkpoints.save(self._original, self._folder.teacher)
+        return self._folder.teacher
+
     def _compares_heads(self) -> bool:
-        options = self._options
-        able = can_distill(self._original.model) and self._original.task == "detect"
-        return bool(options.val and options.recover and not options.prune_head and able and not self.record.head)
+        return compares_heads(self._original, self._options) and not self.record.head
 
     def _compare_heads(self, yolo: YOLO, kept: YOLO, target: Target) -> None:
         """Say whether pruning the head's hidden layers of `yolo` too would keep clearly more, before fine-tuning."""
@@ -275,22 +277,18 @@ class Run:
             for net, what in ((kept, "the kept"), (other, "a pruned"))
         ]
         self.record.head = figures
-        if figures[1] - figures[0] > _CLEARLY_MORE:
-            self._note(
-                f"Keeping the head costs: at {target} and before fine-tuning, mAP50-95 is {figures[0]:.3f} with the "
-                f"head kept and {figures[1]:.3f} with its hidden layers pruned too; --prune-head does that."
-            )
+        advice = head_advice(target, *figures)
+        if advice:
+            self._note(advice)
 
     def _distillation(self, number: int, plan: Plan) -> Distillation:
         """What a trainer, which may be another process, must find on disk."""
         plan.save(self._folder.step_plan(number))
-        if not self._folder.teacher.exists():
-            checkpoints.save(self._original, self._folder.teacher)
         labelled = has_labels(self._original, self._options.data)
         if not labelled:
             self._progress.say("The training images have no labels; the unpruned network alone guides the fine-tuning.")
         return Distillation(
-            teacher=str(self._folder.teacher), plan=str(self._folder.step_plan(number)), labels=float(labelled)
+            teacher=str(self._saved_original()), plan=str(self._folder.step_plan(number)), labels=float(labelled)
         )
 
     def _finish(self, yolo: YOLO, plan: Plan, started: float) -> None:

@@ -14,20 +14,18 @@ from yoloprune.criteria import CRITERIA, score
 from yoloprune.errors import UserError
 from yoloprune.graph import Plan
 from yoloprune.recovery import reconstruct
-from yoloprune.yolo import checkpoints
 from yoloprune.yolo.budget import plan_for_target
 from yoloprune.yolo.distill import Distillation, bind_distillation
-from yoloprune.yolo.guard import offline
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.probe import prediction_probe
 from yoloprune.yolo.trace import trace_yolo
 
-from .continuation import Continuation
 from .data import calibration_batches, training_loss
 from .metrics import named_training_metrics
 from .network import with_network
 from .options import BUDGET_IMGSZ, Options
 from .target import Target, cost
+from .training import train_or_go_on
 
 __all__ = ["FineTuned", "fine_tune", "prune_once"]
 
@@ -122,24 +120,23 @@ def fine_tune(pruned: Path, options: Options, folder: Path, distillation: Distil
     Raises:
         UserError: Ultralytics lacks a package for this family.
     """
-    continuation = Continuation(folder)
-    if continuation.prepare():
-        yolo = checkpoints.load(continuation.last)
-        keywords = {"resume": True, "data": options.data, "device": options.device, "save_dir": str(folder)}
-    else:
-        yolo = checkpoints.load(pruned)
-        keywords = _train_keywords(options, folder)
-    continuation.attach(yolo)
-    trainer = yolo._smart_load("trainer")
-    if distillation:
-        trainer = bind_distillation(trainer, distillation)
+    train = dict(options.train)
+    if "lr0" in train:
+        train.setdefault("optimizer", "SGD")  # Ultralytics' optimizer=auto would ignore lr0, whose default is SGD's
     try:
-        with offline():
-            yolo.train(trainer=trainer, **keywords)
-    except ImportError as error:
-        raise UserError(
-            f"Training this model needs the Python package {error.name!r}; install it, or give --epochs 0."
-        ) from error
+        yolo = train_or_go_on(
+            pruned,
+            folder,
+            bind=lambda trainer: bind_distillation(trainer, distillation) if distillation else trainer,
+            otherwise="give --epochs 0",
+            data=options.data,
+            epochs=options.epochs,
+            imgsz=options.imgsz,
+            batch=options.batch,
+            device=options.device,
+            seed=options.seed,
+            train=train,
+        )
     except ValueError as error:
         if "No labels found" not in str(error):
             raise
@@ -150,21 +147,3 @@ def fine_tune(pruned: Path, options: Options, folder: Path, distillation: Distil
     trainer = yolo.trainer
     metrics = named_training_metrics(trainer.metrics or {}, yolo.task)
     return FineTuned(yolo, trainer.epoch + 1, metrics)
-
-
-def _train_keywords(options: Options, folder: Path) -> dict[str, Any]:
-    keywords = dict(options.train)
-    if "lr0" in keywords:
-        keywords.setdefault("optimizer", "SGD")  # Ultralytics' optimizer=auto would ignore lr0, whose default is SGD's
-    return {
-        "data": options.data,
-        "epochs": options.epochs,
-        "imgsz": options.imgsz,
-        "batch": options.batch,
-        "device": options.device,
-        "seed": options.seed,
-        "project": str(folder.parent),
-        "name": folder.name,
-        "exist_ok": True,
-        **keywords,
-    }

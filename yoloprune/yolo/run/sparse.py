@@ -7,16 +7,16 @@ from typing import Any
 
 from ultralytics.utils.torch_utils import select_device
 
-from yoloprune.errors import UserError
 from yoloprune.recovery import recalibrate_bn
 from yoloprune.report.sparsity import draw_sparsity
 from yoloprune.sparsity import read_rows
 from yoloprune.yolo import checkpoints
-from yoloprune.yolo.guard import offline
 from yoloprune.yolo.model import YOLO
-from yoloprune.yolo.run.continuation import Continuation
-from yoloprune.yolo.run.data import calibration_batches
 from yoloprune.yolo.sparse import TABLE, Sparsity, bind
+
+from .continuation import Continuation
+from .data import calibration_batches
+from .training import train_or_go_on
 
 __all__ = ["sparse_train"]
 
@@ -63,38 +63,21 @@ def sparse_train(
     Raises:
         UserError: Nothing in the network is prunable, or Ultralytics lacks a package for this family.
     """
-    continuation = Continuation(folder)
-    if continuation.prepare():
-        yolo = checkpoints.load(continuation.last)
-        keywords: dict[str, Any] = {"resume": True, "data": data, "device": device, "save_dir": str(folder)}
-    else:
-        yolo = checkpoints.load(start)
-        keywords = {
-            "data": data,
-            "epochs": epochs,
-            "imgsz": imgsz,
-            "batch": batch,
-            "device": device,
-            "seed": seed,
-            "project": str(folder.parent),
-            "name": folder.name,
-            "exist_ok": True,
-            "optimizer": "SGD",
-            "weight_decay": 0.0,
-            "patience": 0,
-            **train,
-        }
-    continuation.attach(yolo)
-    trainer = bind(yolo._smart_load("trainer"), sparsity, prune_head=prune_head)
-    try:
-        with offline():
-            yolo.train(trainer=trainer, **keywords)
-    except ImportError as error:
-        raise UserError(
-            f"Training this model needs the Python package {error.name!r}; install it, or train without sparsity."
-        ) from error
+    train_or_go_on(
+        start,
+        folder,
+        bind=lambda trainer: bind(trainer, sparsity, prune_head=prune_head),
+        otherwise="train without sparsity",
+        data=data,
+        epochs=epochs,
+        imgsz=imgsz,
+        batch=batch,
+        device=device,
+        seed=seed,
+        train={"optimizer": "SGD", "weight_decay": 0.0, "patience": 0, **train},
+    )
     draw_sparsity(read_rows(folder / TABLE), folder / "sparsity.png")
-    yolo = checkpoints.load(continuation.last)
+    yolo = checkpoints.load(Continuation(folder).last)
     place = select_device(device, verbose=False)
     yolo.model.to(place)
     batches = calibration_batches(yolo, data, images=_IMAGES, imgsz=imgsz, batch=batch, device=place)
