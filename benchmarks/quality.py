@@ -24,9 +24,11 @@ import torch
 from limits import machine
 from rich.console import Console
 from rich.progress import track
+from torch import nn
 from ultralytics.nn.modules import DFL
 
 from yoloprune.criteria import score
+from yoloprune.graph import Plan
 from yoloprune.recovery import recalibrate_bn, reconstruct
 from yoloprune.yolo import checkpoints
 from yoloprune.yolo.budget import gflops, plan_for_target
@@ -82,11 +84,12 @@ def drawn(batches: list[dict], images: int, seed: int, batch: int = 16) -> list[
     return merged
 
 
-def measure(yolo, row: Row, ratio: float, batches: list[dict], args: argparse.Namespace, seed: int) -> dict:
-    """Prune by one row and validate."""
+def pruned_by(
+    row: Row, yolo, ratio: float, batches: list[dict], seed: int, keep_head: bool = False
+) -> tuple[nn.Module, Plan]:
+    """The network pruned and recovered by one row, and its plan."""
     network = yolo.model
-    started = time.perf_counter()
-    graph = trace_yolo(network, prune_head=not args.keep_head)
+    graph = trace_yolo(network, prune_head=not keep_head)
     images = [b["img"] for b in batches]
     given: dict = {"per_mac": row.per_mac}
     if row.criterion == "taylor":
@@ -106,6 +109,13 @@ def measure(yolo, row: Row, ratio: float, batches: list[dict], args: argparse.Na
         recalibrate_bn(pruned, images)
     elif row.recovery == "reconstruct":
         reconstruct(pruned, network, plan, images, skip=(DFL,), seed=seed)
+    return pruned, plan
+
+
+def measure(yolo, row: Row, ratio: float, batches: list[dict], args: argparse.Namespace, seed: int) -> dict:
+    """Prune by one row and validate."""
+    started = time.perf_counter()
+    pruned, _ = pruned_by(row, yolo, ratio, batches, seed, args.keep_head)
     seconds = time.perf_counter() - started
     metrics = validate(with_network(yolo, pruned), args.data, imgsz=args.imgsz, device="cpu")
     return {"map": metrics.map, "map50": metrics.map50, "seconds": seconds, "gflops": gflops(pruned, BUDGET_IMGSZ)}

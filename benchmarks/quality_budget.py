@@ -1,0 +1,194 @@
+"""mAP after pruning and a fixed small budget of training: the same images and epochs for every row.
+
+    python benchmarks/quality_budget.py --json budget.json                         # YOLOv8n on coco-mini
+    python benchmarks/quality_budget.py --weights best.pt --data bccd.yaml --ratios 0.5 0.25 --json bccd.json
+
+Rows that stand for other tools train with Ultralytics' defaults, as those tools' users do. Every row's network is the
+best epoch's, as Ultralytics picks it. Rows that the JSON file already holds are not measured again, so an interrupted
+run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+from limits import machine
+from quality import ROWS, SHARED, drawn, pruned_by
+from torch import nn
+from ultralytics.models.yolo.detect.train import DetectionTrainer
+from ultralytics.nn.tasks import DetectionModel
+
+from yoloprune.resources import resource
+from yoloprune.yolo import checkpoints
+from yoloprune.yolo.budget import gflops
+from yoloprune.yolo.distill import Distillation, bind_distillation
+from yoloprune.yolo.run.data import calibration_batches
+from yoloprune.yolo.run.network import with_network
+from yoloprune.yolo.run.options import BUDGET_IMGSZ
+from yoloprune.yolo.run.sparse import sparse_train
+from yoloprune.yolo.sparse import Sparsity
+from yoloprune.yolo.trainer import PrunedDetectionTrainer
+from yoloprune.yolo.validation import validate
+
+L2, TAYLOR, DEFAULT = ROWS[0], ROWS[2], ROWS[7]
+
+
+class Way(NamedTuple):
+    """One way to spend the budget.
+
+    Attributes:
+        name: What the table calls it.
+        row: How the network is pruned and recovered; None: a narrower one of the family, with random weights.
+        training: "stock" (Ultralytics' defaults), "recipe" (cfg/custom.yaml), "distill_model" (Ultralytics' own
+            distillation, with its defaults), "distill" (cfg/custom.yaml with our distillation).
+        sparse: Share of the epochs that goes into group-sparse training beforehand.
+    """
+
+    name: str
+    row: Any
+    training: str
+    sparse: float = 0.0
+
+
+WAYS = (
+    Way("narrower YOLOv8 of equal GFLOPs, from scratch", None, "stock"),
+    Way("torch-pruning's group L2, Ultralytics' fine-tuning", L2, "stock"),
+    Way("torch-pruning's Taylor + BN recalibration, Ultralytics' fine-tuning", TAYLOR, "stock"),
+    Way("default ranking and reconstruction, Ultralytics' fine-tuning", DEFAULT, "stock"),
+    Way("the same, Ultralytics' distill_model", DEFAULT, "distill_model"),
+    Way("the same, recipe `custom` without distillation", DEFAULT, "recipe"),
+    Way("the same, recipe `custom` with distillation (the default)", DEFAULT, "distill"),
+    Way("group-sparse for a third of the epochs, then the default", DEFAULT, "distill", 1 / 3),
+    Way("group-sparse for a third of the epochs, then L2 and Ultralytics' fine-tuning", L2, "stock", 1 / 3),
+)
+
+
+def narrower(network: nn.Module, target: float) -> nn.Module:
+    """The family's network with the largest width multiple that stays within `target` GFLOPs; random weights."""
+    config = copy.deepcopy(network.yaml)
+    depth, width, most = config["scales"][config["scale"]]
+    low, high, best = 0.0, width, None
+    for _ in range(12):
+        middle = (low + high) / 2
+        config["scales"] = {config["scale"]: [depth, middle, most]}
+        made = DetectionModel(copy.deepcopy(config), nc=network.model[-1].nc, verbose=False)
+        if gflops(made, BUDGET_IMGSZ) <= target:
+            low, best = middle, made
+        else:
+            high = middle
+    best.names = network.names
+    return best
+
+
+def train(yolo, way: Way, epochs: int, folder: Path, teacher: Path, args: argparse.Namespace, seed: int, plan):
+    """Train through Ultralytics; returns the YOLO of the best epoch."""
+    trainer: type = DetectionTrainer if way.row is None else PrunedDetectionTrainer
+    keywords: dict[str, Any] = {"batch": 16}
+    if way.training in ("recipe", "distill"):
+        recipe = yaml.safe_load(resource("cfg", "custom.yaml").read_text())
+        keywords = {"batch": recipe["batch"], **recipe["train"]}
+    if way.training == "distill":
+        plan.save(folder / "plan.json")
+        trainer = bind_distillation(trainer, Distillation(teacher=str(teacher), plan=str(folder / "plan.json")))
+    if way.training == "distill_model":
+        keywords["distill_model"] = str(teacher)
+    start = folder / "start.pt"
+    checkpoints.save(yolo, start)
+    made = checkpoints.load(start)
+    made.train(trainer=trainer, **common(args, epochs, seed), project=str(folder), name="train", **keywords)
+    return made
+
+
+def common(args: argparse.Namespace, epochs: int, seed: int) -> dict[str, Any]:
+    """Keywords of every training."""
+    quiet = {"workers": 0, "plots": False, "verbose": False, "exist_ok": True}
+    return {"data": args.data, "epochs": epochs, "imgsz": args.imgsz, "device": "cpu", "seed": seed, **quiet}
+
+
+def measure(base, way: Way, ratio: float, everything: list[dict], args: argparse.Namespace, seed: int) -> dict:
+    """Prune, train and validate in one way."""
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        teacher = folder / "teacher.pt"
+        checkpoints.save(base, teacher)
+        sparse = round(way.sparse * args.epochs)
+        yolo, plan, target = checkpoints.load(teacher), None, ratio * gflops(base.model, BUDGET_IMGSZ)
+        if sparse:
+            yolo = sparse_train(
+                teacher,
+                data=args.data,
+                epochs=sparse,
+                imgsz=args.imgsz,
+                batch=16,
+                device="cpu",
+                seed=seed,
+                sparsity=Sparsity(strength=args.sparsity),
+                prune_head=True,
+                train={"workers": 0, "plots": False, "lr0": 1e-3},
+                folder=folder / "sparse",
+            )
+        if way.row is None:
+            network = narrower(base.model, target)
+        else:
+            network, plan = pruned_by(way.row, yolo, ratio, drawn(everything, args.images, seed), seed)
+        before = validate(with_network(base, network), args.data, imgsz=args.imgsz, device="cpu").map
+        yolo = train(with_network(base, network), way, args.epochs - sparse, folder, teacher, args, seed, plan)
+        after = validate(yolo, args.data, imgsz=args.imgsz, device="cpu")
+        seconds = time.perf_counter() - started
+        cost = gflops(yolo.model, BUDGET_IMGSZ)
+    return {"before": before, "map": after.map, "map50": after.map50, "gflops": cost, "seconds": seconds}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", default=str(SHARED / "weights" / "yolov8n-coco-rebuilt.pt"))
+    parser.add_argument("--data", default=str(SHARED / "data" / "coco-mini" / "coco-mini.yaml"))
+    parser.add_argument("--imgsz", type=int, default=320)
+    parser.add_argument("--ratios", type=float, nargs="+", default=[0.85, 0.7, 0.5])
+    parser.add_argument("--epochs", type=int, default=30, help="epochs of every row, group-sparse ones included")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of calibration images and training")
+    parser.add_argument("--images", type=int, default=128, help="calibration images")
+    parser.add_argument("--sparsity", type=float, default=1e-3, help="strength of the group-sparse training")
+    parser.add_argument("--ways", type=int, nargs="+", default=range(len(WAYS)), help="which rows, from 0")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path, required=True)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+
+    base = checkpoints.load(args.weights)
+    everything = calibration_batches(
+        base, args.data, images=10**6, imgsz=args.imgsz, batch=1, device=torch.device("cpu")
+    )
+    found = json.loads(args.json.read_text()) if args.json.exists() else {"machine": machine("torch", "ultralytics")}
+    found.setdefault("base", validate(base, args.data, imgsz=args.imgsz, device="cpu").map)
+    table = found.setdefault("rows", [])
+    for seed, ratio, way in ((s, r, WAYS[w]) for s in args.seeds for r in args.ratios for w in args.ways):
+        key = {"way": way.name, "ratio": ratio, "seed": seed, "epochs": args.epochs}
+        if not any(key.items() <= row.items() for row in table):
+            table.append({**key, **measure(base, way, ratio, everything, args, seed)})
+            args.json.write_text(json.dumps(found, indent=1) + "\n")
+    print(f"unpruned: mAP50-95 {found['base']:.3f}; after {args.epochs} epochs (right after pruning)\n")
+    print("| | " + " | ".join(f"{r:.0%}" for r in args.ratios) + " |\n|---|" + "---|" * len(args.ratios))
+    for way in (WAYS[w] for w in args.ways):
+        cells = []
+        for ratio in args.ratios:
+            rows = [t for t in table if (t["way"], t["ratio"], t["epochs"]) == (way.name, ratio, args.epochs)]
+            after, before = [t["map"] for t in rows], [t["before"] for t in rows]
+            spread = f" ± {statistics.stdev(after):.3f}" if len(after) > 1 else ""
+            cells.append(f"{statistics.mean(after):.3f}{spread} ({statistics.mean(before):.3f})")
+        print(f"| {way.name} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()
