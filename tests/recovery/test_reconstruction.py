@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from yoloprune.errors import UserError
 from yoloprune.graph import trace
 from yoloprune.recovery import recalibrate_bn, reconstruct
+from yoloprune.recovery.memory import bytes_held
 
 
 class Branches(nn.Module):
@@ -149,6 +150,25 @@ def test_positions_bound_the_samples():
     plan = trace(net, images(1)).random_plan(0.5)
     report = reconstruct(plan.apply(net), net, plan, [images(4), images(4)], positions=500)
     assert [fit.samples for fit in report.layers] == [500, 500]
+
+
+def test_memory_bounds_the_batches():
+    net = calibrated(plain())
+    plan = trace(net, images(1)).random_plan(0.5)
+    batches = [images(2, seed=seed) for seed in range(6)]
+    convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+    each = bytes_held(lambda: net(batches[0]), convolutions)
+    assert reconstruct(plan.apply(net), net, plan, batches, memory=6.5 * each).batches == 3
+    assert reconstruct(plan.apply(net), net, plan, batches, memory=1).batches == 1
+    assert reconstruct(plan.apply(net), net, plan, batches).batches == 6
+
+
+def test_bytes_held_counts_what_waits_once():
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(inplace=True), nn.Conv2d(8, 4, 1), nn.Flatten())
+    x = torch.zeros(1, 3, 10, 10)
+    float32 = 4
+    assert bytes_held(lambda: net(x), [net[0]]) == 8 * 100 * float32
+    assert bytes_held(lambda: net(x), [net[2]]) == (8 + 4) * 100 * float32  # its input is held as long as it runs
 
 
 def test_fewer_samples_than_unknowns_stay_finite():

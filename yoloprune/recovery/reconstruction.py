@@ -15,6 +15,7 @@ from ..calibration import call_order, collect, contractions, evaluation, forward
 from ..errors import UserError
 from ..graph import Plan
 from .lockstep import Walk, pause
+from .memory import bytes_held
 from .moments import Moments
 
 __all__ = ["LayerFit", "Reconstruction", "reconstruct"]
@@ -42,11 +43,13 @@ class Reconstruction:
         layers: One entry per re-solved layer, in order of execution.
         skipped: Convolutions and linear layers that kept their sliced weights: transposed, called several times,
             sharing their weight, not called at all, or of a class that was to be skipped.
+        batches: How many of the calibration batches were used.
         seconds: Wall time.
     """
 
     layers: list[LayerFit] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    batches: int = 0
     seconds: float = 0.0
 
 
@@ -59,6 +62,7 @@ def reconstruct(
     ridge: float = 0.1,
     positions: int = 20_000,
     skip: Sequence[type[nn.Module]] = (),
+    memory: float = 8e9,
     seed: int = 0,
 ) -> Reconstruction:
     """Re-solve the layers of a pruned network, in place, so that it computes again what the original computed.
@@ -70,7 +74,8 @@ def reconstruct(
     compensate for earlier ones. (Layer-wise least squares as in He et al., Channel Pruning, ICCV 2017, and ThiNet,
     Luo et al., ICCV 2017, with the asymmetric inputs of Zhang et al., TPAMI 2016, in a single pass.)
 
-    In memory are the activations of all batches at one depth of both networks, and one layer's second moments.
+    In memory are the activations of all batches at one depth of both networks, which `memory` bounds, and one layer's
+    second moments.
 
     Args:
         pruned: `plan.apply(original)`; its weights and batch norm means are changed.
@@ -80,6 +85,7 @@ def reconstruct(
         ridge: Pull towards the present weights, relative to the mean variance of a layer's inputs.
         positions: At most so many output positions per layer are used, drawn evenly over the batches.
         skip: Module classes whose layers compute a fixed function and must stay as they are.
+        memory: Bytes that activations may take. Of more batches than fit, evenly spaced ones are used, at least one.
         seed: Seed of that draw.
 
     Returns:
@@ -92,9 +98,16 @@ def reconstruct(
     given = collect(batches, "Reconstruction")
     solver = _Solver(pruned, original, plan, ridge, positions, tuple(skip), seed)
     with evaluation(pruned, original):
-        solver.run(given)
+        each = bytes_held(lambda: forward(original, given[0]), solver.large.values())
+        solver.run(_fitting(given, memory, each))
     solver.report.seconds = time.perf_counter() - started
     return solver.report
+
+
+def _fitting(batches: tuple[Any, ...], memory: float, each: int) -> tuple[Any, ...]:
+    """As many evenly spaced batches as can wait in both networks side by side, at `each` bytes per network."""
+    count = max(1, min(len(batches), int(memory / (2 * max(each, 1)))))
+    return tuple(batches[i * len(batches) // count] for i in range(count))
 
 
 class _Solver:
@@ -114,6 +127,7 @@ class _Solver:
                 raise UserError(f"Layer {name!r} of the pruned network is not what the plan makes of the original.")
 
     def run(self, batches: tuple[Any, ...]) -> None:
+        self.report.batches = len(batches)
         names, norms = call_order(self.original, self.large, lambda: forward(self.original, batches[0]))
         everything = [
             n for n, m in self.original.named_modules() if isinstance(m, (nn.modules.conv._ConvNd, nn.Linear))

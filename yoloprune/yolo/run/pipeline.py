@@ -215,10 +215,12 @@ class Run:
         options = self._options
         which = f" (step {number} of {options.steps})" if options.steps > 1 else ""
         with self._phase(f"Prune to {target}{which}", "prune") as prune:
-            pruned, later = prune_once(yolo, target, options)
+            pruned, later, note = prune_once(yolo, target, options)
             plan = later if plan is None else plan.compose(later)
             reached = cost(pruned.model)
         self._progress.say(f"{reached.gflops:.2f} GFLOPs, {reached.params / 1e6:.3f}M parameters")
+        if note and note not in self.record.notes:
+            self._note(note)
         if number == 1 and self._compares_heads():
             self._compare_heads(yolo, pruned, target)
         row = StepRow(number, target.value, reached.gflops, reached.params, prune_seconds=prune.seconds)
@@ -271,7 +273,7 @@ class Run:
     def _compare_heads(self, yolo: YOLO, kept: YOLO, target: Target) -> None:
         """Say whether pruning the head's hidden layers of `yolo` too would keep clearly more, before fine-tuning."""
         with self._phase("Compare with a pruned head", "compare"):
-            other, _ = prune_once(yolo, target, replace(self._options, prune_head=True))
+            other = prune_once(yolo, target, replace(self._options, prune_head=True)).yolo
         figures = [
             self._validate(net, f"Validate with {what} head")["mAP50-95"]
             for net, what in ((kept, "the kept"), (other, "a pruned"))

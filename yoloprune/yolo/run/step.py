@@ -27,23 +27,28 @@ from .options import BUDGET_IMGSZ, Options
 from .target import Target, cost
 from .training import train_or_go_on
 
-__all__ = ["FineTuned", "fine_tune", "prune_once"]
+__all__ = ["FineTuned", "Pruned", "fine_tune", "prune_once"]
 
 # How much `output_error` asks for the effect on predictions: a figure for small changes, so the less the more goes.
 # On held-out COCO images (YOLOv8n, head pruned, 320 px) each of 85, 70 and 50 % of the GFLOPs has its best near it.
 _INFLUENCE = 0.5  # times the square of the share that stays
 
 
-def prune_once(yolo: YOLO, target: Target, options: Options) -> tuple[YOLO, Plan]:
+class Pruned(NamedTuple):
+    """What a pruning gave: the network, the plan against the weights before it, and what the user should know."""
+
+    yolo: YOLO
+    plan: Plan
+    note: str | None
+
+
+def prune_once(yolo: YOLO, target: Target, options: Options) -> Pruned:
     """Prune to the target and, if asked for, recover without training.
 
     Args:
         yolo: The network; left as it is.
         target: GFLOPs or parameters to reach.
         options: Criterion, rounding, data and so on.
-
-    Returns:
-        A new YOLO with the pruned network, and the plan against the weights of `yolo`.
 
     Raises:
         UserError: The target cannot be reached, or the criterion lacks what it needs.
@@ -72,13 +77,23 @@ def prune_once(yolo: YOLO, target: Target, options: Options) -> tuple[YOLO, Plan
         round_to=options.round_to,
     )
     pruned = plan.apply(yolo.model)
-    if options.recover:
-        device = batches[0]["img"].device
-        reconstruct(
-            pruned.to(device), yolo.model.to(device), plan, [b["img"] for b in batches], skip=(DFL,), seed=options.seed
-        )
-        pruned.cpu(), yolo.model.cpu()
-    return with_network(yolo, pruned), plan
+    note = _recover(pruned, yolo.model, plan, batches, options.seed) if options.recover else None
+    return Pruned(with_network(yolo, pruned), plan, note)
+
+
+def _recover(
+    pruned: nn.Module, original: nn.Module, plan: Plan, batches: list[dict[str, Any]], seed: int
+) -> str | None:
+    images = [b["img"] for b in batches]
+    device = images[0].device
+    report = reconstruct(pruned.to(device), original.to(device), plan, images, skip=(DFL,), seed=seed)
+    pruned.cpu(), original.cpu()
+    if report.batches == len(batches):
+        return None
+    return (
+        f"Recovery used {report.batches} of {len(batches)} calibration batches, to stay within 8 GB; "
+        "a smaller imgsz lets more of them fit."
+    )
 
 
 def _batches(yolo: YOLO, options: Options) -> list[dict[str, Any]]:
