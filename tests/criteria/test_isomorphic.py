@@ -11,7 +11,6 @@ from torch import nn
 
 from yoloprune.criteria import score
 from yoloprune.criteria.isomorphic import isomorphic
-from yoloprune.errors import UserError
 from yoloprune.graph import trace
 
 
@@ -89,22 +88,8 @@ def test_each_class_loses_the_same_share_and_keeps_its_order(widths, share, scal
         assert (np.argsort(out[own]) == np.argsort(scores[own])).all()
 
 
-def test_score_ranks_last_of_all_after_the_prior() -> None:
+def test_score_ranks_last_of_all() -> None:
     net = chain(4, 6, 10, 8)
     graph = trace(net, image())
-    groups = live(graph)
-    prior = np.ones(graph.n_components)
-    prior[groups["2.weight"]] = 1e-6
-    plain = score(graph, net, "l2")
-    np.testing.assert_allclose(score(graph, net, "l2", prior=prior), plain * prior)
-    out = score(graph, net, "l2", prior=prior, isomorphic=True)
-    np.testing.assert_array_equal(out, isomorphic(graph, net, plain * prior))
-    assert out[groups["2.weight"]].max() < out[groups["1.weight"]].min()
-
-
-@pytest.mark.parametrize("wrong", [np.ones(2), lambda n: np.full(n, np.nan), lambda n: -np.ones(n)])
-def test_a_prior_that_does_not_fit_is_refused(wrong) -> None:
-    net = chain(4, 6)
-    graph = trace(net, image())
-    with pytest.raises(UserError, match="The prior must be"):
-        score(graph, net, "l2", prior=wrong(graph.n_components) if callable(wrong) else wrong)
+    plain = score(graph, net, "l2", per_mac=True)
+    np.testing.assert_array_equal(score(graph, net, "l2", per_mac=True, isomorphic=True), isomorphic(graph, net, plain))

@@ -109,6 +109,23 @@ def run_command(kind: Kind, text: str) -> Callable[..., None]:
                 default="recover, where there are images",
             ),
         ] = None,
+        sensitivity: Annotated[
+            Path | None,
+            _option(
+                "--sensitivity",
+                panel=_PRUNING,
+                text="CSV file of [bold]yoloprune sensitivity[/]: ranks the layers by what was measured.",
+            ),
+        ] = None,
+        isomorphic: Annotated[
+            bool | None,
+            _option(
+                "--isomorphic/--no-isomorphic",
+                panel=_PRUNING,
+                text="Channels compete only with those of groups of the same structure.",
+                default="no-isomorphic",
+            ),
+        ] = None,
         round_to: Annotated[
             int | None,
             _option("--round-to", panel=_PRUNING, text="Widths are multiples of this (1, 8, 16, 32).", default="8"),

@@ -87,6 +87,8 @@ def _options(typed: dict[str, Any]) -> dict[str, Any]:
         options["target_params"] = parse_count(typed["target_params"])
     if "batch" in typed:
         options["batch"] = parse_batch(typed["batch"])
+    if "sensitivity" in typed:
+        options["sensitivity"] = str(typed["sensitivity"].absolute())
     options["val"] = typed.get("val", True)
     options["export"] = typed.get("format", "onnx") if typed.get("export", True) else None
     options["project"] = str(typed.get("project", "runs/prune"))

@@ -83,7 +83,6 @@ def score(
     per_mac: bool | None = None,
     seed: int = 0,
     influence: float = Inputs.influence,
-    prior: np.ndarray | None = None,
     isomorphic: bool = False,
 ) -> np.ndarray:
     """Score every component of the graph; the model is left as it was.
@@ -102,8 +101,6 @@ def score(
         seed: Seed for `random`.
         influence: For `output_error` with a loss: 0 asks only how much each layer's output changes, 1 only what that
             does to the loss if it stays small. The less is removed, the more of it is right.
-        prior: Multiplier of each component's score, float64 (n_components,), such as what
-            `yoloprune.yolo.sensitivity.prior` gives.
         isomorphic: Whether scores are turned, last of all, into percentiles among groups of the same structure, so that
             each kind of structure loses the same share (see `isomorphic`).
 
@@ -111,8 +108,7 @@ def score(
         float64 array (n_components,), finite, higher = keep. Frozen components have some finite score without meaning.
 
     Raises:
-        UserError: For an unknown criterion, missing batches or loss, scores that are not finite, or a prior that does
-            not fit the graph.
+        UserError: For an unknown criterion, missing batches or loss, or scores that are not finite.
 
     Examples:
         >>> scores = score(graph, model, "taylor", batches=loader, loss=lambda m, b: criterion(m(b[0]), b[1]))
@@ -128,13 +124,6 @@ def score(
             f"Criterion {criterion!r} needs gradients, but no loss was given; "
             "pass loss=function(model, batch) that returns a scalar tensor."
         )
-    if prior is not None and (
-        np.shape(prior) != (graph.n_components,) or not (np.isfinite(prior) & (np.asarray(prior) >= 0)).all()
-    ):
-        raise UserError(
-            f"The prior must be {graph.n_components} finite numbers that are not negative, one per component of this "
-            f"graph; this one has shape {np.shape(prior)}."
-        )
     scores = entry.function(graph, model, Inputs(given, loss, seed, influence))
     if not np.isfinite(scores).all():
         raise UserError(
@@ -145,6 +134,4 @@ def score(
         scores = relative_score(graph, scores)
     if entry.per_mac if per_mac is None else per_mac:
         scores = scores / np.maximum(graph.cost.savings(), 1.0)
-    if prior is not None:
-        scores = scores * prior
     return isomorphic_score(graph, model, scores) if isomorphic else scores

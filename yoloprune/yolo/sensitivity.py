@@ -21,15 +21,15 @@ from yoloprune.yolo.budget import gflops
 from yoloprune.yolo.distill import can_distill
 from yoloprune.yolo.divergence import prediction_divergence, relative_change
 from yoloprune.yolo.model import YOLO
+from yoloprune.yolo.prior import layers_of
 from yoloprune.yolo.probe import dense_predictions, prediction_probe
 from yoloprune.yolo.run.data import calibration_batches, choose_data, training_loss
 from yoloprune.yolo.run.options import BUDGET_IMGSZ, check_criterion, check_least
 from yoloprune.yolo.trace import predictions, trace_yolo
 
-__all__ = ["Sensitivity", "SensitivityRow", "check_options", "prior", "sensitivity"]
+__all__ = ["Sensitivity", "SensitivityRow", "check_options", "sensitivity"]
 
 _BATCH = 8
-_FLOOR = 1e-3  # of the median sensitivity: below it a divergence is rounding noise, and a prior of 0 would rank nothing
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,6 @@ class Sensitivity:
         criterion: By which channels were ranked.
         measure: What the errors are.
         gflops: GFLOPs of the unpruned network at 640 px.
-        n_components: Number of components of the graph.
     """
 
     ratios: tuple[float, ...]
@@ -83,7 +82,6 @@ class Sensitivity:
     criterion: str
     measure: str
     gflops: float
-    n_components: int
 
     def ranked(self) -> list[SensitivityRow]:
         """The rows, the most sensitive (error per GFLOP saved) first."""
@@ -139,7 +137,7 @@ def sensitivity(
 
     Examples:
         >>> table = sensitivity(YOLO("yolov8n.pt"), "coco8.yaml")  # doctest: +SKIP
-        >>> scores = score(graph, model, "output_error", batches=..., prior=prior(table))  # doctest: +SKIP
+        >>> scores = scores * prior(table.rows, graph, scores)  # doctest: +SKIP
     """
     check_options(imgsz=imgsz, images=images, ratios=ratios, criterion=criterion)
     needs_labels = CRITERIA[criterion].needs_loss
@@ -171,31 +169,7 @@ def sensitivity(
     ]
     order = {parameter: i for i, parameter in enumerate(dict(network.named_parameters()))}
     rows.sort(key=lambda row: order.get(f"{row.layers[0]}.weight", len(order)))
-    return Sensitivity(tuple(ratios), tuple(rows), criterion, measure.text, own, graph.n_components)
-
-
-def prior(table: Sensitivity) -> np.ndarray:
-    """Multipliers that put what was measured in the place of what the criterion supposes of each tied set.
-
-    With them the mean score of the channels that were removed from a set is proportional to the error per GFLOP that
-    their removal was seen to cause; within a set the order stays. For scores of the table's own criterion, on a graph
-    that was traced with the same `prune_head`.
-
-    Args:
-        table: What `sensitivity` returned.
-
-    Returns:
-        float64 array (n_components,), positive, with geometric mean 1 over the sets; 1 for all other components.
-    """
-    seen = np.array([row.per_gflop for row in table.rows])
-    supposed = np.array([np.mean(row.scores) for row in table.rows])
-    seen, supposed = (np.maximum(v, max(_FLOOR * np.median(v), 1e-300)) for v in (seen, supposed))
-    factors = np.log(seen) - np.log(supposed)
-    factors = np.exp(factors - factors.mean())
-    out = np.ones(table.n_components)
-    for row, factor in zip(table.rows, factors, strict=True):
-        out[row.components] = factor
-    return out
+    return Sensitivity(tuple(ratios), tuple(rows), criterion, measure.text, own)
 
 
 class _Measure:
@@ -251,9 +225,7 @@ def _try(
 def _row(graph: Graph, trials: list[np.ndarray], found: list[tuple[float, float, float]]) -> SensitivityRow:
     components = np.flatnonzero(graph.tied[:, 0] == graph.tied[trials[0][0], 0])
     parts = len(np.unique(graph.tied[components, 1]))
-    inside = np.zeros(graph.n_components, bool)
-    inside[components] = True
-    layers = dict.fromkeys(group.name.rpartition(".")[0] for group in graph.groups if inside[group.components].any())
+    layers = layers_of(graph, components)
     errors, saved, scores = zip(*found, strict=True)
     removed = tuple(len(trial) // parts for trial in trials)
-    return SensitivityRow(tuple(layers), len(components) // parts, removed, errors, saved, scores, components)
+    return SensitivityRow(layers, len(components) // parts, removed, errors, saved, scores, components)

@@ -54,6 +54,8 @@ def prune(
     imgsz: int = 640,
     criterion: str | None = None,
     recover: bool | None = None,
+    sensitivity: str | Path | None = None,
+    isomorphic: bool = False,
     round_to: int = 8,
     steps: int = 1,
     sparse_epochs: int = 0,
@@ -91,6 +93,9 @@ def prune(
             are at hand, else l2.
         recover: Whether layers are re-solved on calibration images, without training; by default where images are at
             hand.
+        sensitivity: CSV file of `yoloprune sensitivity`, whose figures then rank the layers, and the criterion the
+            channels within each.
+        isomorphic: Whether channels compete only with those of groups of the same structure (Fang et al., ECCV 2024).
         round_to: Widths are multiples of this.
         steps: Rounds of pruning and fine-tuning on the way to the target.
         sparse_epochs: Epochs of group-sparse training before the first step.
@@ -139,6 +144,8 @@ def prune(
         imgsz=imgsz,
         criterion=criterion,
         recover=recover,
+        sensitivity=None if sensitivity is None else str(Path(sensitivity).absolute()),
+        isomorphic=isomorphic,
         round_to=round_to,
         steps=steps,
         sparse_epochs=sparse_epochs,

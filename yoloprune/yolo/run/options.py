@@ -11,6 +11,7 @@ import yaml
 
 from yoloprune.errors import UserError
 from yoloprune.files import atomic
+from yoloprune.yolo.prior import read_measured
 
 from .formats import check_format
 from .keywords import check_keywords, did_you_mean
@@ -47,6 +48,9 @@ class Options:
             `l2`.
         recover: Whether the pruned network is reconstructed from calibration images, without training. None becomes
             True where images are at hand.
+        sensitivity: CSV file of `yoloprune sensitivity`, whose figures rank the layers; the criterion then ranks the
+            channels within each.
+        isomorphic: Whether channels compete only with those of groups of the same structure.
         round_to: Widths are multiples of this.
         steps: Rounds of pruning (and fine-tuning); their targets form a geometric series.
         sparse_epochs: Epochs of group-sparse training before the first step.
@@ -79,6 +83,8 @@ class Options:
     imgsz: int = 640
     criterion: str | None = None
     recover: bool | None = None
+    sensitivity: str | None = None
+    isomorphic: bool = False
     round_to: int = 8
     steps: int = 1
     sparse_epochs: int = 0
@@ -120,6 +126,10 @@ class Options:
             raise UserError(f"budget={self.budget} is no time; give seconds.")
         if self.criterion is not None:
             check_criterion(self.criterion)
+        if self.sensitivity and self.isomorphic:
+            raise UserError("A sensitivity table ranks all layers together and isomorphic does not; give one of them.")
+        if self.sensitivity:
+            read_measured(Path(self.sensitivity))
         if self.export is not None:
             check_format(self.export)
         check_keywords(self.train)

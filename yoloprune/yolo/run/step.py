@@ -17,6 +17,7 @@ from yoloprune.recovery import reconstruct
 from yoloprune.yolo.budget import plan_for_target
 from yoloprune.yolo.distill import Distillation, bind_distillation
 from yoloprune.yolo.model import YOLO
+from yoloprune.yolo.prior import prior, read_measured
 from yoloprune.yolo.probe import prediction_probe
 from yoloprune.yolo.trace import trace_yolo
 
@@ -65,7 +66,10 @@ def prune_once(yolo: YOLO, target: Target, options: Options) -> Pruned:
         influence=_INFLUENCE * share**2,
         batches=batches if entry.needs_batches else None,
         loss=_loss(yolo, options) if entry.needs_batches else None,
+        isomorphic=options.isomorphic,
     )
+    if options.sensitivity:
+        scores = scores * prior(read_measured(Path(options.sensitivity)), graph, scores)
     yolo.model.cpu()
     plan = plan_for_target(
         graph,
