@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-__all__ = ["PROVIDERS", "attribute_handler", "resizes_splits", "update"]
+__all__ = ["PROVIDERS", "attribute_handler", "has_handler", "resizes_splits", "update"]
 
 Handler = Callable[[nn.Module, Mapping[str, torch.Size]], None]
 _HANDLERS: dict[type, Handler] = {}
@@ -47,6 +47,12 @@ def _load_provider(cls: type) -> None:
         importlib.import_module(provider)
 
 
+def has_handler(module: nn.Module) -> bool:
+    """Whether this module's attributes are updated, so that sizes which it takes from them follow."""
+    _load_provider(type(module))
+    return any(cls in _HANDLERS for cls in type(module).__mro__)
+
+
 def resizes_splits(module: nn.Module) -> bool:
     """Whether this module's handler updates the sizes of its splits."""
     _load_provider(type(module))
@@ -66,12 +72,13 @@ def update(model: nn.Module, old: Mapping[str, torch.Size]) -> None:
 
 @attribute_handler(nn.modules.conv._ConvNd)
 def _conv(conv: nn.modules.conv._ConvNd, old: Mapping[str, torch.Size]) -> None:
-    shape, before = conv.weight.shape, old["weight"]
-    inner, outer = (0, 1) if conv.transposed else (1, 0)
+    outer, inner = conv.weight.shape[:2]
+    if conv.transposed:
+        outer, inner = inner, outer
     if conv.groups > 1 and conv.groups == conv.in_channels:  # depthwise: a group is a channel
-        conv.groups = shape[0] * conv.groups // before[0]
-    conv.in_channels = shape[inner] * (1 if conv.transposed else conv.groups)
-    conv.out_channels = shape[outer] * (conv.groups if conv.transposed else 1)
+        conv.groups = conv.weight.shape[0] * conv.groups // (conv.in_channels if conv.transposed else conv.out_channels)
+    conv.in_channels = inner * (1 if conv.transposed else conv.groups)
+    conv.out_channels = outer * (conv.groups if conv.transposed else 1)
 
 
 @attribute_handler(nn.Linear)
@@ -94,8 +101,8 @@ def _group_norm(norm: nn.GroupNorm, old: Mapping[str, torch.Size]) -> None:
         norm.num_channels = norm.weight.shape[0]
 
 
-@attribute_handler(nn.LayerNorm)
-def _layer_norm(norm: nn.LayerNorm, old: Mapping[str, torch.Size]) -> None:
+@attribute_handler(nn.LayerNorm, nn.RMSNorm)
+def _layer_norm(norm: nn.LayerNorm | nn.RMSNorm, old: Mapping[str, torch.Size]) -> None:
     if norm.weight is not None:
         norm.normalized_shape = tuple(norm.weight.shape)
 
@@ -108,3 +115,32 @@ def _embedding(embedding: nn.Embedding, old: Mapping[str, torch.Size]) -> None:
 @attribute_handler(nn.PReLU)
 def _prelu(prelu: nn.PReLU, old: Mapping[str, torch.Size]) -> None:
     prelu.num_parameters = prelu.weight.numel()
+
+
+@attribute_handler(nn.Bilinear)
+def _bilinear(bilinear: nn.Bilinear, old: Mapping[str, torch.Size]) -> None:
+    bilinear.out_features, bilinear.in1_features, bilinear.in2_features = bilinear.weight.shape
+
+
+@attribute_handler(nn.RNNBase)
+def _recurrent(rnn: nn.RNNBase, old: Mapping[str, torch.Size]) -> None:
+    rnn.input_size, rnn.hidden_size = rnn.weight_ih_l0.shape[1], rnn.weight_hh_l0.shape[0] // _gates(rnn)
+    rnn.proj_size = rnn.weight_hr_l0.shape[0] if rnn.proj_size else 0
+
+
+def _gates(rnn: nn.RNNBase) -> int:
+    return {"LSTM": 4, "GRU": 3}.get(rnn.mode, 1)
+
+
+@attribute_handler(nn.RNNCellBase)
+def _recurrent_cell(cell: nn.RNNCellBase, old: Mapping[str, torch.Size]) -> None:
+    cell.input_size, cell.hidden_size = cell.weight_ih.shape[1], cell.weight_hh.shape[1]
+
+
+@attribute_handler(nn.MultiheadAttention)
+def _attention(attention: nn.MultiheadAttention, old: Mapping[str, torch.Size]) -> None:
+    attention.embed_dim = attention.out_proj.weight.shape[1]  # head_dim stays: heads go as a whole
+    attention.num_heads = attention.embed_dim // attention.head_dim
+    packed = attention._qkv_same_embed_dim
+    attention.kdim = attention.embed_dim if packed else attention.k_proj_weight.shape[1]
+    attention.vdim = attention.embed_dim if packed else attention.v_proj_weight.shape[1]

@@ -18,7 +18,7 @@ from yoloprune.graph.cost import Cost
 from yoloprune.graph.labels import FROZEN, Ledger, Slice
 from yoloprune.graph.parameters import named_tensors
 from yoloprune.graph.plan import Plan
-from yoloprune.graph.ties import resolve
+from yoloprune.graph.ties import distinct, resolve
 
 __all__ = ["Graph", "Group", "trace"]
 
@@ -53,6 +53,7 @@ class Graph:
         slices: Labelled parameter dimensions.
         component: Component of each label, int64 (labels,).
         n_components: Number of components.
+        produced: Whether a component is an output channel of some layer, bool (n_components,).
         frozen: Whether a component must stay, bool (n_components,).
         groups: Layer-level groups, frozen ones included.
         tied: For each component the number of its tied set and its class in it, or -1, int64 (n_components, 2).
@@ -87,13 +88,20 @@ class Graph:
         producing = ledger.producing()
         produced = np.zeros(self.n_components, bool)
         produced[self.component[producing]] = True
+        self.produced = produced
         reason = np.full(self.n_components, -1)
         texts = [text for _, text in events] + ["no layer produces these channels", "is tied to channels that stay"]
+        texts.append("is tied to parts that cannot lose equally many")
         for i in reversed(range(len(events))):
             reason[self.component[events[i][0]]] = i
         reason[(reason < 0) & ~produced] = len(events)
         reason[self.component[FROZEN]] = 0
-        ties = [self.component[t.numpy()] for t in ledger.ties] + [self.component[t] for t in user_ties]
+        ties = []
+        for tie in [self.component[t.numpy()] for t in ledger.ties] + [self.component[t] for t in user_ties]:
+            if (plain := distinct(tie)) is None:
+                reason[tie[reason[tie] < 0]] = len(events) + 2
+            else:
+                ties.append(plain)
         self._freeze_columns(reason, ties, len(events) + 1)
         self.frozen = reason >= 0
         self.groups, classes = self._group(producing, [texts[r] if r >= 0 else "" for r in reason])
@@ -111,8 +119,6 @@ class Graph:
             changed = False
             for tie in ties:
                 frozen = reason[tie] >= 0
-                if all(len(np.unique(row)) == 1 for row in tie):
-                    continue
                 bad = tie[:, frozen.any(0)]
                 bad = bad[reason[bad] < 0]
                 if bad.size:

@@ -12,6 +12,7 @@ operator with sch(f^-) = sch(f^+) (eq. 4).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -139,6 +140,18 @@ class Ledger:
         if parts.shape[0] > 1 and parts.shape[1] > 0:
             self.ties.append(parts)
 
+    def follow(self, lines: Tensor, width: Tensor) -> None:
+        """A dimension whose size the code derives from another's width keeps the proportion.
+
+        Args:
+            lines: Labels along the dimension, int64 (parts, m).
+            width: Labels that its size was derived from, int64 (n,).
+        """
+        if torch.isin(lines, width).all():
+            return  # their own width
+        part = math.gcd(lines.shape[-1], len(width))
+        self.tie(torch.cat([lines.reshape(-1, part), width.reshape(-1, part)]))
+
     def rectangle(self, layer: Tensor) -> None:
         """A layer that varies along several dimensions must stay a rectangle.
 
@@ -206,7 +219,8 @@ class Ledger:
                     if i in owners or (labels and labels.wild):
                         continue
                     offset = len(shape) - len(own)
-                    if any(d >= offset and own[d - offset] > 1 for d in dims):
+                    shrinks = min(varying(first), key=lambda d: first.stride(d))
+                    if shrinks >= offset and own[shrinks - offset] > 1:
                         self.freeze(first, f"meets values without prunable channels in {where}")
                         break
             out.append(first)

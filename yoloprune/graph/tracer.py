@@ -11,11 +11,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 from torch.utils.weak import WeakIdKeyDictionary
 
-from yoloprune.graph.attributes import resizes_splits
-from yoloprune.graph.labels import Labels, Ledger
+from yoloprune.graph.attributes import has_handler, resizes_splits
+from yoloprune.graph.labels import Labels, Ledger, varying
 from yoloprune.graph.parameters import named_tensors
-from yoloprune.graph.rules import RULES, Call
+from yoloprune.graph.requests import Requests
+from yoloprune.graph.rules import COMPOSITES, RULES, Call
 from yoloprune.graph.rules.pointwise import pointwise
+from yoloprune.graph.widths import Width
 
 __all__ = ["run"]
 
@@ -33,12 +35,17 @@ class _Tracer(TorchDispatchMode):
         self.found = WeakIdKeyDictionary()
         self.names = {id(m): name for name, m in model.named_modules()}
         self.stack: list[nn.Module] = []
+        self.requests = Requests(self.widths, COMPOSITES, self.whole)
+        self.watched = WeakIdKeyDictionary()
+        self.paused = False
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False  # torch's default wraps the dispatch in a call that imports all of torch._dynamo, over a second
 
     def labels(self, tensor: Tensor) -> Labels | None:
+        if tensor in self.watched:
+            self.ledger.freeze(*self.watched[tensor])
         labels = self.found.get(tensor)
         if labels is None and id(tensor) in self.own:
             labels = self.found[tensor] = self.ledger.allocate(self.own[id(tensor)], tensor)
@@ -48,24 +55,59 @@ class _Tracer(TorchDispatchMode):
         if id(tensor) not in self.own:
             self.found[tensor] = labels
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        name = func._schema.name.split("::")[-1]
-        base = name[:-1] if name.endswith("_") and not name.startswith("__") else name
+    def widths(self, tensor: Tensor) -> torch.Size:
+        """The tensor's shape, with a `Width` for each dimension that may shrink."""
+        sizes: list[int] = list(tensor.shape)
+        labels = self.labels(tensor)
+        for layer in labels.layers if labels else ():
+            dims = varying(layer)
+            if dims:
+                d = min(dims, key=lambda d: layer.stride(d))  # of a rectangle, only this one shrinks
+                line = layer[tuple(slice(None) if e == d else 0 for e in range(layer.dim()))]
+                sizes[d] = Width(sizes[d], line, self.ledger.freeze)
+        return torch.Size(sizes)
+
+    def watch(self, tensor: Tensor, labels: Tensor, reason: str) -> None:
+        """Freeze these labels once the tensor is used."""
+        self.watched[tensor] = labels, reason
+
+    def call(self, name: str, func: Any, args: tuple, kwargs: dict, out: Any) -> Call:
+        """What a rule is given."""
         module = self.stack[-1] if self.stack else None
-        call = Call(
-            base,
+        return Call(
+            name,
             func,
             args,
             kwargs,
             out,
             self.ledger,
             self.names.get(id(module), ""),
+            self.requests.current,
+            module is not None and has_handler(module),
             module is not None and resizes_splits(module),
             self.labels,
             self.put,
+            self.watch,
         )
+
+    def whole(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        """Run a function that has a rule of its own, without the rules for the operators inside."""
+        self.paused = True
+        try:
+            out = func(*args, **kwargs)
+        finally:
+            self.paused = False
+        COMPOSITES[func.__name__](self.call(func.__name__, func, args, kwargs, out))
+        return out
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if self.paused:
+            return out
+        name = func._schema.name.split("::")[-1]
+        base = name[:-1] if name.endswith("_") and not name.startswith("__") else name
+        call = self.call(base, func, args, kwargs, out)
         handler = RULES.get(base)
         if handler is None and torch.Tag.pointwise in func.tags:
             handler = pointwise
@@ -98,8 +140,10 @@ def run(model: nn.Module, example_inputs: Any) -> Ledger:
         hooks.register_module_forward_hook(lambda m, _i, _o: tracer.stack.pop() and None),
     ]
     model.eval()
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # the fused encoder layer is one opaque operator
     try:
-        with torch.no_grad(), tracer:
+        with torch.no_grad(), tracer, tracer.requests:
             if isinstance(example_inputs, dict):
                 out = model(**example_inputs)
             elif isinstance(example_inputs, (tuple, list)):
@@ -107,6 +151,7 @@ def run(model: nn.Module, example_inputs: Any) -> Ledger:
             else:
                 out = model(example_inputs)
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
         for handle in handles:
             handle.remove()
         for m, flag in training.items():

@@ -10,7 +10,7 @@ from torch import Tensor
 from yoloprune.graph.labels import CostTerm, Labels, compact, varying
 from yoloprune.graph.rules.registry import Call, rule
 
-__all__: list[str] = []
+__all__ = ["meet", "vector"]
 
 
 def vector(call: Call, tensor: Tensor | None, dim: int) -> Tensor | None:
@@ -35,7 +35,7 @@ def _is_wild(call: Call, tensor: Tensor) -> bool:
     return bool(labels and labels.wild)
 
 
-def _meet(call: Call, a: Tensor | None, b: Tensor | None, a_wild: bool = False, b_wild: bool = False) -> None:
+def meet(call: Call, a: Tensor | None, b: Tensor | None, a_wild: bool = False, b_wild: bool = False) -> None:
     """Unite two label vectors that are summed over together; one without a partner must stay."""
     if a is not None and b is not None:
         call.ledger.unite(a, b)
@@ -65,7 +65,7 @@ def convolution(call: Call) -> None:
     if groups == 1:
         w_in, out = (first, second) if transposed else (second, first)
         if n_in > 1:
-            _meet(call, source, w_in, a_wild=wild)
+            meet(call, source, w_in, a_wild=wild)
         vectors = [w_in, out]
     elif per_in == 1:
         # one input channel per group: input and output are the same channel
@@ -100,7 +100,7 @@ def convolution(call: Call) -> None:
             if source is not None and second is not None:
                 ledger.unite(source.view(groups, per_in), second.view(1, per_in))
             else:
-                _meet(call, source, second, a_wild=wild)
+                meet(call, source, second, a_wild=wild)
             out = first
             if out is not None and per_out > 0:
                 ledger.tie(out.view(groups, per_out))
@@ -183,7 +183,7 @@ def vector_product(call: Call) -> None:
     """Matrix times vector: the summed dimension unites, rows pass."""
     a, b = call.args[0], call.args[1]
     left, right = vector(call, a, a.dim() - 1), vector(call, b, 0)
-    _meet(call, left, right, _is_wild(call, a), _is_wild(call, b))
+    meet(call, left, right, _is_wild(call, a), _is_wild(call, b))
     rows = vector(call, a, 0) if a.dim() == 2 else None
     if rows is not None:
         call.ledger.producers.append(rows)
@@ -209,7 +209,7 @@ def linear(call: Call) -> None:
     x, w, bias = call.args[0], call.args[1], call.arg("bias")
     source, w_in, out = vector(call, x, x.dim() - 1), vector(call, w, 1), vector(call, w, 0)
     if x.shape[-1] > 1:
-        _meet(call, source, w_in, a_wild=_is_wild(call, x))
+        meet(call, source, w_in, a_wild=_is_wild(call, x))
     layers = [v.narrow(-1, 0, 1).expand(call.out.shape) for v in call.layers(x) if x.dim() - 1 not in varying(v)]
     if out is not None:
         call.ledger.producers.append(out)
@@ -220,42 +220,3 @@ def linear(call: Call) -> None:
     macs = call.out.numel() * x.shape[-1]
     vectors = tuple(v for v in (w_in, out) if v is not None)
     call.ledger.costs.append(CostTerm(call.module, call.name, macs, vectors))
-
-
-@rule(
-    "_scaled_dot_product_flash_attention_for_cpu",
-    "_scaled_dot_product_flash_attention",
-    "_scaled_dot_product_efficient_attention",
-    "_scaled_dot_product_cudnn_attention",
-    "_scaled_dot_product_attention_math",
-    "scaled_dot_product_attention",
-    "_scaled_dot_product_fused_attention_overrideable",
-)
-def attention(call: Call) -> None:
-    """softmax(q k^T) v: head dimensions of q and k unite, the result has v's labels."""
-    q, k, v = call.args[:3]
-    out = call.outs[0]
-    ledger = call.ledger
-    last = q.dim() - 1
-    sides = [[layer for layer in call.layers(t) if last in varying(layer)] for t in (q, k)]
-    if sides[0] and sides[1]:
-        a, b = (ledger.unite_along(s[0], [last - 1]).select(last - 1, 0) for s in sides)
-        dims = set(varying(a)) | set(varying(b))
-        if a.shape == b.shape:
-            ledger.unite(compact(a, dims), compact(b, dims))
-        else:
-            ledger.freeze(a, "has a head shared by several queries")
-            ledger.freeze(b, "has a head shared by several queries")
-    else:
-        for layer in sides[0] + sides[1]:
-            ledger.freeze(layer, "is summed in attention against values without prunable channels")
-    layers = []
-    for layer in call.layers(v):
-        layer = ledger.unite_along(layer, [last - 1])
-        layers.append(layer.narrow(last - 1, 0, 1).expand(out.shape) if layer.dim() == out.dim() else layer)
-    call.put(out, Labels(tuple(layers), bool((lv := call.labels(v)) and lv.zero)))
-    score = q.shape[:-1].numel() * k.shape[-2]
-    left = tuple(compact(s).reshape(-1) for s in sides[0][:1])
-    ledger.costs.append(CostTerm(call.module, call.name, score * q.shape[-1], left))
-    values = tuple(compact(s).reshape(-1) for s in layers[:1])
-    ledger.costs.append(CostTerm(call.module, call.name, score * v.shape[-1], values))

@@ -6,8 +6,25 @@ from torch import Tensor
 
 from yoloprune.graph.labels import Labels
 from yoloprune.graph.rules.registry import Call, rule
+from yoloprune.graph.widths import Width
 
-__all__: list[str] = []
+__all__ = ["along"]
+
+
+def along(out: Tensor, dim: int, width: Width) -> Tensor | None:
+    """A layer for a dimension that is as long as a width, None (and frozen) where it is not exactly as long."""
+    if len(width.labels) != out.shape[dim]:
+        width.used_as_number()
+        return None
+    return width.labels.view([-1 if d == dim else 1 for d in range(out.dim())]).expand(out.shape)
+
+
+@rule("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like")
+def fill_like(call: Call) -> None:
+    """A constant with the extents, and so the channels, of another tensor."""
+    labels = call.labels(call.args[0])
+    if labels:
+        call.put(call.out, Labels(labels.layers, call.name == "zeros_like", labels.wild))
 
 
 @rule(
@@ -16,10 +33,6 @@ __all__: list[str] = []
     "full",
     "empty",
     "scalar_tensor",
-    "zeros_like",
-    "ones_like",
-    "full_like",
-    "empty_like",
     "new_zeros",
     "new_ones",
     "new_full",
@@ -30,8 +43,18 @@ __all__: list[str] = []
     "zero",
 )
 def fill(call: Call) -> None:
-    """A constant has no channels of its own."""
-    call.put(call.out, Labels(wild=True))
+    """A constant has the channels of the widths that its sizes were derived from, or none of its own."""
+    zero = "zero" in call.name
+    if call.name in ("fill", "zero"):
+        labels = call.labels(call.args[0])
+        call.put(call.out, Labels(labels.layers if labels else (), zero, bool(labels and labels.wild)))
+        return
+    sizes = call.request.fill() if call.request and not call.follows else None
+    if sizes is None or len(sizes) != call.out.dim():
+        call.put(call.out, Labels(zero=zero, wild=True))
+        return
+    layers = [along(call.out, d, n) for d, n in enumerate(sizes) if isinstance(n, Width)]
+    call.put(call.out, Labels(tuple(layer for layer in layers if layer is not None), zero))
 
 
 @rule("copy")

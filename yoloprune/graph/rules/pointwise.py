@@ -47,7 +47,7 @@ _ZERO_PRESERVING = frozenset(
 
 
 def _stays_zero(call: Call, operands: list[Tensor]) -> bool:
-    zeros = [bool((labels := call.labels(t)) and (labels.zero or labels.wild)) for t in operands]
+    zeros = [bool((labels := call.labels(t)) and labels.zero) for t in operands]
     if call.name == "mul":
         return any(zeros)
     if call.name == "div":

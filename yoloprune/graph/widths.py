@@ -1,0 +1,108 @@
+"""Sizes that remember whose width they are, so that a size which the code derives is told from one that it fixes.
+
+`x.shape[1] // 4` follows when x loses channels, `64` and `self.channels` do not. While a model is traced, sizes of
+labelled dimensions are `Width`s; they go through the model's own arithmetic and come back as arguments of `view`,
+`split`, `zeros` and the like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["Width", "fixed"]
+
+
+class Width(int):
+    """An integer in a fixed proportion to the number of these labels.
+
+    Arithmetic that is not a proportion (`c + 1`, `c ** -0.5`, `float(c)`) would give another number after pruning
+    and is no size: its labels are frozen, and the result is an ordinary number.
+
+    Attributes:
+        labels: int64 (n,).
+        freeze: Called with labels and a reason.
+    """
+
+    labels: Tensor
+    freeze: Callable[[Tensor, str], None]
+
+    def __new__(cls, value: int, labels: Tensor, freeze: Callable[[Tensor, str], None]) -> Width:
+        """See the class."""
+        self = super().__new__(cls, value)
+        self.labels, self.freeze = labels, freeze
+        return self
+
+    def __reduce__(self) -> tuple:
+        return int, (int(self),)  # a model may keep sizes: a copy or a file of it holds plain ones
+
+    def _like(self, value: int) -> Width:
+        return Width(value, self.labels, self.freeze)
+
+    def _same(self, other: Any) -> bool:
+        return isinstance(other, Width) and (other.labels is self.labels or other.labels.equal(self.labels))
+
+    def used_as_number(self) -> int:
+        """Freeze the labels, since a value is computed from their number; returns the plain integer."""
+        self.freeze(self.labels, "has its width used as a number")
+        return int(self)
+
+    def __mul__(self, other: Any) -> Any:
+        if isinstance(other, Width) or not isinstance(other, (int, float)):
+            if isinstance(other, Width):
+                return self.used_as_number() * other.used_as_number()
+            return NotImplemented
+        return self._like(int(self) * other) if isinstance(other, int) else self.used_as_number() * other
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Width:
+        return self._like(-int(self))
+
+    def __floordiv__(self, other: Any) -> Any:
+        if self._same(other) and int(self) % int(other) == 0:
+            return int(self) // int(other)
+        if isinstance(other, int) and not isinstance(other, Width) and int(self) % other == 0:
+            return self._like(int(self) // other)
+        return self._number("__floordiv__", other)
+
+    def __add__(self, other: Any) -> Any:
+        if self._same(other) or (isinstance(other, int) and other == 0):
+            return self._like(int(self) + int(other))
+        return self._number("__add__", other)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> Any:
+        if self._same(other) or (isinstance(other, int) and other == 0):
+            return self._like(int(self) - int(other))
+        return self._number("__sub__", other)
+
+    def __float__(self) -> float:
+        return float(self.used_as_number())
+
+    def _number(self, operator: str, other: Any) -> Any:
+        if isinstance(other, Width):
+            other = other.used_as_number()
+        elif not isinstance(other, (int, float)):
+            return NotImplemented
+        operand: Any = float(self) if isinstance(other, float) else self.used_as_number()
+        return getattr(operand, operator)(other)
+
+
+def _numeric(operator: str) -> Callable[[Width, Any], Any]:
+    def method(self: Width, other: Any) -> Any:
+        return self._number(operator, other)
+
+    return method
+
+
+for _operator in ("rsub", "truediv", "rtruediv", "rfloordiv", "pow", "rpow", "divmod"):
+    setattr(Width, f"__{_operator}__", _numeric(f"__{_operator}__"))
+
+
+def fixed(size: Any) -> bool:
+    """Whether a size is written in the code or an attribute, and would stay when channels go."""
+    return not isinstance(size, Width) and size != -1
