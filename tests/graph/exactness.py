@@ -96,6 +96,8 @@ class Statistics(TorchDispatchMode):
             return then if all(a.shape == b.shape for a, b in zip(now, before, strict=True)) else out
         if name == "native_group_norm":
             _, mean, scale = then
+            if mean.shape != out[1].shape:
+                return out  # a group is a channel
             groups = mean.shape[1]
             y = (x.reshape(len(x), groups, -1) - mean[..., None]) * scale[..., None]
             affine = [None if a is None else a.view(-1, *[1] * (x.dim() - 2)) for a in args[1:3]]
@@ -130,7 +132,7 @@ def masked_copy(model: nn.Module, plan: Plan) -> nn.Module:
     return masked
 
 
-def mask_error(model: nn.Module, plan: Plan, x: Any, drop: str = "", fixed: Plan | None = None) -> float:
+def mask_error(model: nn.Module, plan: Plan, x: Any, drop: str = "", pruned: Plan | None = None) -> float:
     """Largest relative difference between the pruned model and the original with the removed slices zeroed.
 
     Args:
@@ -138,17 +140,20 @@ def mask_error(model: nn.Module, plan: Plan, x: Any, drop: str = "", fixed: Plan
         plan: What is removed.
         x: A tensor, or a tuple of positional arguments.
         drop: See `outputs`.
-        fixed: Another plan for the masked model, to show that a wrong index is seen.
+        pruned: Another plan for the smaller model, to show that a wrong index is seen.
     """
     args = x if isinstance(x, tuple) else (x,)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # it would hide the statistics of a fused encoder layer
     with torch.no_grad():
         with Statistics() as statistics:
-            pruned = outputs(plan.apply(model)(*args), drop)
+            small = outputs((pruned or plan).apply(model)(*args), drop)
         with Statistics(statistics.record):
-            masked = outputs(masked_copy(model, fixed or plan)(*args), drop)
-    assert masked and [m.shape for m in masked] == [p.shape for p in pruned]
+            masked = outputs(masked_copy(model, plan)(*args), drop)
+    torch.backends.mha.set_fastpath_enabled(fast)
+    assert masked and [m.shape for m in masked] == [p.shape for p in small]
     return max(
         float((m - p).abs().max() / m.abs().max().clamp_min(1e-9))
-        for m, p in zip(masked, pruned, strict=False)
+        for m, p in zip(masked, small, strict=False)
         if m.numel()
     )

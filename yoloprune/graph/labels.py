@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["FROZEN", "CostTerm", "Labels", "Ledger", "Slice", "compact", "same_memory", "varying"]
+__all__ = ["FROZEN", "CostTerm", "Labels", "Ledger", "Slice", "compact", "same_memory", "shrinking", "varying"]
 
 FROZEN = 0  # the label of an index that must stay: a constant's own channels
 
@@ -62,6 +62,11 @@ class Labels:
 def varying(layer: Tensor) -> tuple[int, ...]:
     """Dimensions along which the layer's labels differ."""
     return tuple(d for d, (n, s) in enumerate(zip(layer.shape, layer.stride(), strict=False)) if n > 1 and s != 0)
+
+
+def shrinking(layer: Tensor) -> int | None:
+    """The dimension along which the layer loses channels: of those that it varies along, the fastest in memory."""
+    return min(varying(layer), key=lambda d: layer.stride(d), default=None)
 
 
 def compact(layer: Tensor, keep: Iterable[int] | None = None) -> Tensor:
@@ -166,7 +171,7 @@ class Ledger:
         self._tied.add(key)
         self._kept_alive.append(layer)  # a freed buffer's address could come back and hide another rectangle
         small = compact(layer, dims)
-        fast = min(dims, key=lambda d: layer.stride(d))
+        fast = shrinking(layer)
         self.tie(small.movedim(fast, -1).reshape(-1, layer.shape[fast]))
 
     def recompact(self, layer: Tensor) -> Tensor:
@@ -187,7 +192,7 @@ class Ledger:
     ) -> tuple[Tensor, ...]:
         """Let the labels of broadcast operands meet element by element; returns the layers of the result.
 
-        Layers that vary along a common dimension become one; layers along different dimensions live side by side.
+        Layers that shrink along the same dimension become one; layers along different dimensions live side by side.
         With `strict`, a label that meets an operand with a real extent but without labels there is frozen: that
         operand's channel has no owner and cannot go.
 
@@ -197,20 +202,18 @@ class Ledger:
             where: The operator, for the reason of a freeze.
             strict: See above.
         """
-        clusters: list[tuple[set[int], list[Tensor], set[int]]] = []
+        clusters: dict[int, tuple[list[Tensor], set[int]]] = {}
         for i, (_, labels) in enumerate(operands):
             for layer in labels.layers if labels else ():
                 layer = layer.expand(shape)
-                dims, layers, owners = set(varying(layer)), [layer], {i}
-                if not dims:
-                    continue
-                for cluster in [c for c in clusters if c[0] & dims]:
-                    clusters.remove(cluster)
-                    dims, layers, owners = dims | cluster[0], cluster[1] + layers, owners | cluster[2]
-                clusters.append((dims, layers, owners))
-        out = []
-        for dims, layers, owners in clusters:
-            first = max(layers, key=lambda layer: len(varying(layer)))
+                if varying(layer):
+                    layers, owners = clusters.setdefault(shrinking(layer), ([], set()))
+                    layers.append(layer)
+                    owners.add(i)
+        out = {}
+        for shrinks, (layers, owners) in clusters.items():
+            dims = {d for layer in layers for d in varying(layer)}
+            first = out[shrinks] = max(layers, key=lambda layer: len(varying(layer)))
             for layer in layers:
                 if layer is not first and not same_memory(layer, first):
                     self.unite(compact(first, dims), compact(layer, dims))
@@ -219,9 +222,10 @@ class Ledger:
                     if i in owners or (labels and labels.wild):
                         continue
                     offset = len(shape) - len(own)
-                    shrinks = min(varying(first), key=lambda d: first.stride(d))
                     if shrinks >= offset and own[shrinks - offset] > 1:
                         self.freeze(first, f"meets values without prunable channels in {where}")
                         break
-            out.append(first)
-        return tuple(out)
+        for shrinks in list(out):
+            if any(shrinks in varying(layer) for other, layer in out.items() if other != shrinks):
+                self.freeze(out.pop(shrinks), f"meets parts of fixed number in {where}")
+        return tuple(out.values())

@@ -63,6 +63,13 @@ class Request(NamedTuple):
             sizes = self.args[1]
         return (sizes,) * count if isinstance(sizes, int) else tuple(sizes)
 
+    def normalised(self) -> tuple | None:
+        """Shape over which a norm is asked for."""
+        if self.name not in ("layer_norm", "rms_norm"):
+            return None
+        shape = self._argument(1, "normalized_shape")
+        return (shape,) if isinstance(shape, int) else tuple(shape)
+
     def bounds(self, dim: int, dims: int) -> tuple[Any, Any] | None:
         """Start and stop of the slice along `dim`, None where the code left them open."""
         if self.name == "narrow":

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_flatten
 from torch.utils.weak import WeakIdKeyDictionary
 
 from yoloprune.graph.attributes import has_handler, resizes_splits
-from yoloprune.graph.labels import Labels, Ledger, varying
+from yoloprune.graph.labels import Labels, Ledger, shrinking
 from yoloprune.graph.parameters import named_tensors
 from yoloprune.graph.requests import Requests
 from yoloprune.graph.rules import COMPOSITES, RULES, Call
@@ -30,7 +30,8 @@ class _Tracer(TorchDispatchMode):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.ledger = Ledger()
-        self.own = {id(t): name for name, t in named_tensors(model).items()}
+        # an index or a mask has no channels of its own
+        self.own = {id(t): name for name, t in named_tensors(model).items() if t.is_floating_point()}
         # beside the tensors, not on them: a tensor that the model caches would take its labels into another trace
         self.found = WeakIdKeyDictionary()
         self.names = {id(m): name for name, m in model.named_modules()}
@@ -60,11 +61,10 @@ class _Tracer(TorchDispatchMode):
         sizes: list[int] = list(tensor.shape)
         labels = self.labels(tensor)
         for layer in labels.layers if labels else ():
-            dims = varying(layer)
-            if dims:
-                d = min(dims, key=lambda d: layer.stride(d))  # of a rectangle, only this one shrinks
+            d = shrinking(layer)
+            if d is not None:
                 line = layer[tuple(slice(None) if e == d else 0 for e in range(layer.dim()))]
-                sizes[d] = Width(sizes[d], line, self.ledger.freeze)
+                sizes[d] = Width(sizes[d], line, self.ledger)
         return torch.Size(sizes)
 
     def watch(self, tensor: Tensor, labels: Tensor, reason: str) -> None:
@@ -95,9 +95,9 @@ class _Tracer(TorchDispatchMode):
         self.paused = True
         try:
             out = func(*args, **kwargs)
+            COMPOSITES[func.__name__](self.call(func.__name__, func, args, kwargs, out))
         finally:
             self.paused = False
-        COMPOSITES[func.__name__](self.call(func.__name__, func, args, kwargs, out))
         return out
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:

@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from torch import Tensor
+
+from yoloprune.graph.labels import Ledger
 
 __all__ = ["Width", "fixed"]
 
@@ -23,30 +26,30 @@ class Width(int):
 
     Attributes:
         labels: int64 (n,).
-        freeze: Called with labels and a reason.
+        ledger: Where it is written down what follows from its use.
     """
 
     labels: Tensor
-    freeze: Callable[[Tensor, str], None]
+    ledger: Ledger
 
-    def __new__(cls, value: int, labels: Tensor, freeze: Callable[[Tensor, str], None]) -> Width:
+    def __new__(cls, value: int, labels: Tensor, ledger: Ledger) -> Width:
         """See the class."""
         self = super().__new__(cls, value)
-        self.labels, self.freeze = labels, freeze
+        self.labels, self.ledger = labels, ledger
         return self
 
     def __reduce__(self) -> tuple:
         return int, (int(self),)  # a model may keep sizes: a copy or a file of it holds plain ones
 
     def _like(self, value: int) -> Width:
-        return Width(value, self.labels, self.freeze)
+        return Width(value, self.labels, self.ledger)
 
     def _same(self, other: Any) -> bool:
-        return isinstance(other, Width) and (other.labels is self.labels or other.labels.equal(self.labels))
+        return isinstance(other, Width) and np.array_equal(self.labels.numpy(), other.labels.numpy())
 
     def used_as_number(self) -> int:
         """Freeze the labels, since a value is computed from their number; returns the plain integer."""
-        self.freeze(self.labels, "has its width used as a number")
+        self.ledger.freeze(self.labels, "has its width used as a number")
         return int(self)
 
     def __mul__(self, other: Any) -> Any:
@@ -62,10 +65,11 @@ class Width(int):
         return self._like(-int(self))
 
     def __floordiv__(self, other: Any) -> Any:
-        if self._same(other) and int(self) % int(other) == 0:
+        if isinstance(other, int) and int(other) and int(self) % int(other) == 0:
+            if not isinstance(other, Width):
+                return self._like(int(self) // other)
+            self.ledger.follow(self.labels[None], other.labels)
             return int(self) // int(other)
-        if isinstance(other, int) and not isinstance(other, Width) and int(self) % other == 0:
-            return self._like(int(self) // other)
         return self._number("__floordiv__", other)
 
     def __add__(self, other: Any) -> Any:

@@ -44,9 +44,7 @@ CASES = [
         lambda: Net(lambda net, x: net.b(x + net.a(x)), a=conv(3, 3), b=conv(3, 4)),
         share=0.0,
     ),  # the image has no owner
-    Case(
-        "broadcast of one channel", between(lambda net, x: x * net.m(x).sigmoid(), m=lambda: conv(16, 1)), share=16 / 17
-    ),
+    Case("broadcast of one channel", between(lambda net, x: x * net.m(x).sigmoid(), m=lambda: conv(16, 1)), share=1.0),
     Case("in place", between(lambda net, x: x.mul_(2).add_(net.m(x)).relu_(), m=lambda: conv(16, 16))),
     Case(
         "addcmul and lerp",
@@ -74,6 +72,21 @@ CASES = [
     Case(
         "sum over channels of what is not zero", between(lambda net, x: x.sigmoid().sum(1, keepdim=True), 1), share=0.0
     ),
+    Case(
+        "sum over channels of a gate that is not zero",
+        between(lambda net, x: (x.sigmoid() * net.m(x)).sum(1, keepdim=True), 1, m=lambda: conv(16, 1)),
+        share=0.0,
+    ),
+    Case(
+        "values that are not zero under weights that are not",
+        between(
+            lambda net, x: torch.conv2d(x.sigmoid(), net.w - net.w.mean(1, keepdim=True)),
+            4,
+            w=lambda: nn.Parameter(torch.randn(4, 16, 1, 1)),
+        ),
+        share=4 / 20,
+        statistics=True,
+    ),
     Case("mean over channels", between(lambda net, x: x * x.mean(1, keepdim=True).sigmoid()), statistics=True),
     Case("maximum over channels", between(lambda net, x: x * x.amax(1, keepdim=True)), share=0.0),
     Case("L2 normalisation over channels", between(lambda net, x: F.normalize(x, dim=1))),
@@ -97,7 +110,7 @@ CASES = [
         ),
     ),
     Case(
-        "outer product of branches",
+        "outer product of branches",  # a feature belongs to two channels
         lambda: Net(
             lambda net, x: net.c(torch.einsum("bi,bj->bij", net.a(x), net.b(x)).flatten(1)),
             a=nn.Linear(3, 8),
@@ -105,7 +118,7 @@ CASES = [
             c=nn.Linear(48, 4),
         ),
         lambda: (torch.randn(5, 3),),
-        share=6 / 14,
+        share=0.0,
     ),
     Case(
         "matmul with a parameter",

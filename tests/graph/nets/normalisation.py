@@ -71,7 +71,7 @@ CASES = [
     Case("local response norm", _norm(lambda: nn.LocalResponseNorm(3)), share=0.0),  # neighbours by number
     Case(
         "fixed statistics as buffers",
-        between(lambda net, x: (x - net.mean) / net.std, mean=torch.randn(16, 1, 1), std=torch.rand(16, 1, 1) + 1),
+        between(lambda net, x: (x - net.mean) * net.scale, mean=torch.randn(16, 1, 1), scale=torch.rand(16, 1, 1) + 1),
     ),
     Case("a buffer that scales", between(lambda net, x: x * net.scale.view(1, -1, 1, 1), scale=torch.rand(16) + 1)),
 ]

@@ -63,7 +63,7 @@ CASES = [
             lambda net, x: x + net.s * net.m(x), s=lambda: nn.Parameter(torch.rand(16, 1, 1)), m=lambda: conv(16, 16)
         ),
     ),
-    Case("class token, position embedding, layer scale", Patches),
+    Case("class token, position embedding, layer scale", Patches, share=48 / 58),  # but for the 10 positions,
     Case(
         "parameter as bias",
         between(lambda net, x: x + net.b[None, :, None, None], b=lambda: nn.Parameter(torch.rand(16))),
@@ -77,16 +77,19 @@ CASES = [
         ),
     ),
     Case("embedding tied to the classifier", _tied_embedding, lambda: (torch.randint(0, 20, (2, 5)),), share=16 / 36),
-    Case("tied autoencoder", _tied_autoencoder, lambda: (torch.randn(5, 3),)),
+    Case("tied autoencoder", _tied_autoencoder, lambda: (torch.randn(5, 3),), share=16 / 19),
     Case(
         "weight norm", between(lambda net, x: net.m(x).relu(), m=lambda: parametrizations.weight_norm(conv(16, 16, 3)))
     ),
     Case("weight norm of the old kind", between(lambda net, x: net.m(x).relu(), m=_with_plain_weight_norm)),
     Case(
         "weight standardisation",
-        between(
-            lambda net, x: torch.conv2d(x, (net.w - net.w.mean((1, 2, 3), True)) / net.w.std((1, 2, 3), keepdim=True)),
-            w=lambda: nn.Parameter(torch.randn(16, 16, 1, 1)),
+        lambda: Net(
+            lambda net, x: torch.conv2d(
+                net.first(x), (net.w - net.w.mean((1, 2, 3), True)) * net.w.std((1, 2, 3)).view(-1, 1, 1, 1)
+            ),
+            first=conv(3, 16),
+            w=nn.Parameter(torch.randn(4, 16, 1, 1)),
         ),
         statistics=True,
     ),
@@ -104,7 +107,7 @@ CASES = [
     ),
     Case(
         "embedding bag",
-        lambda: Net(lambda net, i: net.b(net.a(i).relu()), a=nn.EmbeddingBag(20, 16), b=nn.Linear(16, 4)),
+        lambda: Net(lambda net, i: net.b(net.a(i).tanh()), a=nn.EmbeddingBag(20, 16), b=nn.Linear(16, 4)),
         lambda: (torch.randint(0, 20, (2, 5)),),
     ),
     Case(

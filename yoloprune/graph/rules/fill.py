@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from yoloprune.graph.labels import Labels
+from yoloprune.graph.labels import Labels, compact, varying
 from yoloprune.graph.rules.registry import Call, rule
 from yoloprune.graph.widths import Width
 
@@ -59,14 +59,36 @@ def fill(call: Call) -> None:
 
 @rule("copy")
 def copy(call: Call) -> None:
-    """Writing into a whole tensor hands over labels; into a part of one it cannot be followed."""
+    """Writing into a tensor hands over labels, also into a part of one along dimensions that are written in full."""
     target, source = call.args[0], call.args[1]
     mine, theirs = call.labels(target), call.labels(source)
     if target._is_view() and not (mine and mine.layers):
-        call.ledger.freeze_all(theirs, "is copied into a part of another tensor")
+        _copy_into_part(call, target, theirs)
         return
     operands: list[tuple[Tensor, Labels | None]] = [(source.shape, theirs)]
     if mine and mine.layers:
         operands.append((target.shape, mine))
     layers = call.ledger.merge(target.shape, operands, "copy_", strict=False)
     call.put(call.out, Labels(layers, bool(theirs and theirs.zero)))
+
+
+def _copy_into_part(call: Call, target: Tensor, theirs: Labels | None) -> None:
+    base = target._base
+    own = call.labels(base)
+    found = []
+    for layer in theirs.layers if theirs else ():
+        layer = layer.expand(target.shape)
+        dims = varying(layer)
+        places = [
+            d
+            for d in range(base.dim())
+            if len(dims) == 1 and base.shape[d] == target.shape[dims[0]] and base.stride(d) == target.stride(dims[0])
+        ]
+        if len(places) != 1 or not (own and own.wild):
+            call.ledger.freeze(layer, "is copied into a part of another tensor")
+            continue
+        line = compact(layer).reshape(-1)
+        found.append(line.view([-1 if d == places[0] else 1 for d in range(base.dim())]).expand(base.shape))
+    operands = [(base.shape, Labels((layer,))) for layer in found] + [(base.shape, own)]
+    layers = call.ledger.merge(base.shape, operands, "copy_", strict=False)
+    call.put(base, Labels(layers, bool(own and own.zero and theirs and theirs.zero), bool(own and own.wild)))

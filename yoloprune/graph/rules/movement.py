@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from yoloprune.graph.labels import FROZEN, Labels, compact, varying
+from yoloprune.graph.labels import FROZEN, Labels, compact, shrinking, varying
 from yoloprune.graph.rules.fill import along
 from yoloprune.graph.rules.registry import Call, rule
 from yoloprune.graph.widths import Width, fixed
@@ -43,9 +43,7 @@ def same(call: Call) -> None:
     "swapaxes",
     "numpy_T",
     "flip",
-    "pixel_shuffle",
     "pixel_unshuffle",
-    "channel_shuffle",
     "numpy_t",
 )
 def move(call: Call) -> None:
@@ -100,7 +98,10 @@ def view(call: Call) -> None:
                 for k, d in enumerate(inside[1:], 1):
                     if any(layer.stride(e) < layer.stride(d) for e in inside[:k]):
                         call.ledger.unite(compact(layer), compact(layer).narrow(d, 0, 1))
-        out.append(_fit(call, layer.reshape(call.out.shape), target))
+        layer = layer.reshape(call.out.shape)
+        if len(varying(layer)) > 1:
+            layer = call.ledger.recompact(layer)
+        out.append(_fit(call, layer, target))
     _put(call, call.out, out, labels.zero, labels.wild)
 
 
@@ -146,18 +147,14 @@ def expand(call: Call) -> None:
                         call.ledger.freeze(layer, "is given a fixed size by expand")
             elif before > 1 and call.name == "repeat" and isinstance(size, Width):
                 size.used_as_number()
-    _put(call, call.out, [layer for layer in layers if layer is not None], labels.zero, labels.wild)
+    # a kernel expands to the shape of what it meets: that size follows
+    follows = call.name == "expand" and target is None
+    _put(call, call.out, [layer for layer in layers if layer is not None], labels.zero, labels.wild or follows)
 
 
 def _lines(layer: Tensor, dim: int) -> Tensor:
     """The layer as lines along `dim`, int64 (lines, size)."""
     return compact(layer).movedim(dim, -1).reshape(-1, layer.shape[dim])
-
-
-def _shrinking(layer: Tensor, dim: int) -> bool:
-    """Whether `dim` is the dimension of the layer that loses channels."""
-    dims = varying(layer)
-    return dim in dims and dim == min(dims, key=lambda d: layer.stride(d))
 
 
 def _cut(call: Call, layer: Tensor, dim: int, sizes: list[int], asked: tuple | None) -> None:
@@ -166,7 +163,7 @@ def _cut(call: Call, layer: Tensor, dim: int, sizes: list[int], asked: tuple | N
     A piece whose size is written in the code stays as it is, one whose size follows a width keeps its proportion to
     it, and without a word from the code equal pieces lose equally many and unequal ones stay.
     """
-    if len([s for s in sizes if s]) < 2 or not _shrinking(layer, dim):
+    if len([s for s in sizes if s]) < 2 or shrinking(layer) != dim:
         return
     lines = _lines(layer, dim)
     if asked is not None and not call.follows:
@@ -227,7 +224,7 @@ def slice_(call: Call) -> None:
     start = call.arg("start", 0) or 0
     start = min(start + n if start < 0 else start, n)
     for layer in labels.layers:
-        if not _shrinking(layer, dim):
+        if shrinking(layer) != dim:
             continue
         if step > 1:
             if n % step == 0 and start < step:
@@ -265,7 +262,7 @@ def select(call: Call) -> None:
     dim = call.arg("dim", 0) % source.dim()
     at = call.arg("index", 0)
     for layer in labels.layers:
-        if _shrinking(layer, dim):
+        if shrinking(layer) == dim:
             lines = _lines(layer, dim)
             if call.name == "select":
                 lines = lines[:, : at + 1] if at >= 0 else lines[:, at:]
@@ -350,6 +347,31 @@ def stack(call: Call) -> None:
     _put(call, call.out, out, all(labels and labels.zero for labels in all_labels))
 
 
+@rule("pixel_shuffle")
+def pixel_shuffle(call: Call) -> None:
+    """The channels that make up the positions of one channel go together."""
+    labels = call.labels(call.args[0])
+    if labels is None:
+        return
+    layers = [call.replay(layer) for layer in labels.layers]
+    positions = (call.out.dim() - 2, call.out.dim() - 1)
+    layers = [call.ledger.unite_along(layer, [d for d in positions if d in varying(layer)]) for layer in layers]
+    _put(call, call.out, layers, labels.zero, labels.wild)
+
+
+@rule("channel_shuffle", "native_channel_shuffle")
+def channel_shuffle(call: Call) -> None:
+    """Groups of fixed number are interleaved: what stays is in order only if the same places of all groups go."""
+    labels = call.labels(call.args[0])
+    if labels is None:
+        return
+    for layer in labels.layers:
+        if 1 in varying(layer):
+            rows = _lines(layer, 1).unflatten(1, (call.arg("groups"), -1))
+            call.ledger.unite(rows, rows[:, :1])
+    _put(call, call.out, [call.replay(layer) for layer in labels.layers], labels.zero, labels.wild)
+
+
 @rule("roll")
 def roll(call: Call) -> None:
     """A roll shifts by a fixed number: along channels nothing may go, elsewhere it changes no label."""
@@ -380,3 +402,33 @@ def pad(call: Call) -> None:
         else:
             out.append(compact(layer).expand(call.out.shape))
     _put(call, call.out, out, labels.zero and not call.arg("value", 0), labels.wild and not call.arg("value", 0))
+
+
+@rule("glu")
+def glu(call: Call) -> None:
+    """A half times the sigmoid of the other: halves meet element by element."""
+    labels = call.labels(call.args[0])
+    if labels is None:
+        return
+    dim = call.arg("dim", -1) % call.args[0].dim()
+    layers = []
+    for layer in labels.layers:
+        first, second = layer.chunk(2, dim)
+        if dim in varying(layer):
+            call.ledger.unite(first, second)
+        layers.append(first)
+    _put(call, call.out, layers, labels.zero)
+
+
+@rule("_pack_padded_sequence")
+def pack(call: Call) -> None:
+    """Sequences of a batch one after the other: features stay what they are."""
+    x, data = call.args[0], call.outs[0]
+    labels = call.labels(x)
+    if labels is None:
+        return
+    layers = []
+    for layer in labels.layers:
+        layer = call.ledger.unite_along(layer, (0, 1))
+        layers.append(layer[0, 0].expand(data.shape))
+    _put(call, data, layers, labels.zero)

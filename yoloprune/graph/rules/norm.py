@@ -7,6 +7,7 @@ from torch import Tensor
 from yoloprune.graph.labels import Labels, varying
 from yoloprune.graph.rules.contraction import vector
 from yoloprune.graph.rules.registry import Call, rule
+from yoloprune.graph.widths import fixed
 
 __all__: list[str] = []
 
@@ -63,7 +64,21 @@ def layer_norm(call: Call) -> None:
     own = [a for a in call.args[2:4] if isinstance(a, Tensor)]
     normalised = set(range(x.dim() - len(call.args[1]), x.dim()))
     labels = call.labels(x)
+    asked = call.request.normalised() if call.request else None
+    if asked and not own:
+        for layer in labels.layers if labels else ():
+            if any(d in varying(layer) and fixed(asked[d - x.dim()]) for d in normalised):
+                call.ledger.freeze(layer, "is normalised at a fixed size, with nothing that would follow")
     if any(set(varying(layer)) & normalised for layer in (labels.layers if labels else ())):
         call.ledger.statistics.add(call.name)
     layers = call.ledger.merge(out.shape, [(x.shape, labels)] + [(t.shape, call.labels(t)) for t in own], call.name)
     call.put(out, Labels(layers, bool(own)))
+
+
+@rule("_weight_norm_interface")
+def weight_norm(call: Call) -> None:
+    """Direction times length: a weight with the labels of its direction and its length."""
+    v, g = call.args[:2]
+    out = call.outs[0]
+    layers = call.ledger.merge(out.shape, [(t.shape, call.labels(t)) for t in (v, g)], call.name)
+    call.put(out, Labels(layers, zero=True))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from yoloprune.graph.labels import Labels, compact, varying
+from yoloprune.graph.rules.contraction import vector
 from yoloprune.graph.rules.registry import Call, rule
 
 __all__: list[str] = []
@@ -82,6 +83,22 @@ def grid_sample(call: Call) -> None:
         return
     layers = [_without_positions(call, layer, range(2, x.dim())) for layer in labels.layers]
     call.put(call.out, Labels(tuple(layer.expand(call.out.shape) for layer in layers), labels.zero))
+
+
+@rule("col2im")
+def col2im(call: Call) -> None:
+    """Fold: the rows of one channel are summed into it, so they go together."""
+    x = call.args[0]
+    labels = call.labels(x)
+    if labels is None:
+        return
+    layers = []
+    for layer in labels.layers:
+        if x.dim() - 2 in varying(layer):
+            line = vector(call, x, x.dim() - 2).view(call.out.shape[-3], -1)
+            call.ledger.unite(line, line[:, :1])
+            layers.append(line[:, :1, None].expand(call.out.shape))
+    call.put(call.out, Labels(tuple(layers), labels.zero))
 
 
 @rule("im2col")
