@@ -62,7 +62,7 @@ def prunable_share(graph: Graph) -> float:
     for chain in chains(graph, np.zeros(graph.n_components), round_to=1):
         if chain.steps:
             can_go += len(chain.steps[0]) * (len(chain.steps) + 1)
-    return can_go / hidden.sum()
+    return can_go / max(hidden.sum(), 1)
 
 
 class Statistics(TorchDispatchMode):

@@ -92,6 +92,7 @@ class Ledger:
     costs: list[CostTerm] = field(default_factory=list)
     statistics: set[str] = field(default_factory=set)
     unsupported: dict[str, int] = field(default_factory=dict)
+    links: dict[tuple[str, str], None] = field(default_factory=dict)  # layers of which the first feeds the second
     size: int = 1
     _tied: set[tuple] = field(default_factory=set)
     _kept_alive: list[Tensor] = field(default_factory=list)

@@ -38,6 +38,7 @@ class _Tracer(TorchDispatchMode):
         self.stack: list[nn.Module] = []
         self.requests = Requests(self.widths, COMPOSITES, self.whole)
         self.watched = WeakIdKeyDictionary()
+        self.origin = WeakIdKeyDictionary()  # the layers that a tensor comes from
         self.paused = False
 
     @classmethod
@@ -90,11 +91,28 @@ class _Tracer(TorchDispatchMode):
             self.watch,
         )
 
+    def link(self, args: tuple, kwargs: dict, out: Any) -> None:
+        """Note which layers feed which: a layer is what owns a parameter that is used with other tensors."""
+        layers, fed = set(), set()
+        for value in (*args, *kwargs.values()):
+            for tensor in value if isinstance(value, (list, tuple)) else (value,):
+                if isinstance(tensor, Tensor):
+                    if id(tensor) in self.own:
+                        layers.add(self.own[id(tensor)].rpartition(".")[0])
+                    fed |= self.origin.get(tensor, frozenset())
+        for layer in layers:
+            self.ledger.links.update(dict.fromkeys((a, layer) for a in fed if a != layer))
+        origin = frozenset(layers or fed)
+        for tensor in out if isinstance(out, (list, tuple)) else (out,):
+            if isinstance(tensor, Tensor) and id(tensor) not in self.own:
+                self.origin[tensor] = origin
+
     def whole(self, func: Any, args: tuple, kwargs: dict) -> Any:
         """Run a function that has a rule of its own, without the rules for the operators inside."""
         self.paused = True
         try:
             out = func(*args, **kwargs)
+            self.link(args, kwargs, out)
             COMPOSITES[func.__name__](self.call(func.__name__, func, args, kwargs, out))
         finally:
             self.paused = False
@@ -105,6 +123,7 @@ class _Tracer(TorchDispatchMode):
         out = func(*args, **kwargs)
         if self.paused:
             return out
+        self.link(args, kwargs, out)
         name = func._schema.name.split("::")[-1]
         base = name[:-1] if name.endswith("_") and not name.startswith("__") else name
         call = self.call(base, func, args, kwargs, out)
