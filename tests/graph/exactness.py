@@ -6,7 +6,9 @@ counterpart that is checked then holds the statistics fixed: the masked network 
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -120,16 +122,23 @@ def outputs(out: object, drop: str = "") -> list[Tensor]:
     ]
 
 
-def masked_copy(model: nn.Module, plan: Plan) -> nn.Module:
-    """The model with what the plan removes zeroed.
-
-    A weight-normed channel is zero by its length; its direction, which has none at zero, may be anything.
-    """
-    masked = plan.mask_(copy.deepcopy(model))
+def unzero_directions(masked: nn.Module) -> nn.Module:
+    """Give weight-normed channels that were zeroed a direction again, which has none at zero: their length is zero."""
     for name, p in masked.named_parameters():
         if name.endswith(("weight_v", "weight.original1")):
             p.data[p.data.flatten(1).abs().sum(1) == 0] = 1
     return masked
+
+
+@contextlib.contextmanager
+def no_fast_path() -> Iterator[None]:
+    """Run encoder layers operator by operator: the fused one hides its statistics."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def mask_error(model: nn.Module, plan: Plan, x: Any, drop: str = "", pruned: Plan | None = None) -> float:
@@ -143,14 +152,11 @@ def mask_error(model: nn.Module, plan: Plan, x: Any, drop: str = "", pruned: Pla
         pruned: Another plan for the smaller model, to show that a wrong index is seen.
     """
     args = x if isinstance(x, tuple) else (x,)
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # it would hide the statistics of a fused encoder layer
-    with torch.no_grad():
+    with torch.no_grad(), no_fast_path():
         with Statistics() as statistics:
             small = outputs((pruned or plan).apply(model)(*args), drop)
         with Statistics(statistics.record):
-            masked = outputs(masked_copy(model, plan)(*args), drop)
-    torch.backends.mha.set_fastpath_enabled(fast)
+            masked = outputs(unzero_directions(plan.mask_(copy.deepcopy(model)))(*args), drop)
     assert masked and [m.shape for m in masked] == [p.shape for p in small]
     return max(
         float((m - p).abs().max() / m.abs().max().clamp_min(1e-9))
