@@ -136,6 +136,12 @@ class Ledger:
         """Say that these labels must stay, and why."""
         self.frozen.append((compact(labels).reshape(-1), reason))
 
+    def unknown(self, operator: str, carried: Iterable[Labels]) -> None:
+        """Name an operator that no rule covers, and freeze what it touches."""
+        self.unsupported[operator] = self.unsupported.get(operator, 0) + 1
+        for labels in carried:
+            self.freeze_all(labels, f"passes through {operator}, for which there is no rule")
+
     def freeze_all(self, labels: Labels | None, reason: str) -> None:
         """Freeze every layer of a tensor."""
         for layer in labels.layers if labels else ():

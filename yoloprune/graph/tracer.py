@@ -140,9 +140,7 @@ class _Tracer(TorchDispatchMode):
         carried = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, Tensor)]
         carried = [labels for t in carried if (labels := self.labels(t)) and labels.layers]
         if carried:
-            self.ledger.unsupported[name] = self.ledger.unsupported.get(name, 0) + 1
-            for labels in carried:
-                self.ledger.freeze_all(labels, f"passes through {name}, for which there is no rule")
+            self.ledger.unknown(name, carried)
 
 
 def run(model: nn.Module, example_inputs: Any) -> Ledger:

@@ -232,6 +232,17 @@ def linear(call: Call) -> None:
     call.ledger.costs.append(CostTerm(call.module, call.name, macs, vectors))
 
 
+@rule("_cdist_forward")
+def distances(call: Call) -> None:
+    """Distances between rows: a feature that is zero on both sides adds nothing."""
+    a, b = call.args[:2]
+    left, right = vector(call, a, a.dim() - 1), vector(call, b, b.dim() - 1)
+    meet(call, left, right, _is_wild(call, a), _is_wild(call, b))
+    for tensor, line in ((a, left), (b, right)):
+        if line is not None and not call.labels(tensor).zero:
+            call.ledger.freeze(line, "is not zero when its slices are, and is summed in a distance")
+
+
 @rule("_trilinear")
 def trilinear(call: Call) -> None:
     """Products of three broadcast operands, summed over some dimensions: nn.Bilinear."""

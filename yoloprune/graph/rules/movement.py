@@ -347,6 +347,19 @@ def stack(call: Call) -> None:
     _put(call, call.out, out, all(labels and labels.zero for labels in all_labels))
 
 
+@rule("as_strided")
+def as_strided(call: Call) -> None:
+    """Other strides for the same shape, as kernels ask for another memory format; anything else cannot be followed."""
+    source = call.args[0]
+    labels = call.labels(source)
+    if labels is None:
+        return
+    if call.out.shape == source.shape and call.out.storage_offset() == source.storage_offset():
+        call.put(call.out, labels)
+    else:
+        call.ledger.unknown(call.name, [labels])
+
+
 @rule("pixel_shuffle")
 def pixel_shuffle(call: Call) -> None:
     """The channels that make up the positions of one channel go together."""

@@ -69,9 +69,9 @@ def _stays_zero(call: Call, operands: list[Tensor], layers: tuple[Tensor, ...]) 
     return call.name in _ZERO_PRESERVING and all(zero(operands[0], d) for d in dims)
 
 
-@rule("_prelu_kernel")
+@rule("_prelu_kernel", "hardswish", "log_sigmoid_forward", "mish", "rrelu_with_noise", "threshold")
 def pointwise(call: Call) -> None:
-    """Any operator that PyTorch tags as point-wise, in place or not."""
+    """Any operator that PyTorch tags as point-wise, in place or not, and some that it forgot."""
     operands = [a for a in (*call.args, *call.kwargs.values()) if isinstance(a, Tensor)]
     operands += [t for a in call.args if isinstance(a, (list, tuple)) for t in a if isinstance(t, Tensor)]
     out = call.outs[0]
@@ -81,4 +81,5 @@ def pointwise(call: Call) -> None:
     for layer in layers:
         call.ledger.rectangle(layer)
     for t in call.outs:
-        call.put(t, labels)
+        if t.shape == out.shape:
+            call.put(t, labels)
