@@ -13,22 +13,31 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-__all__ = ["PROVIDERS", "attribute_handler", "has_handler", "resizes_splits", "update"]
+__all__ = ["PROVIDERS", "attribute_handler", "counts", "has_handler", "resizes_splits", "update"]
 
 Handler = Callable[[nn.Module, Mapping[str, torch.Size]], None]
 _HANDLERS: dict[type, Handler] = {}
 _RESIZES: set[type] = set()
+_COUNTS: dict[type, tuple[str, ...]] = {}
 # top-level package of a module class -> module that registers its handlers, imported when such a class is met
-PROVIDERS: dict[str, str] = {"ultralytics": "yoloprune.yolo.handlers"}
+PROVIDERS: dict[str, str] = {
+    "timm": "yoloprune.graph.handlers.timm",
+    "torch_geometric": "yoloprune.graph.handlers.torch_geometric",
+    "torchvision": "yoloprune.graph.handlers.torchvision",
+    "ultralytics": "yoloprune.yolo.handlers",
+}
 
 
-def attribute_handler(*classes: type, resizes_splits: bool = False) -> Callable[[Handler], Handler]:
+def attribute_handler(
+    *classes: type, resizes_splits: bool = False, counts: tuple[str, ...] = ()
+) -> Callable[[Handler], Handler]:
     """Register a handler for module classes and their subclasses; children are updated before their parents.
 
     Args:
         classes: Module classes.
         resizes_splits: The handler updates the sizes with which the module's forward splits a tensor into unequal
             parts, so the parts need not stay as they are.
+        counts: Attributes that count heads or other parts which may go as a whole, and which the handler updates.
     """
 
     def register(handler: Handler) -> Handler:
@@ -36,6 +45,7 @@ def attribute_handler(*classes: type, resizes_splits: bool = False) -> Callable[
             _HANDLERS[cls] = handler
             if resizes_splits:
                 _RESIZES.add(cls)
+            _COUNTS[cls] = counts
         return handler
 
     return register
@@ -57,6 +67,12 @@ def resizes_splits(module: nn.Module) -> bool:
     """Whether this module's handler updates the sizes of its splits."""
     _load_provider(type(module))
     return any(cls in _RESIZES for cls in type(module).__mro__)
+
+
+def counts(module: nn.Module) -> tuple[str, ...]:
+    """Attributes of this module that count parts which may go as a whole."""
+    _load_provider(type(module))
+    return next((_COUNTS[cls] for cls in type(module).__mro__ if cls in _COUNTS), ())
 
 
 def update(model: nn.Module, old: Mapping[str, torch.Size]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container, Sequence
 from typing import Any, NamedTuple
 
@@ -129,6 +130,8 @@ class Requests(TorchFunctionMode):
         if name == "size":
             dim = args[1] if len(args) > 1 else kwargs.get("dim")
             return self.widths(args[0]) if dim is None else self.widths(args[0])[dim]
+        if name in ("numel", "nelement"):
+            return math.prod(self.widths(args[0]))
         if name not in _SIZES:
             for leaf in tree_leaves((args, kwargs)):
                 if isinstance(leaf, Width):

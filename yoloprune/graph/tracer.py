@@ -11,13 +11,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 from torch.utils.weak import WeakIdKeyDictionary
 
-from yoloprune.graph.attributes import has_handler, resizes_splits
+from yoloprune.graph.attributes import counts, has_handler, resizes_splits
 from yoloprune.graph.labels import Labels, Ledger, shrinking
 from yoloprune.graph.parameters import named_tensors
 from yoloprune.graph.requests import Requests
 from yoloprune.graph.rules import COMPOSITES, RULES, Call
 from yoloprune.graph.rules.pointwise import pointwise
-from yoloprune.graph.widths import Width
+from yoloprune.graph.widths import Count, Width
 
 __all__ = ["run"]
 
@@ -156,6 +156,11 @@ def run(model: nn.Module, example_inputs: Any) -> Ledger:
         hooks.register_module_forward_pre_hook(lambda m, _: tracer.stack.append(m)),
         hooks.register_module_forward_hook(lambda m, _i, _o: tracer.stack.pop() and None),
     ]
+    counted = [
+        (m, name, value) for m in model.modules() for name in counts(m) if isinstance(value := getattr(m, name), int)
+    ]
+    for m, name, value in counted:
+        setattr(m, name, Count(value, tracer.ledger))
     model.eval()
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # the fused encoder layer is one opaque operator
@@ -168,6 +173,8 @@ def run(model: nn.Module, example_inputs: Any) -> Ledger:
             else:
                 out = model(example_inputs)
     finally:
+        for m, name, value in counted:
+            setattr(m, name, value)
         torch.backends.mha.set_fastpath_enabled(fast)
         for handle in handles:
             handle.remove()

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from yoloprune.graph.labels import Ledger
 
-__all__ = ["Width", "fixed"]
+__all__ = ["Count", "Width", "fixed"]
 
 
 class Width(int):
@@ -44,6 +45,10 @@ class Width(int):
     def _like(self, value: int) -> Width:
         return Width(value, self.labels, self.ledger)
 
+    def meet(self, lines: Tensor) -> None:
+        """A dimension with these labels, int64 (parts, m), was given this size."""
+        self.ledger.follow(lines, self.labels)
+
     def _same(self, other: Any) -> bool:
         return isinstance(other, Width) and np.array_equal(self.labels.numpy(), other.labels.numpy())
 
@@ -68,7 +73,10 @@ class Width(int):
         if isinstance(other, int) and int(other) and int(self) % int(other) == 0:
             if not isinstance(other, Width):
                 return self._like(int(self) // other)
-            self.ledger.follow(self.labels[None], other.labels)
+            if isinstance(other, Count):
+                other.divides(self)
+            else:
+                self.ledger.follow(self.labels[None], other.labels)
             return int(self) // int(other)
         return self._number("__floordiv__", other)
 
@@ -94,6 +102,58 @@ class Width(int):
             return NotImplemented
         operand: Any = float(self) if isinstance(other, float) else self.used_as_number()
         return getattr(operand, operator)(other)
+
+
+class Count(Width):
+    """A number of parts that may go as a whole (heads), which a module's handler keeps up to date.
+
+    It has no labels until a dimension is given this size. A width that is divided by it keeps the size of a part.
+    """
+
+    def __new__(cls, value: int, ledger: Ledger) -> Count:
+        """See the class."""
+        self = super().__new__(cls, value, np.zeros(0, np.int64), ledger)
+        self.parts: Tensor | None = None
+        self.waiting: list[Tensor] = []
+        self.stays = False
+        return self
+
+    def used_as_number(self) -> int:
+        """See `Width`; labels that come later are frozen then."""
+        self.stays = True
+        if self.parts is not None:
+            self.ledger.freeze(self.parts, "is counted, and the number used")
+        return int(self)
+
+    def meet(self, lines: Tensor) -> None:
+        """Take the labels of a dimension of this size as those of the parts."""
+        if self.parts is None:
+            self.parts = self.labels = lines[0]
+            for width in self.waiting:
+                self._keep_parts(width)
+        self.ledger.tie(torch.cat([lines, self.parts[None]]))
+        if self.stays:
+            self.used_as_number()
+
+    def divides(self, width: Width) -> None:
+        """The width loses as many channels as a part has for every part that goes."""
+        if self.parts is None:
+            self.waiting.append(width.labels)
+        else:
+            self._keep_parts(width.labels)
+
+    def _keep_parts(self, width: Tensor) -> None:
+        if len(width) % int(self):
+            self.ledger.freeze(width, "is not a multiple of a number of parts")
+        else:
+            self.ledger.tie(torch.cat([width.view(int(self), -1).T, self.parts[None]]))
+
+    def __mul__(self, other: Any) -> Any:
+        if self.parts is None:
+            return self.used_as_number() * other
+        return super().__mul__(other)
+
+    __rmul__ = __mul__
 
 
 def _numeric(operator: str) -> Callable[[Width, Any], Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from yoloprune.graph.labels import FROZEN, Labels, compact, shrinking, varying
 from yoloprune.graph.rules.fill import along
 from yoloprune.graph.rules.registry import Call, rule
-from yoloprune.graph.widths import Width, fixed
+from yoloprune.graph.widths import Count, Width, fixed
 
 __all__: list[str] = []
 
@@ -111,7 +111,7 @@ def _fit(call: Call, layer: Tensor, target: tuple | None) -> Tensor:
     The dimensions that are faster in memory than the one that shrinks go as a whole, the slower ones lose equally many.
     """
     dims = varying(layer)
-    if target is None or call.follows or not dims:
+    if target is None or not dims or (call.follows and not any(isinstance(n, Count) for n in target)):
         return layer
     free = [d for d in dims if not fixed(target[d])]
     if not free:
@@ -122,7 +122,7 @@ def _fit(call: Call, layer: Tensor, target: tuple | None) -> Tensor:
     for d in free:
         if isinstance(target[d], Width):
             if d == shrinks:
-                call.ledger.follow(compact(layer).movedim(d, -1).reshape(-1, layer.shape[d]), target[d].labels)
+                target[d].meet(_lines(layer, d))
             else:
                 target[d].used_as_number()
     return layer
@@ -166,7 +166,7 @@ def _cut(call: Call, layer: Tensor, dim: int, sizes: list[int], asked: tuple | N
     if len([s for s in sizes if s]) < 2 or shrinking(layer) != dim:
         return
     lines = _lines(layer, dim)
-    if asked is not None and not call.follows:
+    if asked is not None and (not call.follows or any(isinstance(wanted, Width) for wanted in asked)):
         start = 0
         for size, wanted in zip(sizes, asked, strict=True):
             piece = lines[:, start : start + size]
@@ -345,6 +345,18 @@ def stack(call: Call) -> None:
         # laid out with the new dimension slowest: it is another dimension that shrinks
         out.append(torch.stack(pieces).movedim(0, dim).expand(call.out.shape))
     _put(call, call.out, out, all(labels and labels.zero for labels in all_labels))
+
+
+@rule("tril", "triu")
+def triangle(call: Call) -> None:
+    """Zero on one side of the diagonal of the last two dimensions, which must not shift."""
+    labels = call.labels(call.args[0])
+    if labels is None:
+        return
+    for layer in labels.layers:
+        if max(varying(layer)) >= layer.dim() - 2:
+            call.ledger.freeze(layer, f"is cut along a diagonal by {call.name}")
+    call.put(call.out, labels)
 
 
 @rule("as_strided")
