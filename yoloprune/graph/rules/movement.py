@@ -111,13 +111,14 @@ def _fit(call: Call, layer: Tensor, target: tuple | None) -> Tensor:
     The dimensions that are faster in memory than the one that shrinks go as a whole, the slower ones lose equally many.
     """
     dims = varying(layer)
-    if target is None or not dims or (call.follows and not any(isinstance(n, Count) for n in target)):
+    if target is None or not dims:
         return layer
-    free = [d for d in dims if not fixed(target[d])]
+    free = [d for d in dims if call.follows or not fixed(target[d])]
     if not free:
         call.ledger.freeze(layer, f"is given a fixed size by {call.name}")
         return layer
-    shrinks = min(free, key=lambda d: layer.stride(d))
+    counted = [d for d in free if isinstance(target[d], Count)]  # whole heads go, where the code can count them
+    shrinks = min(counted or free, key=lambda d: layer.stride(d))
     layer = call.ledger.unite_along(layer, [d for d in dims if layer.stride(d) < layer.stride(shrinks)])
     for d in free:
         if isinstance(target[d], Width):
