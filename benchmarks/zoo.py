@@ -2,7 +2,7 @@
 
     python benchmarks/zoo.py --json benchmarks/zoo.json --markdown benchmarks/zoo.md
 
-Each model and tool has a process of its own, 120 s and 8 GB. Rows that the JSON file already holds are not measured again.
+Each model and tool has a process of its own, 120 s and 8 GB. Rows that the JSON file holds are not measured again.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,15 +30,17 @@ weights, in double precision up to 150 M parameters.
 
 {machine}.
 
-- **result**: a random plan that removes 40 % of every group is applied; `ok` if the smaller network puts out what the
-  original does with the removed slices zeroed (largest relative error under 1e-4), else `wrong`, the exception, or the limit.
-- **statistics held fixed**: the operators named take statistics over channels, so that removing a channel and zeroing it
-  are not the same; the original is then given the statistics of the pruned network, and everything else is compared.
+- **result**: a random plan removes 40 % of every group. `ok` if the smaller network puts out what the original does with
+  the removed slices zeroed (largest relative error under 1e-4), else `wrong`, the exception with its stage, or the limit.
+- **statistics held fixed**: these operators take statistics over channels, so that removing a channel and zeroing it
+  are not the same. The original is given the statistics of the pruned network, and everything else is compared.
 - **can go**: the share of the parameters and of the MACs that goes when every channel goes that may, down to one.
 - **s**, **MB**: trace and groups on the small input that the network was built for, and the largest resident memory of
-  the process until then, of which the model itself is most. For torch-pruning: building the pruner and all groups.
-- torch-pruning leaves alone the layers whose channels are outputs, and is told the number of heads. Its heads shrink and
-  their default scale with them, which the masked original does not follow: small errors in transformers may be that.
+  the process until then, most of which is the model. For torch-pruning: building the pruner and all groups.
+- torch-pruning leaves alone the layers whose channels are outputs, and is told the number of heads. Where it narrows
+  heads, their default scale follows, which the masked original does not: a small error in a transformer may be that.
+
+{summary}
 
 """
 
@@ -52,21 +55,38 @@ def rows(names: list[str], tools: list[str], known: dict) -> Iterator[None]:
 
 def table(known: dict) -> str:
     """The rows as Markdown."""
-    lines = [
-        "| model | M parameters | result | error | parameters, MACs that can go | s | MB | statistics held fixed "
-        "| torch-pruning | error | s | MB |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    columns = [
+        "model",
+        "M parameters",
+        "result",
+        "error",
+        "can go: parameters, MACs",
+        "s",
+        "MB",
+        "statistics held fixed",
     ]
+    lines = [columns + ["torch-pruning", "error", "s", "MB"], ["---"] * (len(columns) + 4)]
     for name in (n for n in NAMES if n in known):
         ours, theirs = (known[name].get(tool, {}) for tool in TOOLS)
         share = f"{ours['prunable_parameters']:.0%}, {ours['prunable_macs']:.0%}" if "prunable_macs" in ours else ""
-        lines.append(
-            f"| {name} | {_number(ours, 'parameters', 1e-6, '.1f')} | {_result(ours)} | {_number(ours, 'error', 1, '.0e')} "
-            f"| {share} | {_number(ours, 'setup_s', 1, '.2f')} | {_number(ours, 'peak_mb', 1, '.0f')} "
-            f"| {', '.join(ours.get('statistics', []))} | {_result(theirs)} | {_number(theirs, 'error', 1, '.0e')} "
-            f"| {_number(theirs, 'setup_s', 1, '.2f')} | {_number(theirs, 'peak_mb', 1, '.0f')} |"
-        )
-    return "\n".join(lines) + "\n"
+        cells = [name, _number(ours, "parameters", ".1f", 1e-6), *_figures(ours), *_figures(theirs)]
+        cells[4:4] = [share]
+        cells[7:7] = [", ".join(ours.get("statistics", []))]
+        lines.append(cells)
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def summary(known: dict) -> str:
+    """How many rows ended how, tool by tool."""
+    text = []
+    for tool in TOOLS:
+        results = Counter(own[tool]["result"] for own in known.values() if tool in own)
+        text.append(f"{tool}: {', '.join(f'{count} {result}' for result, count in results.most_common())}.")
+    return "\n".join(text)
+
+
+def _figures(row: dict) -> list[str]:
+    return [_result(row), _number(row, "error", ".0e"), _number(row, "setup_s", ".2f"), _number(row, "peak_mb", ".0f")]
 
 
 def _result(row: dict) -> str:
@@ -75,7 +95,7 @@ def _result(row: dict) -> str:
     return row["result"] + (f" ({row['stage']})" if row["result"] not in ("ok", "wrong") and "stage" in row else "")
 
 
-def _number(row: dict, key: str, factor: float, form: str) -> str:
+def _number(row: dict, key: str, form: str, factor: float = 1) -> str:
     return format(row[key] * factor, form) if key in row else ""
 
 
@@ -92,7 +112,7 @@ def main() -> None:
     for _ in rows(names, options.tools, known):
         options.json.write_text(json.dumps(known, indent=1) + "\n")
     about = ", ".join(f"{key} {value}" for key, value in machine(*PACKAGES).items())
-    text = HEAD.format(machine=about) + table(known)
+    text = HEAD.format(machine=about, summary=summary(known)) + table(known)
     if options.markdown:
         options.markdown.write_text(text)
     print(text)

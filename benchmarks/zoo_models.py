@@ -99,6 +99,8 @@ def _detector(name: str) -> Built:
     else:
         model.transform.min_size, model.transform.max_size = (size,), size
     for part in (model, getattr(model, "roi_heads", None)):
+        if hasattr(part, "rpn"):
+            part.rpn._post_nms_top_n = {"training": 20, "testing": 20}
         if hasattr(part, "score_thresh"):
             part.score_thresh = -1.0  # boxes come out, whatever the scores of a network without weights
     return model, ([torch.rand(3, size, size)],)

@@ -86,13 +86,40 @@ def scatter(call: Call) -> None:
         return
     if places.dim() == target.dim():
         _meet_places(call, source, dim, places)
+    _write(call, target, dim, source)
+
+
+@rule("index_put", "_index_put_impl", "_unsafe_index_put")
+def index_put(call: Call) -> None:
+    """x[i] = y: rows are written, the other dimensions meet."""
+    target, places, source = call.args[:3]
+    if len(places) == 1 and places[0] is not None and places[0].dim() == 1 and source.dim() == target.dim():
+        _write(call, target, 0, source)
+    else:
+        call.ledger.unknown(call.name, [labels for t in (target, source) if (labels := call.labels(t))])
+
+
+@rule("nonzero", "nms")
+def find(call: Call) -> None:
+    """Places of values: what decides them must stay."""
+    for tensor in call.args:
+        if isinstance(tensor, Tensor):
+            call.ledger.freeze_all(call.labels(tensor), f"decides places in {call.name}")
+
+
+def _one(layer: Tensor, dim: int) -> Tensor:
+    """The layer with one place along `dim`, along which it does not vary, even where it has none (no box was found)."""
+    return layer.as_strided([1 if d == dim else n for d, n in enumerate(layer.shape)], layer.stride())
+
+
+def _write(call: Call, target: Tensor, dim: int, source: Tensor) -> None:
     operands = []
     for tensor in (target, source):
         labels = call.labels(tensor) or Labels()
         for layer in labels.layers:
             if dim in varying(layer):
                 call.ledger.freeze(layer, f"is written at places by {call.name}")
-        rest = tuple(layer.narrow(dim, 0, 1) for layer in labels.layers if dim not in varying(layer))
+        rest = tuple(_one(layer, dim) for layer in labels.layers if dim not in varying(layer))
         operands.append(([1 if d == dim else n for d, n in enumerate(tensor.shape)], Labels(rest, wild=labels.wild)))
     if operands[0][0] != operands[1][0]:  # only a part is written
         for tensor in (target, source):

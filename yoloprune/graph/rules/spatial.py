@@ -116,3 +116,17 @@ def im2col(call: Call) -> None:
             rows = torch.repeat_interleave(line, call.out.shape[-2] // line.numel())
             layers.append(rows.view(*[1] * (call.out.dim() - 2), -1, 1).expand(call.out.shape))
     call.put(call.out, Labels(tuple(layers), labels.zero))
+
+
+@rule("roi_align", "roi_pool", "ps_roi_align")
+def roi_align(call: Call) -> None:
+    """Channels are sampled alike within boxes, whose coordinates must stay."""
+    x, boxes = call.args[:2]
+    call.ledger.freeze_all(call.labels(boxes), "is a sampling place")
+    if call.name == "ps_roi_align":  # a channel is a place here
+        call.ledger.unknown(call.name, [labels] if (labels := call.labels(x)) else [])
+        return
+    channels = vector(call, x, 1)
+    if channels is not None:
+        out = call.outs[0]
+        call.put(out, Labels((channels.view(1, -1, 1, 1).expand(out.shape),), call.labels(x).zero))
