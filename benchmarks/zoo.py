@@ -30,13 +30,15 @@ weights, in double precision up to 150 M parameters.
 
 {machine}.
 
-- **result**: a random plan removes 40 % of every group. `ok` if the smaller network puts out what the original does with
-  the removed slices zeroed (largest relative error under 1e-4), else `wrong`, the exception with its stage, or the limit.
+- **result**: a random plan removes 40 % of every group. `ok` if the smaller network puts out what the original does
+  with the removed slices zeroed (largest relative error under 1e-4), else `wrong`, the exception with its stage, or the
+  limit.
 - **statistics held fixed**: these operators take statistics over channels, so that removing a channel and zeroing it
   are not the same. The original is given the statistics of the pruned network, and everything else is compared.
 - **can go**: the share of the parameters and of the MACs that goes when every channel goes that may, down to one.
-- **s**, **MB**: trace and groups on the small input that the network was built for, and the largest resident memory of
-  the process until then, most of which is the model. For torch-pruning: building the pruner and all groups.
+- **s**, **MB**: trace and groups in processor seconds, on the small input that the network was built for, and the
+  largest resident memory of the process until then, most of which is the model. For torch-pruning: building the pruner
+  and all groups.
 - torch-pruning leaves alone the layers whose channels are outputs, and is told the number of heads. Where it narrows
   heads, their default scale follows, which the masked original does not: a small error in a transformer may be that.
 

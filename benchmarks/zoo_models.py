@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["NAMES", "build"]
+__all__ = ["NAMES", "SINGLE", "build"]
 
 Built = tuple[nn.Module, tuple]
 
@@ -17,7 +17,7 @@ _VIDEO = {
     "r3d_18": (8, 32),
     "mc3_18": (8, 32),
     "r2plus1d_18": (8, 32),
-    "s3d": (16, 64),
+    "s3d": (16, 224),
     "mvit_v1_b": (16, 224),
     "mvit_v2_s": (16, 224),
     "swin3d_t": (8, 64),
@@ -82,10 +82,10 @@ def _torchvision(name: str) -> Built:
             torch.rand(1, 3, 128, 128),
             2,
         )
+    frames, pixels = _VIDEO.get(name, (0, 0))
     model = torchvision.models.get_model(name, **options)
-    if name in _VIDEO:
-        frames, size = _VIDEO[name]
-        return model, (torch.randn(1, 3, frames, size, size),)
+    if frames:
+        return model, (torch.randn(1, 3, frames, pixels, pixels),)
     return model, (torch.randn(2, 3, size, size),)
 
 
@@ -157,6 +157,7 @@ _BUILDERS: dict[str, Callable[[], Built]] = {
     **{f"torch_geometric {name}": lambda name=name: _graph_network(name) for name in ("GCN", "GAT", "GraphSAGE")},
 }
 NAMES = tuple(_BUILDERS)
+SINGLE = ("torchvision raft_small", "torchvision raft_large")  # they make single precision of their own
 
 
 def build(name: str) -> Built:

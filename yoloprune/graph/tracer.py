@@ -68,6 +68,10 @@ class _Tracer(TorchDispatchMode):
                 sizes[d] = Width(sizes[d], line, self.ledger)
         return torch.Size(sizes)
 
+    def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        """A module's forward has ended."""
+        self.stack.pop()
+
     def watch(self, tensor: Tensor, labels: Tensor, reason: str) -> None:
         """Freeze these labels once the tensor is used."""
         self.watched[tensor] = labels, reason
@@ -154,7 +158,7 @@ def run(model: nn.Module, example_inputs: Any) -> Ledger:
     tracer = _Tracer(model)
     handles = [
         hooks.register_module_forward_pre_hook(lambda m, _: tracer.stack.append(m)),
-        hooks.register_module_forward_hook(lambda m, _i, _o: tracer.stack.pop() and None),
+        hooks.register_module_forward_hook(tracer.leave),
     ]
     counted = [
         (m, name, value) for m in model.modules() for name in counts(m) if isinstance(value := getattr(m, name), int)

@@ -60,6 +60,7 @@ CASES = [
         share=1.0,
     ),
     Case("own module", between(lambda net, x: net.m(x), m=Wrapped)),
+    Case("a module without modules", between(lambda net, x: x + net.m(x), m=lambda: nn.Sequential())),
     Case("own module called in itself", between(lambda net, x: net.m(x, twice=True), m=Wrapped)),
     Case("branch on the width", between(lambda net, x: x.relu() if x.shape[1] > 2 else x)),
 ]

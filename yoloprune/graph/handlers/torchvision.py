@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import torch
 from torchvision.models import maxvit, swin_transformer, vision_transformer
+from torchvision.models.video import mvit
+from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
 
 from yoloprune.graph.attributes import attribute_handler
 from yoloprune.graph.handlers.heads import fewer_heads
@@ -18,11 +20,15 @@ def _vision_transformer(model: vision_transformer.VisionTransformer, old: Mappin
     model.hidden_dim = model.conv_proj.out_channels
 
 
-@attribute_handler(swin_transformer.ShiftedWindowAttention, counts=("num_heads",))
-def _window_attention(attention: swin_transformer.ShiftedWindowAttention, old: Mapping[str, torch.Size]) -> None:
-    fewer_heads(attention, old)
+attribute_handler(swin_transformer.ShiftedWindowAttention, ShiftedWindowAttention3d, counts=("num_heads",))(fewer_heads)
 
 
 @attribute_handler(maxvit.RelativePositionalMultiHeadAttention, counts=("n_heads",))
 def _grid_attention(attention: maxvit.RelativePositionalMultiHeadAttention, old: Mapping[str, torch.Size]) -> None:
     attention.n_heads = attention.to_qkv.out_features // (3 * attention.head_dim)
+
+
+@attribute_handler(mvit.MultiscaleAttention, counts=("num_heads",))
+def _multiscale_attention(attention: mvit.MultiscaleAttention, old: Mapping[str, torch.Size]) -> None:
+    attention.output_dim = attention.qkv.out_features // 3
+    attention.num_heads = attention.output_dim // attention.head_dim

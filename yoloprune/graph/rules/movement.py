@@ -113,12 +113,14 @@ def _fit(call: Call, layer: Tensor, target: tuple | None) -> Tensor:
     dims = varying(layer)
     if target is None or not dims:
         return layer
-    free = [d for d in dims if call.follows or not fixed(target[d])]
+    if any(isinstance(size, Count) for size in target):  # whole heads go, where the code can count them
+        free = [d for d in dims if isinstance(target[d], Count)]
+    else:
+        free = [d for d in dims if call.follows or not fixed(target[d])]
     if not free:
         call.ledger.freeze(layer, f"is given a fixed size by {call.name}")
         return layer
-    counted = [d for d in free if isinstance(target[d], Count)]  # whole heads go, where the code can count them
-    shrinks = min(counted or free, key=lambda d: layer.stride(d))
+    shrinks = min(free, key=lambda d: layer.stride(d))
     layer = call.ledger.unite_along(layer, [d for d in dims if layer.stride(d) < layer.stride(shrinks)])
     for d in free:
         if isinstance(target[d], Width):
