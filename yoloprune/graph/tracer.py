@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -36,6 +37,9 @@ class _Tracer(TorchDispatchMode):
         self.found = WeakIdKeyDictionary()
         self.names = {id(m): name for name, m in model.named_modules()}
         self.stack: list[nn.Module] = []
+        self.soiled: dict[
+            int, Any
+        ] = {}  # storages in which values that were zero are not any more, for all their views
         self.requests = Requests(self.widths, COMPOSITES, self.whole)
         self.watched = WeakIdKeyDictionary()
         self.origin = WeakIdKeyDictionary()  # the layers that a tensor comes from
@@ -51,6 +55,8 @@ class _Tracer(TorchDispatchMode):
         labels = self.found.get(tensor)
         if labels is None and id(tensor) in self.own:
             labels = self.found[tensor] = self.ledger.allocate(self.own[id(tensor)], tensor)
+        if labels and labels.zero and self.soiled and tensor.untyped_storage().data_ptr() in self.soiled:
+            labels = replace(labels, zero=False)
         return labels
 
     def put(self, tensor: Tensor, labels: Labels) -> None:
@@ -136,6 +142,9 @@ class _Tracer(TorchDispatchMode):
             handler = pointwise
         if handler is not None:
             handler(call)
+            if base != name and (labels := self.found.get(args[0])) and labels.layers and not labels.zero:
+                storage = args[0].untyped_storage()
+                self.soiled[storage.data_ptr()] = storage
         elif base not in _SILENT:
             self._unknown(base, args, kwargs)
         return out

@@ -12,6 +12,7 @@ from tests.graph.nets import (
     normalisation,
     parameters,
     recurrent,
+    traps,
 )
 
 CASES = [
@@ -26,6 +27,7 @@ CASES = [
         attention,
         graphs,
         constraints,
+        traps,
     )
     for case in module.CASES
 ]

@@ -123,9 +123,12 @@ def convolution(call: Call) -> None:
         layers.append(out.view(shape).expand(call.out.shape))
         if produces:
             ledger.producers.append(out)
-    for layer in call.layers(x):  # labels along the batch dimension (heads folded into it) pass
-        if channel and varying(layer) == (0,):
+    for layer in call.layers(x):
+        dims = varying(layer)
+        if channel and dims == (0,):  # labels along the batch dimension (heads folded into it) pass
             layers.append(layer[(slice(None), *[slice(0, 1)] * (x.dim() - 1))].expand(call.out.shape))
+        elif channel not in dims:
+            ledger.freeze(layer, "is a position of a convolution")
     call.put(call.out, Labels(tuple(layers), zero=len(layers) < 2))
     positions = (x.numel() // n_in) if transposed else call.out.numel() // n_out
     macs = positions * w.numel() if transposed else positions * n_out * per_in * math.prod(w.shape[2:])

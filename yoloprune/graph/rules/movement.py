@@ -460,3 +460,16 @@ def pack(call: Call) -> None:
         layer = call.ledger.unite_along(layer, (0, 1))
         layers.append(layer[0, 0].expand(data.shape))
     _put(call, data, layers, labels.zero)
+
+
+@rule("view_as_complex", "view_as_real")
+def complex_pairs(call: Call) -> None:
+    """The last dimension holds real and imaginary parts: both go."""
+    labels = call.labels(call.args[0])
+    if labels is None:
+        return
+    if call.name == "view_as_real":
+        layers = [layer.unsqueeze(-1).expand(call.out.shape) for layer in labels.layers]
+    else:
+        layers = [call.ledger.unite_along(layer, [layer.dim() - 1]).select(-1, 0) for layer in labels.layers]
+    _put(call, call.out, layers, labels.zero)
