@@ -70,7 +70,8 @@ def prunable_share(graph: Graph) -> float:
 class Statistics(TorchDispatchMode):
     """Records the statistics over channels of one execution, or, given a record, repeats them.
 
-    An operator is given the recorded statistics where its input has lost channels and its statistics have not.
+    An operator is given the recorded statistics where its input has lost channels and its statistics have not. A batch
+    norm in training, by which weights are standardised, loses both: its statistics are taken over what is not zeroed.
     """
 
     _REDUCTIONS = frozenset(["mean", "var", "std", "var_mean", "std_mean"])
@@ -83,6 +84,8 @@ class Statistics(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         out = func(*args, **(kwargs or {}))
         name = func._schema.name.split("::")[-1]
+        if "batch_norm" in name and any(a is True for a in args[3:6]):
+            return self._batch_norm(args, out)
         if name not in self._REDUCTIONS and name not in ("native_layer_norm", "native_group_norm", "_fused_rms_norm"):
             return out
         x = args[0]
@@ -110,6 +113,21 @@ class Statistics(TorchDispatchMode):
         y = y if affine[0] is None else y * affine[0]
         y = y if affine[1] is None else y + affine[1]
         return y, *then[1:]
+
+    def _batch_norm(self, args: tuple, out: tuple) -> tuple:
+        x, weight, bias = args[:3]
+        if self.replay is None:
+            self.record.append(("batch_norm", x.shape, None))
+            return out
+        name, shape, _ = next(self.replay)
+        assert name == "batch_norm"
+        if (shape[0], *shape[2:]) == (x.shape[0], *x.shape[2:]):
+            return out
+        rows = x.transpose(0, 1).flatten(1)
+        kept = rows[:, rows.any(0)]
+        y = (x - kept.mean(1)[:, None]) * (kept.var(1, correction=0) + args[-1])[:, None].rsqrt()
+        y = y if weight is None else y * weight[:, None]
+        return y if bias is None else y + bias[:, None], *out[1:]
 
 
 def outputs(out: object, drop: str = "") -> list[Tensor]:

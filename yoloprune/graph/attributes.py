@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-__all__ = ["PROVIDERS", "attribute_handler", "counts", "has_handler", "resizes_splits", "update"]
+__all__ = ["PROVIDERS", "attribute_handler", "counts", "has_handler", "resize_convolution", "resizes_splits", "update"]
 
 Handler = Callable[[nn.Module, Mapping[str, torch.Size]], None]
 _HANDLERS: dict[type, Handler] = {}
@@ -58,9 +58,14 @@ def _load_provider(cls: type) -> None:
 
 
 def has_handler(module: nn.Module) -> bool:
-    """Whether this module's attributes are updated, so that sizes which it takes from them follow."""
+    """Whether the attributes that this module's forward reads are updated, so that sizes taken from them follow.
+
+    A subclass with a forward of its own may read others, of which the handler of its base knows nothing.
+    """
     _load_provider(type(module))
-    return any(cls in _HANDLERS for cls in type(module).__mro__)
+    forward = type(module).forward
+    known = next((cls for cls in type(module).__mro__ if cls in _HANDLERS), None)
+    return known is not None and (forward is known.forward or forward.__module__.startswith("torch.nn.modules."))
 
 
 def resizes_splits(module: nn.Module) -> bool:
@@ -87,7 +92,8 @@ def update(model: nn.Module, old: Mapping[str, torch.Size]) -> None:
 
 
 @attribute_handler(nn.modules.conv._ConvNd)
-def _conv(conv: nn.modules.conv._ConvNd, old: Mapping[str, torch.Size]) -> None:
+def resize_convolution(conv: nn.modules.conv._ConvNd, old: Mapping[str, torch.Size]) -> None:
+    """Channels and groups of a convolution, as its weight has them."""
     outer, inner = conv.weight.shape[:2]
     if conv.transposed:
         outer, inner = inner, outer

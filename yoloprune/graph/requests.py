@@ -88,6 +88,8 @@ class Request(NamedTuple):
                 if at == dim:
                     return place.start, place.stop
                 at += 1
+            elif isinstance(place, Tensor) and place.dtype == torch.bool:
+                at += place.dim()
             elif not isinstance(place, int) or isinstance(place, bool):
                 at += 1
         return None

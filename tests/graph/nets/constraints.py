@@ -8,6 +8,18 @@ from torch import nn
 from tests.graph.nets.case import Case, Net, between, conv
 
 
+class Halved(nn.Conv2d):
+    """A layer of torch's with a forward of its own, which reads what no handler knows."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 16, 1)
+        self.half = 8
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = super().forward(x)
+        return x[:, : self.half] * x[:, self.half :]
+
+
 class Wrapped(nn.Module):
     """A module of one's own, with a submodule and a constant that no channel depends on."""
 
@@ -60,6 +72,8 @@ CASES = [
         share=1.0,
     ),
     Case("own module", between(lambda net, x: net.m(x), m=Wrapped)),
+    Case("subclass of a layer", lambda: nn.Sequential(Halved(), conv(8, 4)), share=0.0),
+    Case("windows of channels", between(lambda net, x: x.unfold(1, 2, 2).sum(-1), 8), share=0.0),
     Case("a module without modules", between(lambda net, x: x + net.m(x), m=lambda: nn.Sequential())),
     Case("own module called in itself", between(lambda net, x: net.m(x, twice=True), m=Wrapped)),
     Case("branch on the width", between(lambda net, x: x.relu() if x.shape[1] > 2 else x)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize, weight_norm
 
 from tests.graph.nets.case import Case, Net, between, conv
@@ -56,6 +57,11 @@ def _with_plain_weight_norm() -> nn.Module:
         return weight_norm(conv(16, 16, 3))
 
 
+def _standardised(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    w = F.batch_norm(net.w.reshape(1, net.w.shape[0], -1), None, None, training=True, eps=1e-6).reshape_as(net.w)
+    return torch.conv2d(x, w)
+
+
 CASES = [
     Case(
         "layer scale",
@@ -91,6 +97,11 @@ CASES = [
             first=conv(3, 16),
             w=nn.Parameter(torch.randn(4, 16, 1, 1)),
         ),
+        statistics=True,
+    ),
+    Case(
+        "weight standardised by a batch norm",
+        between(_standardised, w=lambda: nn.Parameter(torch.randn(16, 16, 1, 1))),
         statistics=True,
     ),
     Case("parametrised element by element", between(lambda net, x: net.m(x), m=lambda: _parametrised(Doubled()))),

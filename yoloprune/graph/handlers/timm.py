@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from timm.layers import attention, pos_embed_rel
+from timm.layers import attention, pos_embed_rel, std_conv
 from timm.models import beit, cait, edgenext, efficientformer, maxxvit, pvt_v2, tnt, twins, xcit
 
-from yoloprune.graph.attributes import attribute_handler
+from yoloprune.graph.attributes import attribute_handler, resize_convolution
 from yoloprune.graph.handlers.heads import fewer_heads
 
 __all__: list[str] = []
@@ -25,6 +25,14 @@ _QKV = (
 )
 _QUERIES = (cait.ClassAttn, pvt_v2.Attention, twins.GlobalSubSampleAttn)
 
+_CONVOLUTIONS = (
+    std_conv.ScaledStdConv2d,
+    std_conv.ScaledStdConv2dSame,
+    std_conv.StdConv2d,
+    std_conv.StdConv2dSame,
+)
+
+attribute_handler(*_CONVOLUTIONS)(resize_convolution)
 attribute_handler(*_QKV, counts=("num_heads",))(fewer_heads)
 attribute_handler(*_QUERIES, counts=("num_heads",))(lambda module, old: fewer_heads(module, old, "q"))
 attribute_handler(tnt.Attention, counts=("num_heads",))(lambda module, old: fewer_heads(module, old, "v"))

@@ -37,8 +37,6 @@ def same(call: Call) -> None:
     "t",
     "unsqueeze",
     "squeeze",
-    "unfold",
-    "diagonal",
     "movedim",
     "swapaxes",
     "numpy_T",
@@ -350,16 +348,22 @@ def stack(call: Call) -> None:
     _put(call, call.out, out, all(labels and labels.zero for labels in all_labels))
 
 
-@rule("tril", "triu")
-def triangle(call: Call) -> None:
-    """Zero on one side of the diagonal of the last two dimensions, which must not shift."""
-    labels = call.labels(call.args[0])
+@rule("tril", "triu", "diagonal", "unfold")
+def positions(call: Call) -> None:
+    """Diagonals and windows count positions along some dimensions, which must not shift; the others pass."""
+    source = call.args[0]
+    labels = call.labels(source)
     if labels is None:
         return
+    n = source.dim()
+    if call.name == "unfold":
+        counted = {call.arg("dimension") % n}
+    else:
+        counted = {call.arg("dim1", -2) % n, call.arg("dim2", -1) % n}
     for layer in labels.layers:
-        if max(varying(layer)) >= layer.dim() - 2:
-            call.ledger.freeze(layer, f"is cut along a diagonal by {call.name}")
-    call.put(call.out, labels)
+        if counted & set(varying(layer)):
+            call.ledger.freeze(layer, f"is counted by {call.name}")
+    _put(call, call.out, [call.replay(layer) for layer in labels.layers], labels.zero)
 
 
 @rule("as_strided")

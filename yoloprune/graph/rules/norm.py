@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from yoloprune.graph.labels import Labels, varying
+from yoloprune.graph.labels import Labels, shrinking, varying
 from yoloprune.graph.rules.contraction import vector
 from yoloprune.graph.rules.registry import Call, rule
 from yoloprune.graph.widths import fixed
@@ -26,8 +26,9 @@ def _channel_norm(call: Call, x: Tensor, own: list[Tensor | None]) -> Tensor | N
                 call.ledger.freeze(v, f"normalises values without prunable channels in {call.name}")
         else:
             call.ledger.unite(channels, v)
-    affine = any(t is not None for t in own[:2])
-    call.put(call.outs[0], Labels(labels.layers if labels else (), affine or bool(labels and labels.zero)))
+    layers = labels.layers if labels else ()
+    zero = any(t is not None for t in own[:2]) or bool(labels and labels.zero)
+    call.put(call.outs[0], Labels(layers, zero and all(shrinking(layer) == 1 for layer in layers)))
     return channels
 
 
@@ -42,7 +43,9 @@ def _channel_norm(call: Call, x: Tensor, own: list[Tensor | None]) -> Tensor | N
     "miopen_batch_norm",
 )
 def batch_norm(call: Call) -> None:
-    """BatchNorm in inference: per channel."""
+    """BatchNorm: per channel; in training (of a weight, say) with statistics over whatever runs along the others."""
+    if call.arg("training") and any(set(varying(layer)) - {1} for layer in call.layers(call.args[0])):
+        call.ledger.statistics.add(call.name)
     _channel_norm(call, call.args[0], [a for a in call.args[1:5] if a is None or isinstance(a, Tensor)])
 
 
