@@ -2,7 +2,8 @@
 
     python benchmarks/zoo.py --json benchmarks/zoo.json --markdown benchmarks/zoo.md
 
-Each model and tool has a process of its own, 120 s and 8 GB. Rows that the JSON file holds are not measured again.
+Each model and tool has a process of its own, 120 s of processor time and 8 GB. Rows that the JSON file holds are not
+measured again.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ SECONDS, GIGABYTES = 120, 8
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "torch_geometric", "yoloprune", "torch-pruning")
 HEAD = """# The zoo, measured
 
-`python benchmarks/zoo.py`: each model and tool in a process of its own with 120 s and 8 GB, one thread; models without
-weights, in double precision up to 150 M parameters.
+`python benchmarks/zoo.py`: each model and tool in a process of its own with 120 s of processor time and 8 GB, one
+thread; models without weights, in double precision up to 150 M parameters.
 
 {machine}.
 

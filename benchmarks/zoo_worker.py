@@ -116,7 +116,8 @@ def measure_torch_pruning(model: nn.Module, inputs: tuple, row: dict) -> float:
     small = run(model, inputs, statistics)
     model, _ = build(sys.argv[2])
     model = model.to(next(iter(original.values())).dtype)
-    model.load_state_dict(masked)
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        tensor.data = masked[name]
     return error(run(model, inputs, Statistics(statistics.record)), small)
 
 
