@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import platform
-import resource
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
+from measures import forget_peak, peak_megabytes
 from torch import nn
 from ultralytics.nn.modules import Bottleneck, C2f, Conv, Detect
 from ultralytics.nn.tasks import DetectionModel
@@ -110,18 +108,6 @@ def measure_torch_pruning(model: nn.Module, clock: Clock, pixels: int) -> tuple[
     with clock("step"):
         pruner.step()
     return model, len(groups)
-
-
-def forget_peak() -> None:
-    """Where the system can (Linux), let the peak start again from what is resident now: imports peak higher."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_megabytes() -> float:
-    """Largest resident memory of this process so far, MB (10⁶ bytes)."""
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def main(tool: str, name: str, pixels: int, threads: int) -> dict:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from yoloprune.graph.attributes import attribute_handler
 from yoloprune.graph.core import Graph, Group, trace
+from yoloprune.graph.matrices import Matrix
 from yoloprune.graph.plan import Plan
 
-__all__ = ["Graph", "Group", "Plan", "attribute_handler", "trace"]
+__all__ = ["Graph", "Group", "Matrix", "Plan", "attribute_handler", "trace"]

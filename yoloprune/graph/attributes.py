@@ -13,22 +13,31 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-__all__ = ["PROVIDERS", "attribute_handler", "resizes_splits", "update"]
+__all__ = ["PROVIDERS", "attribute_handler", "counts", "has_handler", "resize_convolution", "resizes_splits", "update"]
 
 Handler = Callable[[nn.Module, Mapping[str, torch.Size]], None]
 _HANDLERS: dict[type, Handler] = {}
 _RESIZES: set[type] = set()
+_COUNTS: dict[type, tuple[str, ...]] = {}
 # top-level package of a module class -> module that registers its handlers, imported when such a class is met
-PROVIDERS: dict[str, str] = {"ultralytics": "yoloprune.yolo.handlers"}
+PROVIDERS: dict[str, str] = {
+    "timm": "yoloprune.graph.handlers.timm",
+    "torch_geometric": "yoloprune.graph.handlers.torch_geometric",
+    "torchvision": "yoloprune.graph.handlers.torchvision",
+    "ultralytics": "yoloprune.yolo.handlers",
+}
 
 
-def attribute_handler(*classes: type, resizes_splits: bool = False) -> Callable[[Handler], Handler]:
+def attribute_handler(
+    *classes: type, resizes_splits: bool = False, counts: tuple[str, ...] = ()
+) -> Callable[[Handler], Handler]:
     """Register a handler for module classes and their subclasses; children are updated before their parents.
 
     Args:
         classes: Module classes.
         resizes_splits: The handler updates the sizes with which the module's forward splits a tensor into unequal
             parts, so the parts need not stay as they are.
+        counts: Attributes that count heads or other parts which may go as a whole, and which the handler updates.
     """
 
     def register(handler: Handler) -> Handler:
@@ -36,6 +45,7 @@ def attribute_handler(*classes: type, resizes_splits: bool = False) -> Callable[
             _HANDLERS[cls] = handler
             if resizes_splits:
                 _RESIZES.add(cls)
+            _COUNTS[cls] = counts
         return handler
 
     return register
@@ -47,10 +57,27 @@ def _load_provider(cls: type) -> None:
         importlib.import_module(provider)
 
 
+def has_handler(module: nn.Module) -> bool:
+    """Whether the attributes that this module's forward reads are updated, so that sizes taken from them follow.
+
+    A subclass with a forward of its own may read others, of which the handler of its base knows nothing.
+    """
+    _load_provider(type(module))
+    forward = type(module).forward
+    known = next((cls for cls in type(module).__mro__ if cls in _HANDLERS), None)
+    return known is not None and (forward is known.forward or forward.__module__.startswith("torch.nn.modules."))
+
+
 def resizes_splits(module: nn.Module) -> bool:
     """Whether this module's handler updates the sizes of its splits."""
     _load_provider(type(module))
     return any(cls in _RESIZES for cls in type(module).__mro__)
+
+
+def counts(module: nn.Module) -> tuple[str, ...]:
+    """Attributes of this module that count parts which may go as a whole."""
+    _load_provider(type(module))
+    return next((_COUNTS[cls] for cls in type(module).__mro__ if cls in _COUNTS), ())
 
 
 def update(model: nn.Module, old: Mapping[str, torch.Size]) -> None:
@@ -65,13 +92,15 @@ def update(model: nn.Module, old: Mapping[str, torch.Size]) -> None:
 
 
 @attribute_handler(nn.modules.conv._ConvNd)
-def _conv(conv: nn.modules.conv._ConvNd, old: Mapping[str, torch.Size]) -> None:
-    shape, before = conv.weight.shape, old["weight"]
-    inner, outer = (0, 1) if conv.transposed else (1, 0)
+def resize_convolution(conv: nn.modules.conv._ConvNd, old: Mapping[str, torch.Size]) -> None:
+    """Channels and groups of a convolution, as its weight has them."""
+    outer, inner = conv.weight.shape[:2]
+    if conv.transposed:
+        outer, inner = inner, outer
     if conv.groups > 1 and conv.groups == conv.in_channels:  # depthwise: a group is a channel
-        conv.groups = shape[0] * conv.groups // before[0]
-    conv.in_channels = shape[inner] * (1 if conv.transposed else conv.groups)
-    conv.out_channels = shape[outer] * (conv.groups if conv.transposed else 1)
+        conv.groups = conv.weight.shape[0] * conv.groups // (conv.in_channels if conv.transposed else conv.out_channels)
+    conv.in_channels = inner * (1 if conv.transposed else conv.groups)
+    conv.out_channels = outer * (conv.groups if conv.transposed else 1)
 
 
 @attribute_handler(nn.Linear)
@@ -94,8 +123,8 @@ def _group_norm(norm: nn.GroupNorm, old: Mapping[str, torch.Size]) -> None:
         norm.num_channels = norm.weight.shape[0]
 
 
-@attribute_handler(nn.LayerNorm)
-def _layer_norm(norm: nn.LayerNorm, old: Mapping[str, torch.Size]) -> None:
+@attribute_handler(nn.LayerNorm, nn.RMSNorm)
+def _layer_norm(norm: nn.LayerNorm | nn.RMSNorm, old: Mapping[str, torch.Size]) -> None:
     if norm.weight is not None:
         norm.normalized_shape = tuple(norm.weight.shape)
 
@@ -108,3 +137,32 @@ def _embedding(embedding: nn.Embedding, old: Mapping[str, torch.Size]) -> None:
 @attribute_handler(nn.PReLU)
 def _prelu(prelu: nn.PReLU, old: Mapping[str, torch.Size]) -> None:
     prelu.num_parameters = prelu.weight.numel()
+
+
+@attribute_handler(nn.Bilinear)
+def _bilinear(bilinear: nn.Bilinear, old: Mapping[str, torch.Size]) -> None:
+    bilinear.out_features, bilinear.in1_features, bilinear.in2_features = bilinear.weight.shape
+
+
+@attribute_handler(nn.RNNBase)
+def _recurrent(rnn: nn.RNNBase, old: Mapping[str, torch.Size]) -> None:
+    rnn.input_size, rnn.hidden_size = rnn.weight_ih_l0.shape[1], rnn.weight_hh_l0.shape[0] // _gates(rnn)
+    rnn.proj_size = rnn.weight_hr_l0.shape[0] if rnn.proj_size else 0
+
+
+def _gates(rnn: nn.RNNBase) -> int:
+    return {"LSTM": 4, "GRU": 3}.get(rnn.mode, 1)
+
+
+@attribute_handler(nn.RNNCellBase)
+def _recurrent_cell(cell: nn.RNNCellBase, old: Mapping[str, torch.Size]) -> None:
+    cell.input_size, cell.hidden_size = cell.weight_ih.shape[1], cell.weight_hh.shape[1]
+
+
+@attribute_handler(nn.MultiheadAttention)
+def _attention(attention: nn.MultiheadAttention, old: Mapping[str, torch.Size]) -> None:
+    attention.embed_dim = attention.out_proj.weight.shape[1]  # head_dim stays: heads go as a whole
+    attention.num_heads = attention.embed_dim // attention.head_dim
+    packed = attention._qkv_same_embed_dim
+    attention.kdim = attention.embed_dim if packed else attention.k_proj_weight.shape[1]
+    attention.vdim = attention.embed_dim if packed else attention.v_proj_weight.shape[1]

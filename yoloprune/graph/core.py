@@ -13,12 +13,14 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
-from yoloprune.graph import budget, tracer
+from yoloprune.errors import UserError
+from yoloprune.graph import budget, matrices, tracer
 from yoloprune.graph.cost import Cost
 from yoloprune.graph.labels import FROZEN, Ledger, Slice
+from yoloprune.graph.matrices import Matrix
 from yoloprune.graph.parameters import named_tensors
 from yoloprune.graph.plan import Plan
-from yoloprune.graph.ties import resolve
+from yoloprune.graph.ties import distinct, resolve
 
 __all__ = ["Graph", "Group", "trace"]
 
@@ -53,6 +55,9 @@ class Graph:
         slices: Labelled parameter dimensions.
         component: Component of each label, int64 (labels,).
         n_components: Number of components.
+        producing: Whether a label is an output of some layer, bool (labels,).
+        links: Layers of which the first feeds the second.
+        produced: Whether a component is an output channel of some layer, bool (n_components,).
         frozen: Whether a component must stay, bool (n_components,).
         groups: Layer-level groups, frozen ones included.
         tied: For each component the number of its tied set and its class in it, or -1, int64 (n_components, 2).
@@ -87,13 +92,20 @@ class Graph:
         producing = ledger.producing()
         produced = np.zeros(self.n_components, bool)
         produced[self.component[producing]] = True
+        self.produced, self.producing, self.links = produced, producing, list(ledger.links)
         reason = np.full(self.n_components, -1)
         texts = [text for _, text in events] + ["no layer produces these channels", "is tied to channels that stay"]
+        texts.append("is tied to parts that cannot lose equally many")
         for i in reversed(range(len(events))):
             reason[self.component[events[i][0]]] = i
         reason[(reason < 0) & ~produced] = len(events)
         reason[self.component[FROZEN]] = 0
-        ties = [self.component[t.numpy()] for t in ledger.ties] + [self.component[t] for t in user_ties]
+        ties = []
+        for tie in [self.component[t.numpy()] for t in ledger.ties] + [self.component[t] for t in user_ties]:
+            if (plain := distinct(tie)) is None:
+                reason[tie[reason[tie] < 0]] = len(events) + 2
+            else:
+                ties.append(plain)
         self._freeze_columns(reason, ties, len(events) + 1)
         self.frozen = reason >= 0
         self.groups, classes = self._group(producing, [texts[r] if r >= 0 else "" for r in reason])
@@ -111,8 +123,6 @@ class Graph:
             changed = False
             for tie in ties:
                 frozen = reason[tie] >= 0
-                if all(len(np.unique(row)) == 1 for row in tie):
-                    continue
                 bad = tie[:, frozen.any(0)]
                 bad = bad[reason[bad] < 0]
                 if bad.size:
@@ -163,6 +173,14 @@ class Graph:
         """Number of parameters."""
         return self.cost.params(np.ones(self.n_components, bool))
 
+    def grouping_matrix(self) -> Matrix:
+        """Which inputs and outputs of layers lose channels together, for inspection on small models."""
+        return matrices.grouping(self)
+
+    def dependency_matrix(self) -> Matrix:
+        """Which of them depend on each other directly, for inspection on small models."""
+        return matrices.dependency(self)
+
     def plan(self, removed: np.ndarray) -> Plan:
         """The plan that removes these components.
 
@@ -208,7 +226,12 @@ class Graph:
         return self.plan(budget.search(self, scores, target_macs, round_to, self.cost.macs))
 
 
-def trace(model: nn.Module, example_inputs: Any, freeze: Sequence[Freeze] = (), tie: Sequence[Sequence] = ()) -> Graph:
+def trace(
+    model: nn.Module,
+    example_inputs: Any,
+    freeze: Sequence[Freeze] = (),
+    tie: Sequence[Sequence[str | tuple[str, int, int, int]]] = (),
+) -> Graph:
     """Find the coupled parameters of any network from one execution (DepGraph, Fang et al., CVPR 2023, Sec. 3.1).
 
     Args:
@@ -216,7 +239,10 @@ def trace(model: nn.Module, example_inputs: Any, freeze: Sequence[Freeze] = (), 
         example_inputs: A tensor, a tuple of positional or a dict of keyword arguments.
         freeze: Layers whose outputs must stay: module name patterns ("head.*"), module classes or predicates
             `(name, module) -> bool`. Their inputs still follow.
-        tie: Sets of (parameter, dimension, start, stop) whose entries must lose equally many indices.
+        tie: Sets of parts that must lose equally many channels: layers by name, or (parameter, dimension, start, stop).
+
+    Raises:
+        UserError: If `freeze` or `tie` names what the model does not have, or ties parts of different sizes.
 
     Examples:
         >>> net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 1))
@@ -226,7 +252,12 @@ def trace(model: nn.Module, example_inputs: Any, freeze: Sequence[Freeze] = (), 
     """
     ledger = tracer.run(model, example_inputs)
     starts = {(s.parameter, s.dim): s for s in ledger.slices}
-    chosen = {name for name, module in model.named_modules() if any(_matches(name, module, f) for f in freeze)}
+    chosen = set()
+    for f in freeze:
+        found = {name for name, module in model.named_modules() if _matches(name, module, f)}
+        if isinstance(f, str) and not found:
+            raise UserError(f"freeze names {f!r}, which is no layer of the model")
+        chosen |= found
     user_frozen = []
     if chosen:
         producing = ledger.producing()
@@ -238,12 +269,24 @@ def trace(model: nn.Module, example_inputs: Any, freeze: Sequence[Freeze] = (), 
     user_ties = []
     for entries in tie:
         rows = []
-        for parameter, dim, start, stop in entries:
-            if (parameter, dim) not in starts:
-                raise ValueError(f"tie names {parameter!r} dimension {dim}, which the execution did not meet")
+        for entry in entries:
+            parameter, dim, start, stop = _outputs(ledger, entry) if isinstance(entry, str) else entry
+            if (parameter, dim) not in starts or not 0 <= start < stop <= starts[parameter, dim].size:
+                raise UserError(f"tie names {start}:{stop} of {parameter!r} in dimension {dim}, which there is not")
             rows.append(np.arange(starts[parameter, dim].start + start, starts[parameter, dim].start + stop))
+        if len({len(row) for row in rows}) != 1:
+            raise UserError(f"tie needs parts of equal size, but {list(entries)} have {[len(row) for row in rows]}")
         user_ties.append(np.stack(rows))
     return Graph(ledger, model, user_frozen, user_ties)
+
+
+def _outputs(ledger: Ledger, layer: str) -> tuple[str, int, int, int]:
+    """The output channels of a layer as an entry of `tie`."""
+    producing = ledger.producing()
+    for s in ledger.slices:
+        if s.parameter.rpartition(".")[0] == layer and producing[s.start]:
+            return s.parameter, s.dim, 0, s.size
+    raise UserError(f"tie names {layer!r}, which is no layer with output channels")
 
 
 def _matches(name: str, module: nn.Module, freeze: Freeze) -> bool:

@@ -12,6 +12,7 @@ operator with sch(f^-) = sch(f^+) (eq. 4).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["FROZEN", "CostTerm", "Labels", "Ledger", "Slice", "compact", "same_memory", "varying"]
+__all__ = ["FROZEN", "CostTerm", "Labels", "Ledger", "Slice", "compact", "same_memory", "shrinking", "varying"]
 
 FROZEN = 0  # the label of an index that must stay: a constant's own channels
 
@@ -63,6 +64,11 @@ def varying(layer: Tensor) -> tuple[int, ...]:
     return tuple(d for d, (n, s) in enumerate(zip(layer.shape, layer.stride(), strict=False)) if n > 1 and s != 0)
 
 
+def shrinking(layer: Tensor) -> int | None:
+    """The dimension along which the layer loses channels: of those that it varies along, the fastest in memory."""
+    return min(varying(layer), key=lambda d: layer.stride(d), default=None)
+
+
 def compact(layer: Tensor, keep: Iterable[int] | None = None) -> Tensor:
     """The layer with every dimension outside `keep` (by default: every broadcast one) cut to size 1."""
     keep = varying(layer) if keep is None else tuple(keep)
@@ -86,6 +92,7 @@ class Ledger:
     costs: list[CostTerm] = field(default_factory=list)
     statistics: set[str] = field(default_factory=set)
     unsupported: dict[str, int] = field(default_factory=dict)
+    links: dict[tuple[str, str], None] = field(default_factory=dict)  # layers of which the first feeds the second
     size: int = 1
     _tied: set[tuple] = field(default_factory=set)
     _kept_alive: list[Tensor] = field(default_factory=list)
@@ -129,6 +136,12 @@ class Ledger:
         """Say that these labels must stay, and why."""
         self.frozen.append((compact(labels).reshape(-1), reason))
 
+    def unknown(self, operator: str, carried: Iterable[Labels]) -> None:
+        """Name an operator that no rule covers, and freeze what it touches."""
+        self.unsupported[operator] = self.unsupported.get(operator, 0) + 1
+        for labels in carried:
+            self.freeze_all(labels, f"passes through {operator}, for which there is no rule")
+
     def freeze_all(self, labels: Labels | None, reason: str) -> None:
         """Freeze every layer of a tensor."""
         for layer in labels.layers if labels else ():
@@ -138,6 +151,18 @@ class Ledger:
         """Parts (rows of a 2-D tensor) may lose different labels, but must lose equally many."""
         if parts.shape[0] > 1 and parts.shape[1] > 0:
             self.ties.append(parts)
+
+    def follow(self, lines: Tensor, width: Tensor) -> None:
+        """A dimension whose size the code derives from another's width keeps the proportion.
+
+        Args:
+            lines: Labels along the dimension, int64 (parts, m).
+            width: Labels that its size was derived from, int64 (n,).
+        """
+        if torch.isin(lines, width).all():
+            return  # their own width
+        part = math.gcd(lines.shape[-1], len(width))
+        self.tie(torch.cat([lines.reshape(-1, part), width.reshape(-1, part)]))
 
     def rectangle(self, layer: Tensor) -> None:
         """A layer that varies along several dimensions must stay a rectangle.
@@ -153,7 +178,7 @@ class Ledger:
         self._tied.add(key)
         self._kept_alive.append(layer)  # a freed buffer's address could come back and hide another rectangle
         small = compact(layer, dims)
-        fast = min(dims, key=lambda d: layer.stride(d))
+        fast = shrinking(layer)
         self.tie(small.movedim(fast, -1).reshape(-1, layer.shape[fast]))
 
     def recompact(self, layer: Tensor) -> Tensor:
@@ -174,7 +199,7 @@ class Ledger:
     ) -> tuple[Tensor, ...]:
         """Let the labels of broadcast operands meet element by element; returns the layers of the result.
 
-        Layers that vary along a common dimension become one; layers along different dimensions live side by side.
+        Layers that shrink along the same dimension become one; layers along different dimensions live side by side.
         With `strict`, a label that meets an operand with a real extent but without labels there is frozen: that
         operand's channel has no owner and cannot go.
 
@@ -184,20 +209,18 @@ class Ledger:
             where: The operator, for the reason of a freeze.
             strict: See above.
         """
-        clusters: list[tuple[set[int], list[Tensor], set[int]]] = []
+        clusters: dict[int, tuple[list[Tensor], set[int]]] = {}
         for i, (_, labels) in enumerate(operands):
             for layer in labels.layers if labels else ():
                 layer = layer.expand(shape)
-                dims, layers, owners = set(varying(layer)), [layer], {i}
-                if not dims:
-                    continue
-                for cluster in [c for c in clusters if c[0] & dims]:
-                    clusters.remove(cluster)
-                    dims, layers, owners = dims | cluster[0], cluster[1] + layers, owners | cluster[2]
-                clusters.append((dims, layers, owners))
-        out = []
-        for dims, layers, owners in clusters:
-            first = max(layers, key=lambda layer: len(varying(layer)))
+                if varying(layer):
+                    layers, owners = clusters.setdefault(shrinking(layer), ([], set()))
+                    layers.append(layer)
+                    owners.add(i)
+        out = {}
+        for shrinks, (layers, owners) in clusters.items():
+            dims = {d for layer in layers for d in varying(layer)}
+            first = out[shrinks] = max(layers, key=lambda layer: len(varying(layer)))
             for layer in layers:
                 if layer is not first and not same_memory(layer, first):
                     self.unite(compact(first, dims), compact(layer, dims))
@@ -206,8 +229,10 @@ class Ledger:
                     if i in owners or (labels and labels.wild):
                         continue
                     offset = len(shape) - len(own)
-                    if any(d >= offset and own[d - offset] > 1 for d in dims):
+                    if shrinks >= offset and own[shrinks - offset] > 1:
                         self.freeze(first, f"meets values without prunable channels in {where}")
                         break
-            out.append(first)
-        return tuple(out)
+        for shrinks in list(out):
+            if any(shrinks in varying(layer) for other, layer in out.items() if other != shrinks):
+                self.freeze(out.pop(shrinks), f"meets parts of fixed number in {where}")
+        return tuple(out.values())

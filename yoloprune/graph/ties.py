@@ -4,7 +4,40 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["resolve"]
+__all__ = ["distinct", "resolve"]
+
+
+def distinct(tie: np.ndarray) -> np.ndarray | None:
+    """Rewrite a tie so that no component stands twice in a part.
+
+    Where one component stands for several places of a part (a head for its channels), each other part is split into as
+    many parts, of which each loses one where that component goes.
+
+    Args:
+        tie: Component ids, (parts, length).
+
+    Returns:
+        Component ids, (more parts, smaller length), or None where no plan can do justice to all parts.
+    """
+    counts = [np.unique(row, return_inverse=True, return_counts=True) for row in tie]
+    repeated = [i for i, (_, _, count) in enumerate(counts) if (count > 1).any()]
+    if not repeated:
+        return tie
+    if all(np.array_equal(found, counts[0][0]) for found, _, _ in counts):
+        return tie
+    _, inverse, count = counts[repeated[0]]
+    if len(np.unique(count)) != 1:
+        return None
+    blocks = tie[:, np.argsort(inverse, kind="stable")].reshape(len(tie), -1, count[0])
+    rows = []
+    for i, block in enumerate(blocks):
+        if i not in repeated:
+            rows.extend(block.T)
+        elif (block == block[:, :1]).all():
+            rows.append(block[:, 0])
+        else:
+            return None
+    return np.stack(rows)
 
 
 def resolve(classes: np.ndarray, ties: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -23,8 +56,6 @@ def resolve(classes: np.ndarray, ties: list[np.ndarray]) -> tuple[np.ndarray, np
     used = []
     for tie in ties:
         rows = [np.unique(row) for row in tie]
-        if all(len(row) == 1 for row in rows):
-            continue  # every part is one component: parts go as a whole
         if all(np.array_equal(row, rows[0]) for row in rows):
             continue  # the parts are the same components
         used.append(tie)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,11 +12,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 from torch.utils.weak import WeakIdKeyDictionary
 
-from yoloprune.graph.attributes import resizes_splits
-from yoloprune.graph.labels import Labels, Ledger
+from yoloprune.graph.attributes import counts, has_handler, resizes_splits
+from yoloprune.graph.labels import Labels, Ledger, shrinking
 from yoloprune.graph.parameters import named_tensors
-from yoloprune.graph.rules import RULES, Call
+from yoloprune.graph.requests import Requests
+from yoloprune.graph.rules import COMPOSITES, RULES, Call
 from yoloprune.graph.rules.pointwise import pointwise
+from yoloprune.graph.widths import Count, Width
 
 __all__ = ["run"]
 
@@ -28,49 +31,120 @@ class _Tracer(TorchDispatchMode):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.ledger = Ledger()
-        self.own = {id(t): name for name, t in named_tensors(model).items()}
+        # an index or a mask has no channels of its own
+        self.own = {id(t): name for name, t in named_tensors(model).items() if t.is_floating_point()}
         # beside the tensors, not on them: a tensor that the model caches would take its labels into another trace
         self.found = WeakIdKeyDictionary()
         self.names = {id(m): name for name, m in model.named_modules()}
         self.stack: list[nn.Module] = []
+        self.soiled: dict[
+            int, Any
+        ] = {}  # storages in which values that were zero are not any more, for all their views
+        self.requests = Requests(self.widths, COMPOSITES, self.whole)
+        self.watched = WeakIdKeyDictionary()
+        self.origin = WeakIdKeyDictionary()  # the layers that a tensor comes from
+        self.paused = False
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False  # torch's default wraps the dispatch in a call that imports all of torch._dynamo, over a second
 
     def labels(self, tensor: Tensor) -> Labels | None:
+        if tensor in self.watched:
+            self.ledger.freeze(*self.watched[tensor])
         labels = self.found.get(tensor)
         if labels is None and id(tensor) in self.own:
             labels = self.found[tensor] = self.ledger.allocate(self.own[id(tensor)], tensor)
+        if labels and labels.zero and self.soiled and tensor.untyped_storage().data_ptr() in self.soiled:
+            labels = replace(labels, zero=False)
         return labels
 
     def put(self, tensor: Tensor, labels: Labels) -> None:
         if id(tensor) not in self.own:
             self.found[tensor] = labels
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        name = func._schema.name.split("::")[-1]
-        base = name[:-1] if name.endswith("_") and not name.startswith("__") else name
+    def widths(self, tensor: Tensor) -> torch.Size:
+        """The tensor's shape, with a `Width` for each dimension that may shrink."""
+        sizes: list[int] = list(tensor.shape)
+        labels = self.labels(tensor)
+        for layer in labels.layers if labels else ():
+            d = shrinking(layer)
+            if d is not None:
+                line = layer[tuple(slice(None) if e == d else 0 for e in range(layer.dim()))]
+                sizes[d] = Width(sizes[d], line, self.ledger)
+        return torch.Size(sizes)
+
+    def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        """A module's forward has ended."""
+        self.stack.pop()
+
+    def watch(self, tensor: Tensor, labels: Tensor, reason: str) -> None:
+        """Freeze these labels once the tensor is used."""
+        self.watched[tensor] = labels, reason
+
+    def call(self, name: str, func: Any, args: tuple, kwargs: dict, out: Any) -> Call:
+        """What a rule is given."""
         module = self.stack[-1] if self.stack else None
-        call = Call(
-            base,
+        return Call(
+            name,
             func,
             args,
             kwargs,
             out,
             self.ledger,
             self.names.get(id(module), ""),
+            self.requests.current,
+            module is not None and has_handler(module),
             module is not None and resizes_splits(module),
             self.labels,
             self.put,
+            self.watch,
         )
+
+    def link(self, args: tuple, kwargs: dict, out: Any) -> None:
+        """Note which layers feed which: a layer is what owns a parameter that is used with other tensors."""
+        layers, fed = set(), set()
+        for value in (*args, *kwargs.values()):
+            for tensor in value if isinstance(value, (list, tuple)) else (value,):
+                if isinstance(tensor, Tensor):
+                    if id(tensor) in self.own:
+                        layers.add(self.own[id(tensor)].rpartition(".")[0])
+                    fed |= self.origin.get(tensor, frozenset())
+        for layer in layers:
+            self.ledger.links.update(dict.fromkeys((a, layer) for a in fed if a != layer))
+        origin = frozenset(layers or fed)
+        for tensor in out if isinstance(out, (list, tuple)) else (out,):
+            if isinstance(tensor, Tensor) and id(tensor) not in self.own:
+                self.origin[tensor] = origin
+
+    def whole(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        """Run a function that has a rule of its own, without the rules for the operators inside."""
+        self.paused = True
+        try:
+            out = func(*args, **kwargs)
+            self.link(args, kwargs, out)
+            COMPOSITES[func.__name__](self.call(func.__name__, func, args, kwargs, out))
+        finally:
+            self.paused = False
+        return out
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if self.paused:
+            return out
+        self.link(args, kwargs, out)
+        name = func._schema.name.split("::")[-1]
+        base = name[:-1] if name.endswith("_") and not name.startswith("__") else name
+        call = self.call(base, func, args, kwargs, out)
         handler = RULES.get(base)
         if handler is None and torch.Tag.pointwise in func.tags:
             handler = pointwise
         if handler is not None:
             handler(call)
+            if base != name and (labels := self.found.get(args[0])) and labels.layers and not labels.zero:
+                storage = args[0].untyped_storage()
+                self.soiled[storage.data_ptr()] = storage
         elif base not in _SILENT:
             self._unknown(base, args, kwargs)
         return out
@@ -79,9 +153,7 @@ class _Tracer(TorchDispatchMode):
         carried = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, Tensor)]
         carried = [labels for t in carried if (labels := self.labels(t)) and labels.layers]
         if carried:
-            self.ledger.unsupported[name] = self.ledger.unsupported.get(name, 0) + 1
-            for labels in carried:
-                self.ledger.freeze_all(labels, f"passes through {name}, for which there is no rule")
+            self.ledger.unknown(name, carried)
 
 
 def run(model: nn.Module, example_inputs: Any) -> Ledger:
@@ -95,11 +167,18 @@ def run(model: nn.Module, example_inputs: Any) -> Ledger:
     tracer = _Tracer(model)
     handles = [
         hooks.register_module_forward_pre_hook(lambda m, _: tracer.stack.append(m)),
-        hooks.register_module_forward_hook(lambda m, _i, _o: tracer.stack.pop() and None),
+        hooks.register_module_forward_hook(tracer.leave),
     ]
+    counted = [
+        (m, name, value) for m in model.modules() for name in counts(m) if isinstance(value := getattr(m, name), int)
+    ]
+    for m, name, value in counted:
+        setattr(m, name, Count(value, tracer.ledger))
     model.eval()
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # the fused encoder layer is one opaque operator
     try:
-        with torch.no_grad(), tracer:
+        with torch.no_grad(), tracer, tracer.requests:
             if isinstance(example_inputs, dict):
                 out = model(**example_inputs)
             elif isinstance(example_inputs, (tuple, list)):
@@ -107,6 +186,9 @@ def run(model: nn.Module, example_inputs: Any) -> Ledger:
             else:
                 out = model(example_inputs)
     finally:
+        for m, name, value in counted:
+            setattr(m, name, value)
+        torch.backends.mha.set_fastpath_enabled(fast)
         for handle in handles:
             handle.remove()
         for m, flag in training.items():

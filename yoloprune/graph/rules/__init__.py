@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from yoloprune.graph.rules import contraction, fill, indexing, movement, norm, pointwise, reduction, spatial
-from yoloprune.graph.rules.registry import RULES, Call, rule
+from yoloprune.graph.rules import attention, contraction, fill, indexing, movement, norm, pointwise, reduction, spatial
+from yoloprune.graph.rules.registry import COMPOSITES, RULES, Call, rule
 
 __all__ = [
+    "COMPOSITES",
     "RULES",
     "Call",
+    "attention",
     "contraction",
     "fill",
     "indexing",

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from yoloprune.graph.labels import CostTerm, Labels, compact, varying
+from yoloprune.graph.labels import CostTerm, Labels, compact, shrinking, varying
 from yoloprune.graph.rules.registry import Call, rule
 
-__all__: list[str] = []
+__all__ = ["meet", "vector"]
 
 
 def vector(call: Call, tensor: Tensor | None, dim: int) -> Tensor | None:
@@ -35,7 +35,7 @@ def _is_wild(call: Call, tensor: Tensor) -> bool:
     return bool(labels and labels.wild)
 
 
-def _meet(call: Call, a: Tensor | None, b: Tensor | None, a_wild: bool = False, b_wild: bool = False) -> None:
+def meet(call: Call, a: Tensor | None, b: Tensor | None, a_wild: bool = False, b_wild: bool = False) -> None:
     """Unite two label vectors that are summed over together; one without a partner must stay."""
     if a is not None and b is not None:
         call.ledger.unite(a, b)
@@ -43,6 +43,12 @@ def _meet(call: Call, a: Tensor | None, b: Tensor | None, a_wild: bool = False, 
         call.ledger.freeze(a, f"is summed in {call.name} against values without prunable channels")
     elif b is not None and not a_wild:
         call.ledger.freeze(b, f"is summed in {call.name} against values without prunable channels")
+
+
+def _vanishes(call: Call, x: Tensor, w: Tensor, source: Tensor | None) -> None:
+    """What goes must add nothing to the sum: the values or the weights are zero where their channels are."""
+    if source is not None and not any((labels := call.labels(t)) and labels.zero for t in (x, w)):
+        call.ledger.freeze(source, f"is not zero when its slices are, and is summed in {call.name}")
 
 
 @rule("convolution", "_convolution", "cudnn_convolution", "mkldnn_convolution", "convolution_overrideable")
@@ -62,10 +68,11 @@ def convolution(call: Call) -> None:
     vectors: list[Tensor | None]
     per_in, per_out = n_in // groups, n_out // groups
     produces = True
+    _vanishes(call, x, w, source)
     if groups == 1:
         w_in, out = (first, second) if transposed else (second, first)
         if n_in > 1:
-            _meet(call, source, w_in, a_wild=wild)
+            meet(call, source, w_in, a_wild=wild)
         vectors = [w_in, out]
     elif per_in == 1:
         # one input channel per group: input and output are the same channel
@@ -100,7 +107,7 @@ def convolution(call: Call) -> None:
             if source is not None and second is not None:
                 ledger.unite(source.view(groups, per_in), second.view(1, per_in))
             else:
-                _meet(call, source, second, a_wild=wild)
+                meet(call, source, second, a_wild=wild)
             out = first
             if out is not None and per_out > 0:
                 ledger.tie(out.view(groups, per_out))
@@ -116,10 +123,13 @@ def convolution(call: Call) -> None:
         layers.append(out.view(shape).expand(call.out.shape))
         if produces:
             ledger.producers.append(out)
-    for layer in call.layers(x):  # labels along the batch dimension (heads folded into it) pass
-        if channel and varying(layer) == (0,):
+    for layer in call.layers(x):
+        dims = varying(layer)
+        if channel and dims == (0,):  # labels along the batch dimension (heads folded into it) pass
             layers.append(layer[(slice(None), *[slice(0, 1)] * (x.dim() - 1))].expand(call.out.shape))
-    call.put(call.out, Labels(tuple(layers), zero=True))
+        elif channel not in dims:
+            ledger.freeze(layer, "is a position of a convolution")
+    call.put(call.out, Labels(tuple(layers), zero=len(layers) < 2))
     positions = (x.numel() // n_in) if transposed else call.out.numel() // n_out
     macs = positions * w.numel() if transposed else positions * n_out * per_in * math.prod(w.shape[2:])
     ledger.costs.append(CostTerm(call.module, call.name, macs, tuple(v for v in vectors if v is not None)))
@@ -168,7 +178,7 @@ def _product(call: Call, a: Tensor, b: Tensor, out_shape: torch.Size) -> tuple[t
         ledger.rectangle(layer)
     vectors = [compact(v).reshape(-1) for v in (left or right)[:1]] + [compact(v).reshape(-1) for v in layers]
     ledger.costs.append(CostTerm(call.module, call.name, math.prod(out_shape) * k, tuple(vectors)))
-    return layers, (labels_a.zero and labels_b.zero) or bool(rows and labels_a.zero) or bool(columns and labels_b.zero)
+    return layers, (not rows or labels_a.zero) and (not columns or labels_b.zero)
 
 
 @rule("mm", "bmm", "matmul")
@@ -183,7 +193,7 @@ def vector_product(call: Call) -> None:
     """Matrix times vector: the summed dimension unites, rows pass."""
     a, b = call.args[0], call.args[1]
     left, right = vector(call, a, a.dim() - 1), vector(call, b, 0)
-    _meet(call, left, right, _is_wild(call, a), _is_wild(call, b))
+    meet(call, left, right, _is_wild(call, a), _is_wild(call, b))
     rows = vector(call, a, 0) if a.dim() == 2 else None
     if rows is not None:
         call.ledger.producers.append(rows)
@@ -200,7 +210,9 @@ def product_with_bias(call: Call) -> None:
     result = Labels(layers, zero)
     merged = call.ledger.merge(call.out.shape, [(call.out.shape, result), (bias.shape, call.labels(bias))], call.name)
     own = call.labels(bias)
-    call.put(call.out, Labels(merged, zero and bool(own and (own.zero or own.wild))))
+    held = {shrinking(layer) - bias.dim() for layer in (own.layers if own else ()) if varying(layer)}
+    zero = zero and bool(own and own.zero) and all(shrinking(v) - v.dim() in held for v in merged)
+    call.put(call.out, Labels(merged, zero))
 
 
 @rule("linear")
@@ -208,54 +220,78 @@ def linear(call: Call) -> None:
     """Multiply by the transposed weight and add the bias, as one operator (some backends do not decompose it)."""
     x, w, bias = call.args[0], call.args[1], call.arg("bias")
     source, w_in, out = vector(call, x, x.dim() - 1), vector(call, w, 1), vector(call, w, 0)
+    _vanishes(call, x, w, source)
     if x.shape[-1] > 1:
-        _meet(call, source, w_in, a_wild=_is_wild(call, x))
+        meet(call, source, w_in, a_wild=_is_wild(call, x))
     layers = [v.narrow(-1, 0, 1).expand(call.out.shape) for v in call.layers(x) if x.dim() - 1 not in varying(v)]
     if out is not None:
         call.ledger.producers.append(out)
         layers.append(out.expand(call.out.shape))
         if bias is not None and (b := vector(call, bias, 0)) is not None:
             call.ledger.unite(b, out)
-    call.put(call.out, Labels(tuple(layers), zero=True))
+    call.put(call.out, Labels(tuple(layers), zero=len(layers) < 2))
     macs = call.out.numel() * x.shape[-1]
     vectors = tuple(v for v in (w_in, out) if v is not None)
     call.ledger.costs.append(CostTerm(call.module, call.name, macs, vectors))
 
 
-@rule(
-    "_scaled_dot_product_flash_attention_for_cpu",
-    "_scaled_dot_product_flash_attention",
-    "_scaled_dot_product_efficient_attention",
-    "_scaled_dot_product_cudnn_attention",
-    "_scaled_dot_product_attention_math",
-    "scaled_dot_product_attention",
-    "_scaled_dot_product_fused_attention_overrideable",
-)
-def attention(call: Call) -> None:
-    """softmax(q k^T) v: head dimensions of q and k unite, the result has v's labels."""
-    q, k, v = call.args[:3]
-    out = call.outs[0]
-    ledger = call.ledger
-    last = q.dim() - 1
-    sides = [[layer for layer in call.layers(t) if last in varying(layer)] for t in (q, k)]
-    if sides[0] and sides[1]:
-        a, b = (ledger.unite_along(s[0], [last - 1]).select(last - 1, 0) for s in sides)
-        dims = set(varying(a)) | set(varying(b))
-        if a.shape == b.shape:
-            ledger.unite(compact(a, dims), compact(b, dims))
-        else:
-            ledger.freeze(a, "has a head shared by several queries")
-            ledger.freeze(b, "has a head shared by several queries")
-    else:
-        for layer in sides[0] + sides[1]:
-            ledger.freeze(layer, "is summed in attention against values without prunable channels")
+@rule("_cdist_forward")
+def distances(call: Call) -> None:
+    """Distances between rows: a feature that is zero on both sides adds nothing."""
+    a, b = call.args[:2]
+    left, right = vector(call, a, a.dim() - 1), vector(call, b, b.dim() - 1)
+    meet(call, left, right, _is_wild(call, a), _is_wild(call, b))
+    for tensor, line in ((a, left), (b, right)):
+        if line is not None and not call.labels(tensor).zero:
+            call.ledger.freeze(line, "is not zero when its slices are, and is summed in a distance")
+
+
+@rule("_trilinear")
+def trilinear(call: Call) -> None:
+    """Products of three broadcast operands, summed over some dimensions: nn.Bilinear."""
+    operands = list(call.args[:3])
+    summed = set(call.args[6])
+    expanded = []
+    for tensor, places in zip(operands, call.args[3:6], strict=True):
+        labels, shape = call.labels(tensor) or Labels(), list(tensor.shape)
+        layers = list(labels.layers)
+        for d in sorted(places):
+            shape.insert(d, 1)
+            layers = [layer.unsqueeze(d) for layer in layers]
+        expanded.append((shape, Labels(tuple(layers), wild=labels.wild)))
+    shape = [max(sizes) for sizes in zip(*(own for own, _ in expanded), strict=True)]
+    merged = call.ledger.merge(shape, expanded, call.name)
     layers = []
-    for layer in call.layers(v):
-        layer = ledger.unite_along(layer, [last - 1])
-        layers.append(layer.narrow(last - 1, 0, 1).expand(out.shape) if layer.dim() == out.dim() else layer)
-    call.put(out, Labels(tuple(layers), bool((lv := call.labels(v)) and lv.zero)))
-    score = q.shape[:-1].numel() * k.shape[-2]
-    left = tuple(compact(s).reshape(-1) for s in sides[0][:1])
-    ledger.costs.append(CostTerm(call.module, call.name, score * q.shape[-1], left))
-    values = tuple(compact(s).reshape(-1) for s in layers[:1])
-    ledger.costs.append(CostTerm(call.module, call.name, score * v.shape[-1], values))
+    for layer in merged:
+        if not set(varying(layer)) & summed:
+            call.ledger.producers.append(compact(layer).reshape(-1))
+            for d in sorted(summed, reverse=True):
+                layer = layer.select(d, 0)
+            layers.append(layer.expand(call.out.shape))
+    call.put(call.out, Labels(tuple(layers), zero=True))
+    vectors = tuple(compact(layer).reshape(-1) for layer in merged)
+    call.ledger.costs.append(CostTerm(call.module, call.name, math.prod(shape), vectors))
+
+
+@rule("deform_conv2d")
+def deform_conv2d(call: Call) -> None:
+    """A convolution that reads at places which another layer gives; those stay, and so does what is grouped."""
+    x, w, offset, mask, bias = call.args[:5]
+    for tensor in (offset, mask):
+        call.ledger.freeze_all(call.labels(tensor), "is a sampling place")
+    source, w_in, out = vector(call, x, 1), vector(call, w, 1), vector(call, w, 0)
+    if x.shape[1] != w.shape[1] or out is None:
+        call.ledger.freeze_all(call.labels(x), "meets a grouped deformable convolution")
+        call.ledger.freeze_all(call.labels(w), "is grouped and deformable")
+    else:
+        meet(call, source, w_in)
+    call.ledger.freeze_all(Labels(tuple(v for v in call.layers(w) if varying(v)[0] > 1)), "is a kernel size")
+    layers = ()
+    if out is not None:
+        call.ledger.producers.append(out)
+        layers = (out.view(1, -1, 1, 1).expand(call.out.shape),)
+        if (own := vector(call, bias, 0)) is not None:
+            call.ledger.unite(own, out)
+    call.put(call.out, Labels(layers, zero=True))
+    macs = call.out[:, :1].numel() * w.numel()
+    call.ledger.costs.append(CostTerm(call.module, call.name, macs, tuple(v for v in (w_in, out) if v is not None)))

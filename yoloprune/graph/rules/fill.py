@@ -4,10 +4,27 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from yoloprune.graph.labels import Labels
+from yoloprune.graph.labels import Labels, compact, varying
 from yoloprune.graph.rules.registry import Call, rule
+from yoloprune.graph.widths import Width
 
-__all__: list[str] = []
+__all__ = ["along"]
+
+
+def along(out: Tensor, dim: int, width: Width) -> Tensor | None:
+    """A layer for a dimension that is as long as a width, None (and frozen) where it is not exactly as long."""
+    if len(width.labels) != out.shape[dim]:
+        width.used_as_number()
+        return None
+    return width.labels.view([-1 if d == dim else 1 for d in range(out.dim())]).expand(out.shape)
+
+
+@rule("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like")
+def fill_like(call: Call) -> None:
+    """A constant with the extents, and so the channels, of another tensor."""
+    labels = call.labels(call.args[0])
+    if labels:
+        call.put(call.out, Labels(labels.layers, call.name == "zeros_like", labels.wild))
 
 
 @rule(
@@ -16,10 +33,6 @@ __all__: list[str] = []
     "full",
     "empty",
     "scalar_tensor",
-    "zeros_like",
-    "ones_like",
-    "full_like",
-    "empty_like",
     "new_zeros",
     "new_ones",
     "new_full",
@@ -30,20 +43,52 @@ __all__: list[str] = []
     "zero",
 )
 def fill(call: Call) -> None:
-    """A constant has no channels of its own."""
-    call.put(call.out, Labels(wild=True))
+    """A constant has the channels of the widths that its sizes were derived from, or none of its own."""
+    zero = "zero" in call.name
+    if call.name in ("fill", "zero"):
+        labels = call.labels(call.args[0])
+        call.put(call.out, Labels(labels.layers if labels else (), zero, bool(labels and labels.wild)))
+        return
+    sizes = call.request.fill() if call.request and not call.follows else None
+    if sizes is None or len(sizes) != call.out.dim():
+        call.put(call.out, Labels(zero=zero, wild=True))
+        return
+    layers = [along(call.out, d, n) for d, n in enumerate(sizes) if isinstance(n, Width)]
+    call.put(call.out, Labels(tuple(layer for layer in layers if layer is not None), zero))
 
 
 @rule("copy")
 def copy(call: Call) -> None:
-    """Writing into a whole tensor hands over labels; into a part of one it cannot be followed."""
+    """Writing into a tensor hands over labels, also into a part of one along dimensions that are written in full."""
     target, source = call.args[0], call.args[1]
     mine, theirs = call.labels(target), call.labels(source)
     if target._is_view() and not (mine and mine.layers):
-        call.ledger.freeze_all(theirs, "is copied into a part of another tensor")
+        _copy_into_part(call, target, theirs)
         return
     operands: list[tuple[Tensor, Labels | None]] = [(source.shape, theirs)]
     if mine and mine.layers:
         operands.append((target.shape, mine))
     layers = call.ledger.merge(target.shape, operands, "copy_", strict=False)
     call.put(call.out, Labels(layers, bool(theirs and theirs.zero)))
+
+
+def _copy_into_part(call: Call, target: Tensor, theirs: Labels | None) -> None:
+    base = target._base
+    own = call.labels(base)
+    found = []
+    for layer in theirs.layers if theirs else ():
+        layer = layer.expand(target.shape)
+        dims = varying(layer)
+        places = [
+            d
+            for d in range(base.dim())
+            if len(dims) == 1 and base.shape[d] == target.shape[dims[0]] and base.stride(d) == target.stride(dims[0])
+        ]
+        if len(places) != 1 or not (own and own.wild):
+            call.ledger.freeze(layer, "is copied into a part of another tensor")
+            continue
+        line = compact(layer).reshape(-1)
+        found.append(line.view([-1 if d == places[0] else 1 for d in range(base.dim())]).expand(base.shape))
+    operands = [(base.shape, Labels((layer,))) for layer in found] + [(base.shape, own)]
+    layers = call.ledger.merge(base.shape, operands, "copy_", strict=False)
+    call.put(base, Labels(layers, bool(own and own.zero and theirs and theirs.zero), bool(own and own.wild)))

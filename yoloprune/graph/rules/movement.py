@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from yoloprune.graph.labels import FROZEN, Labels, compact, varying
+from yoloprune.graph.labels import FROZEN, Labels, compact, shrinking, varying
+from yoloprune.graph.rules.fill import along
 from yoloprune.graph.rules.registry import Call, rule
+from yoloprune.graph.widths import Count, Width, fixed
 
 __all__: list[str] = []
 
@@ -33,17 +37,11 @@ def same(call: Call) -> None:
     "t",
     "unsqueeze",
     "squeeze",
-    "expand",
-    "unfold",
-    "diagonal",
     "movedim",
     "swapaxes",
     "numpy_T",
     "flip",
-    "repeat",
-    "pixel_shuffle",
     "pixel_unshuffle",
-    "channel_shuffle",
     "numpy_t",
 )
 def move(call: Call) -> None:
@@ -86,6 +84,9 @@ def view(call: Call) -> None:
     labels = call.labels(call.args[0])
     if labels is None:
         return
+    target = call.request.view(call.args[0].shape) if call.request else None
+    if target is not None and len(target) != call.out.dim():
+        target = None
     out = []
     for layer in labels.layers:
         dims = varying(layer)
@@ -95,21 +96,100 @@ def view(call: Call) -> None:
                 for k, d in enumerate(inside[1:], 1):
                     if any(layer.stride(e) < layer.stride(d) for e in inside[:k]):
                         call.ledger.unite(compact(layer), compact(layer).narrow(d, 0, 1))
-        out.append(layer.reshape(call.out.shape))
+        layer = layer.reshape(call.out.shape)
+        if len(varying(layer)) > 1:
+            layer = call.ledger.recompact(layer)
+        out.append(_fit(call, layer, target))
     _put(call, call.out, out, labels.zero, labels.wild)
 
 
-def _tie_pieces(call: Call, layer: Tensor, dim: int, sizes: list[int], fixed: bool) -> None:
-    """A labelled dimension is cut into pieces: equal ones lose equally many, others must stay as they are."""
-    sizes = [s for s in sizes if s]
-    if len(sizes) < 2 or dim not in varying(layer):
+def _fit(call: Call, layer: Tensor, target: tuple | None) -> Tensor:
+    """Let only those dimensions of a view shrink whose sizes the code does not fix.
+
+    The dimensions that are faster in memory than the one that shrinks go as a whole, the slower ones lose equally many.
+    """
+    dims = varying(layer)
+    if target is None or not dims:
+        return layer
+    if any(isinstance(size, Count) for size in target):  # whole heads go, where the code can count them
+        free = [d for d in dims if isinstance(target[d], Count)]
+    else:
+        free = [d for d in dims if call.follows or not fixed(target[d])]
+    if not free:
+        call.ledger.freeze(layer, f"is given a fixed size by {call.name}")
+        return layer
+    shrinks = min(free, key=lambda d: layer.stride(d))
+    layer = call.ledger.unite_along(layer, [d for d in dims if layer.stride(d) < layer.stride(shrinks)])
+    for d in free:
+        if isinstance(target[d], Width):
+            if d == shrinks:
+                target[d].meet(_lines(layer, d))
+            else:
+                target[d].used_as_number()
+    return layer
+
+
+@rule("expand", "repeat")
+def expand(call: Call) -> None:
+    """A copy per place of a new or longer dimension, which has the channels of the width that its size came from."""
+    source = call.args[0]
+    labels = call.labels(source) or Labels()
+    target = call.request.view(source.shape) if call.request else None
+    layers = [call.replay(layer) for layer in labels.layers]
+    if target is not None and len(target) == call.out.dim():
+        offset = call.out.dim() - source.dim()
+        for d, size in enumerate(target):
+            before = source.shape[d - offset] if d >= offset else 1
+            if before == 1 and isinstance(size, Width):
+                layers.append(along(call.out, d, size))
+            elif before > 1 and call.name == "expand" and fixed(size) and not call.follows:
+                for layer in layers:
+                    if d in varying(layer):
+                        call.ledger.freeze(layer, "is given a fixed size by expand")
+            elif before > 1 and call.name == "repeat" and isinstance(size, Width):
+                size.used_as_number()
+    # a kernel expands to the shape of what it meets: that size follows
+    follows = call.name == "expand" and target is None
+    _put(call, call.out, [layer for layer in layers if layer is not None], labels.zero, labels.wild or follows)
+
+
+def _lines(layer: Tensor, dim: int) -> Tensor:
+    """The layer as lines along `dim`, int64 (lines, size)."""
+    return compact(layer).movedim(dim, -1).reshape(-1, layer.shape[dim])
+
+
+def _cut(call: Call, layer: Tensor, dim: int, sizes: list[int], asked: tuple | None) -> None:
+    """A labelled dimension is cut into pieces.
+
+    A piece whose size is written in the code stays as it is, one whose size follows a width keeps its proportion to
+    it, and without a word from the code equal pieces lose equally many and unequal ones stay.
+    """
+    if len([s for s in sizes if s]) < 2 or shrinking(layer) != dim:
         return
-    if len(set(sizes)) == 1:
-        rows = compact(layer).movedim(dim, -1).reshape(-1, len(sizes), sizes[0])
-        for row in rows:
-            call.ledger.tie(row)
-    elif fixed:
+    lines = _lines(layer, dim)
+    if asked is not None and (not call.follows or any(isinstance(wanted, Width) for wanted in asked)):
+        start = 0
+        for size, wanted in zip(sizes, asked, strict=True):
+            piece = lines[:, start : start + size]
+            start += size
+            if isinstance(wanted, Width):
+                _keep_proportion(call, lines, piece, wanted)
+            elif wanted is not None:
+                call.ledger.freeze(piece, f"is a piece of fixed size {size} in {call.name}")
+    elif len(set(sizes)) == 1:
+        for line in lines:
+            call.ledger.tie(line.view(len(sizes), -1))
+    elif not (call.resizes_splits and "sizes" in call.name):
         call.ledger.freeze(layer, f"is cut at fixed positions {sizes} by {call.name}")
+
+
+def _keep_proportion(call: Call, lines: Tensor, piece: Tensor, width: Width) -> None:
+    if torch.isin(piece, width.labels).all():  # a share of its own width: every part of the line loses equally many
+        part = math.gcd(lines.shape[1], piece.shape[1])
+        for line in lines:
+            call.ledger.tie(line.reshape(-1, part))
+    else:
+        call.ledger.follow(piece, width.labels)
 
 
 @rule("split", "split_with_sizes", "tensor_split", "unsafe_split", "unsafe_split_with_sizes", "split_copy")
@@ -120,9 +200,9 @@ def split(call: Call) -> None:
         return
     dim = call.arg("dim", 0) % call.args[0].dim()
     sizes = [t.shape[dim] for t in call.out]
-    fixed = not (call.resizes_splits and "sizes" in call.name)
+    asked = call.request.pieces(len(sizes)) if call.request else None
     for layer in labels.layers:
-        _tie_pieces(call, layer, dim, sizes, fixed)
+        _cut(call, layer, dim, sizes, asked)
     for i, out in enumerate(call.out):
         _put(
             call,
@@ -145,17 +225,25 @@ def slice_(call: Call) -> None:
     start = call.arg("start", 0) or 0
     start = min(start + n if start < 0 else start, n)
     for layer in labels.layers:
-        if dim not in varying(layer):
+        if shrinking(layer) != dim:
             continue
-        if step == 1:
+        if step > 1:
+            if n % step == 0 and start < step:
+                rows = _lines(layer, dim).reshape(-1, n // step, step)
+                call.ledger.unite(rows, rows[..., :1])
+            else:
+                call.ledger.freeze(layer, f"is sliced with step {step}, which does not divide {n}")
+            continue
+        bounds = call.request.bounds(dim, source.dim()) if call.request else None
+        if bounds is None:
             length = call.out.shape[dim]
-            _tie_pieces(call, layer, dim, [start, length, n - start - length], True)
-        elif n % step == 0:
-            rows = compact(layer).movedim(dim, -1)
-            rows = rows.reshape(*rows.shape[:-1], n // step, step)
-            call.ledger.unite(rows, rows[..., :1])
-        else:
-            call.ledger.freeze(layer, f"is sliced with step {step}, which does not divide {n}")
+            _cut(call, layer, dim, [start, length, n - start - length], None)
+            continue
+        for bound in bounds:
+            if bound is not None and 0 < abs(bound) < n:
+                before = bound % n
+                asked = (bound, None) if bound > 0 else (None, bound)
+                _cut(call, layer, dim, [before, n - before], asked)
     _put(
         call,
         call.out,
@@ -167,15 +255,19 @@ def slice_(call: Call) -> None:
 
 @rule("select", "unbind")
 def select(call: Call) -> None:
-    """Taking one index out of a labelled dimension fixes that dimension."""
+    """Taking one index out of a labelled dimension keeps what lies between it and the end that it counts from."""
     source = call.args[0]
     labels = call.labels(source)
     if labels is None:
         return
     dim = call.arg("dim", 0) % source.dim()
+    at = call.arg("index", 0)
     for layer in labels.layers:
-        if varying(layer) == (dim,):
-            call.ledger.freeze(layer, f"is read at a fixed index by {call.name}")
+        if shrinking(layer) == dim:
+            lines = _lines(layer, dim)
+            if call.name == "select":
+                lines = lines[:, : at + 1] if at >= 0 else lines[:, at:]
+            call.ledger.freeze(lines, f"is read at a fixed index by {call.name}")
     if call.name == "unbind":
         for i, out in enumerate(call.out):
             _put(call, out, [layer.select(dim, i) for layer in labels.layers], labels.zero, labels.wild)
@@ -226,7 +318,7 @@ def cat(call: Call) -> None:
             else:
                 pieces.append(torch.full(size, FROZEN))
         out.append(torch.cat(pieces, dim).expand(call.out.shape))
-    zero = all(labels and (labels.zero or labels.wild) for labels in all_labels)
+    zero = all(labels and labels.zero for labels in all_labels)
     _put(call, call.out, out, bool(zero))
 
 
@@ -251,8 +343,65 @@ def stack(call: Call) -> None:
             small = [t.shape[d] if d in dims else 1 for d in range(t.dim())]
             piece = torch.full(small, FROZEN) if layer is None else compact(layer, dims)
             pieces.append(piece)
-        out.append(torch.stack(pieces, dim).expand(call.out.shape))
+        # laid out with the new dimension slowest: it is another dimension that shrinks
+        out.append(torch.stack(pieces).movedim(0, dim).expand(call.out.shape))
     _put(call, call.out, out, all(labels and labels.zero for labels in all_labels))
+
+
+@rule("tril", "triu", "diagonal", "unfold")
+def positions(call: Call) -> None:
+    """Diagonals and windows count positions along some dimensions, which must not shift; the others pass."""
+    source = call.args[0]
+    labels = call.labels(source)
+    if labels is None:
+        return
+    n = source.dim()
+    if call.name == "unfold":
+        counted = {call.arg("dimension") % n}
+    else:
+        counted = {call.arg("dim1", -2) % n, call.arg("dim2", -1) % n}
+    for layer in labels.layers:
+        if counted & set(varying(layer)):
+            call.ledger.freeze(layer, f"is counted by {call.name}")
+    _put(call, call.out, [call.replay(layer) for layer in labels.layers], labels.zero)
+
+
+@rule("as_strided")
+def as_strided(call: Call) -> None:
+    """Other strides for the same shape, as kernels ask for another memory format; anything else cannot be followed."""
+    source = call.args[0]
+    labels = call.labels(source)
+    if labels is None:
+        return
+    if call.out.shape == source.shape and call.out.storage_offset() == source.storage_offset():
+        call.put(call.out, labels)
+    else:
+        call.ledger.unknown(call.name, [labels])
+
+
+@rule("pixel_shuffle")
+def pixel_shuffle(call: Call) -> None:
+    """The channels that make up the positions of one channel go together."""
+    labels = call.labels(call.args[0])
+    if labels is None:
+        return
+    layers = [call.replay(layer) for layer in labels.layers]
+    positions = (call.out.dim() - 2, call.out.dim() - 1)
+    layers = [call.ledger.unite_along(layer, [d for d in positions if d in varying(layer)]) for layer in layers]
+    _put(call, call.out, layers, labels.zero, labels.wild)
+
+
+@rule("channel_shuffle", "native_channel_shuffle")
+def channel_shuffle(call: Call) -> None:
+    """Groups of fixed number are interleaved: what stays is in order only if the same places of all groups go."""
+    labels = call.labels(call.args[0])
+    if labels is None:
+        return
+    for layer in labels.layers:
+        if 1 in varying(layer):
+            rows = _lines(layer, 1).unflatten(1, (call.arg("groups"), -1))
+            call.ledger.unite(rows, rows[:, :1])
+    _put(call, call.out, [call.replay(layer) for layer in labels.layers], labels.zero, labels.wild)
 
 
 @rule("roll")
@@ -285,3 +434,46 @@ def pad(call: Call) -> None:
         else:
             out.append(compact(layer).expand(call.out.shape))
     _put(call, call.out, out, labels.zero and not call.arg("value", 0), labels.wild and not call.arg("value", 0))
+
+
+@rule("glu")
+def glu(call: Call) -> None:
+    """A half times the sigmoid of the other: halves meet element by element."""
+    labels = call.labels(call.args[0])
+    if labels is None:
+        return
+    dim = call.arg("dim", -1) % call.args[0].dim()
+    layers = []
+    for layer in labels.layers:
+        first, second = layer.chunk(2, dim)
+        if dim in varying(layer):
+            call.ledger.unite(first, second)
+        layers.append(first)
+    _put(call, call.out, layers, labels.zero)
+
+
+@rule("_pack_padded_sequence")
+def pack(call: Call) -> None:
+    """Sequences of a batch one after the other: features stay what they are."""
+    x, data = call.args[0], call.outs[0]
+    labels = call.labels(x)
+    if labels is None:
+        return
+    layers = []
+    for layer in labels.layers:
+        layer = call.ledger.unite_along(layer, (0, 1))
+        layers.append(layer[0, 0].expand(data.shape))
+    _put(call, data, layers, labels.zero)
+
+
+@rule("view_as_complex", "view_as_real")
+def complex_pairs(call: Call) -> None:
+    """The last dimension holds real and imaginary parts: both go."""
+    labels = call.labels(call.args[0])
+    if labels is None:
+        return
+    if call.name == "view_as_real":
+        layers = [layer.unsqueeze(-1).expand(call.out.shape) for layer in labels.layers]
+    else:
+        layers = [call.ledger.unite_along(layer, [layer.dim() - 1]).select(-1, 0) for layer in labels.layers]
+    _put(call, call.out, layers, labels.zero)

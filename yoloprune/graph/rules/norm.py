@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from yoloprune.graph.labels import Labels, varying
+from yoloprune.graph.labels import Labels, shrinking, varying
 from yoloprune.graph.rules.contraction import vector
 from yoloprune.graph.rules.registry import Call, rule
+from yoloprune.graph.widths import fixed
 
 __all__: list[str] = []
 
@@ -25,8 +26,9 @@ def _channel_norm(call: Call, x: Tensor, own: list[Tensor | None]) -> Tensor | N
                 call.ledger.freeze(v, f"normalises values without prunable channels in {call.name}")
         else:
             call.ledger.unite(channels, v)
-    affine = any(t is not None for t in own[:2])
-    call.put(call.outs[0], Labels(labels.layers if labels else (), affine or bool(labels and labels.zero)))
+    layers = labels.layers if labels else ()
+    zero = any(t is not None for t in own[:2]) or bool(labels and labels.zero)
+    call.put(call.outs[0], Labels(layers, zero and all(shrinking(layer) == 1 for layer in layers)))
     return channels
 
 
@@ -41,7 +43,9 @@ def _channel_norm(call: Call, x: Tensor, own: list[Tensor | None]) -> Tensor | N
     "miopen_batch_norm",
 )
 def batch_norm(call: Call) -> None:
-    """BatchNorm in inference: per channel."""
+    """BatchNorm: per channel; in training (of a weight, say) with statistics over whatever runs along the others."""
+    if call.arg("training") and any(set(varying(layer)) - {1} for layer in call.layers(call.args[0])):
+        call.ledger.statistics.add(call.name)
     _channel_norm(call, call.args[0], [a for a in call.args[1:5] if a is None or isinstance(a, Tensor)])
 
 
@@ -63,7 +67,21 @@ def layer_norm(call: Call) -> None:
     own = [a for a in call.args[2:4] if isinstance(a, Tensor)]
     normalised = set(range(x.dim() - len(call.args[1]), x.dim()))
     labels = call.labels(x)
+    asked = call.request.normalised() if call.request else None
+    if asked and not own:
+        for layer in labels.layers if labels else ():
+            if any(d in varying(layer) and fixed(asked[d - x.dim()]) for d in normalised):
+                call.ledger.freeze(layer, "is normalised at a fixed size, with nothing that would follow")
     if any(set(varying(layer)) & normalised for layer in (labels.layers if labels else ())):
         call.ledger.statistics.add(call.name)
     layers = call.ledger.merge(out.shape, [(x.shape, labels)] + [(t.shape, call.labels(t)) for t in own], call.name)
     call.put(out, Labels(layers, bool(own)))
+
+
+@rule("_weight_norm_interface")
+def weight_norm(call: Call) -> None:
+    """Direction times length: a weight with the labels of its direction and its length."""
+    v, g = call.args[:2]
+    out = call.outs[0]
+    layers = call.ledger.merge(out.shape, [(t.shape, call.labels(t)) for t in (v, g)], call.name)
+    call.put(out, Labels(layers, zero=True))

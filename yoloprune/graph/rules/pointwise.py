@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from yoloprune.graph.labels import Labels
-from yoloprune.graph.rules.registry import Call
+from yoloprune.graph.labels import Labels, shrinking
+from yoloprune.graph.rules.registry import Call, rule
 
 __all__ = ["pointwise"]
 
@@ -46,28 +46,40 @@ _ZERO_PRESERVING = frozenset(
 )
 
 
-def _stays_zero(call: Call, operands: list[Tensor]) -> bool:
-    zeros = [bool((labels := call.labels(t)) and (labels.zero or labels.wild)) for t in operands]
+def _stays_zero(call: Call, operands: list[Tensor], layers: tuple[Tensor, ...]) -> bool:
+    """Whether the result is zero wherever one of its channels is: each of its dimensions is looked at on its own."""
+
+    def zero(tensor: Tensor, dim: int) -> bool:
+        labels = call.labels(tensor)
+        if labels is None or not labels.zero:
+            return False
+        constant = labels.wild and not labels.layers
+        return constant or any((shrinking(layer) or 0) - tensor.dim() == dim for layer in labels.layers)
+
+    dims = [(shrinking(layer) or 0) - layer.dim() for layer in layers]
     if call.name == "mul":
-        return any(zeros)
+        return all(any(zero(t, d) for t in operands) for d in dims)
     if call.name == "div":
-        return bool(zeros) and zeros[0]
+        return all(isinstance(call.args[0], Tensor) and zero(call.args[0], d) for d in dims)
     if call.name in ("add", "sub"):
-        return all(zeros) and all(isinstance(a, Tensor) for a in call.args[:2])
-    if call.name == "hardtanh":
-        return zeros[0] and call.arg("min_val", -1) <= 0
-    return call.name in _ZERO_PRESERVING and all(zeros)
+        both = all(isinstance(a, Tensor) for a in call.args[:2])
+        return both and all(zero(t, d) for t in operands for d in dims)
+    if call.name == "hardtanh" and call.arg("min_val", -1) > 0:
+        return False
+    return call.name in _ZERO_PRESERVING and all(zero(operands[0], d) for d in dims)
 
 
+@rule("_prelu_kernel", "hardswish", "log_sigmoid_forward", "mish", "rrelu_with_noise", "threshold")
 def pointwise(call: Call) -> None:
-    """Any operator that PyTorch tags as point-wise, in place or not."""
+    """Any operator that PyTorch tags as point-wise, in place or not, and some that it forgot."""
     operands = [a for a in (*call.args, *call.kwargs.values()) if isinstance(a, Tensor)]
     operands += [t for a in call.args if isinstance(a, (list, tuple)) for t in a if isinstance(t, Tensor)]
     out = call.outs[0]
     layers = call.ledger.merge(out.shape, [(t.shape, call.labels(t)) for t in operands], call.name)
     wild = bool(operands) and all((labels := call.labels(t)) and labels.wild for t in operands)
-    labels = Labels(layers, _stays_zero(call, operands), wild)
+    labels = Labels(layers, _stays_zero(call, operands, layers), wild)
     for layer in layers:
         call.ledger.rectangle(layer)
     for t in call.outs:
-        call.put(t, labels)
+        if t.shape == out.shape:
+            call.put(t, labels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from yoloprune.graph.labels import Labels, varying
+from yoloprune.graph.labels import Labels, shrinking, varying
 from yoloprune.graph.rules.pointwise import pointwise
 from yoloprune.graph.rules.registry import Call, rule
 
@@ -55,7 +55,7 @@ def reduce(call: Call) -> None:
     layers = []
     for layer in labels.layers:
         own = set(varying(layer))
-        if own <= dims:
+        if own and shrinking(layer) in dims:
             if call.name in _STATISTICS:
                 call.ledger.statistics.add(call.name)
             elif call.name in _SUMS and labels.zero:
@@ -95,9 +95,9 @@ def compare(call: Call) -> None:
     dim = call.arg("dim", -1) % max(x.dim(), 1)
     layers = []
     for layer in labels.layers:
-        if dim in varying(layer):
+        if shrinking(layer) == dim:
             call.ledger.freeze(layer, f"is weighed against other channels by {call.name}")
         else:
-            layers.append(layer.narrow(dim, 0, 1))
+            layers.append(call.ledger.unite_along(layer, [dim]).narrow(dim, 0, 1))
     for out in call.outs:
         call.put(out, Labels(tuple(layer.expand(out.shape) for layer in layers), False))

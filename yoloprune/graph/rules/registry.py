@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from yoloprune.graph.labels import Labels, Ledger
+from yoloprune.graph.requests import Request
 
-__all__ = ["RULES", "Call", "rule"]
+__all__ = ["COMPOSITES", "RULES", "Call", "composite", "rule"]
 
 
 @dataclass
@@ -24,9 +25,12 @@ class Call:
     out: Any
     ledger: Ledger
     module: str  # dotted name of the module whose forward is running
+    request: Request | None  # the call in the model's code that led here
+    follows: bool  # whether that module's sizes are kept up to date by a handler
     resizes_splits: bool  # whether that module's handler updates the sizes of its splits
     labels: Callable[[Tensor], Labels | None]
     put: Callable[[Tensor, Labels], None]
+    watch: Callable[[Tensor, Tensor, str], None]  # freeze these labels for that reason once the tensor is used
 
     def arg(self, name: str, default: Any = None) -> Any:
         """The argument of that name in the operator's schema."""
@@ -54,6 +58,7 @@ class Call:
 
 
 RULES: dict[str, Callable[[Call], None]] = {}
+COMPOSITES: dict[str, Callable[[Call], None]] = {}
 
 
 def rule(*names: str) -> Callable:
@@ -62,6 +67,17 @@ def rule(*names: str) -> Callable:
     def register(function: Callable[[Call], None]) -> Callable[[Call], None]:
         for name in names:
             RULES[name] = function
+        return function
+
+    return register
+
+
+def composite(*names: str) -> Callable:
+    """Register a rule for functions that the model's code calls, in place of the rules for what they are made of."""
+
+    def register(function: Callable[[Call], None]) -> Callable[[Call], None]:
+        for name in names:
+            COMPOSITES[name] = function
         return function
 
     return register

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from yoloprune.graph.labels import Labels, compact, varying
+from yoloprune.graph.rules.contraction import vector
 from yoloprune.graph.rules.registry import Call, rule
 
 __all__: list[str] = []
@@ -84,6 +85,22 @@ def grid_sample(call: Call) -> None:
     call.put(call.out, Labels(tuple(layer.expand(call.out.shape) for layer in layers), labels.zero))
 
 
+@rule("col2im")
+def col2im(call: Call) -> None:
+    """Fold: the rows of one channel are summed into it, so they go together."""
+    x = call.args[0]
+    labels = call.labels(x)
+    if labels is None:
+        return
+    layers = []
+    for layer in labels.layers:
+        if x.dim() - 2 in varying(layer):
+            line = vector(call, x, x.dim() - 2).view(call.out.shape[-3], -1)
+            call.ledger.unite(line, line[:, :1])
+            layers.append(line[:, :1, None].expand(call.out.shape))
+    call.put(call.out, Labels(tuple(layers), labels.zero))
+
+
 @rule("im2col")
 def im2col(call: Call) -> None:
     """Unfold: each channel becomes one row per kernel place."""
@@ -99,3 +116,17 @@ def im2col(call: Call) -> None:
             rows = torch.repeat_interleave(line, call.out.shape[-2] // line.numel())
             layers.append(rows.view(*[1] * (call.out.dim() - 2), -1, 1).expand(call.out.shape))
     call.put(call.out, Labels(tuple(layers), labels.zero))
+
+
+@rule("roi_align", "roi_pool", "ps_roi_align")
+def roi_align(call: Call) -> None:
+    """Channels are sampled alike within boxes, whose coordinates must stay."""
+    x, boxes = call.args[:2]
+    call.ledger.freeze_all(call.labels(boxes), "is a sampling place")
+    if call.name == "ps_roi_align":  # a channel is a place here
+        call.ledger.unknown(call.name, [labels] if (labels := call.labels(x)) else [])
+        return
+    channels = vector(call, x, 1)
+    if channels is not None:
+        out = call.outs[0]
+        call.put(out, Labels((channels.view(1, -1, 1, 1).expand(out.shape),), call.labels(x).zero))

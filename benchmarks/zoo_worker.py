@@ -1,0 +1,151 @@
+"""One measurement of benchmarks/zoo.py: `zoo_worker.py TOOL MODEL` prints one JSON object."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_map_only
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the comparison is that of the tests
+
+from measures import forget_peak, peak_megabytes
+from zoo_models import SINGLE, build
+
+from tests.graph.exactness import Statistics, no_fast_path, outputs, unzero_directions
+from yoloprune.graph import Graph, budget, trace
+
+RATIO = 0.4
+TOLERANCE = 1e-4
+DOUBLE_UP_TO = 150e6  # parameters: larger models are compared in single precision
+
+
+def run(model: nn.Module, inputs: tuple, statistics: Statistics) -> list[torch.Tensor]:
+    """What the model puts out, with the statistics over channels recorded or repeated."""
+    with torch.no_grad(), no_fast_path(), statistics:
+        return outputs(model(*inputs))
+
+
+def error(masked: list[torch.Tensor], pruned: list[torch.Tensor]) -> float:
+    """Largest relative difference; infinite where there is nothing to compare or shapes differ."""
+    pairs = list(zip(masked, pruned, strict=True))
+    if not any(m.numel() for m, _ in pairs) or any(m.shape != p.shape for m, p in pairs):
+        return float("inf")
+    found = [float((m - p).abs().max() / m.abs().max().clamp_min(1e-9)) for m, p in pairs if m.numel()]
+    return max(found) if all(e == e for e in found) else float("inf")
+
+
+def measure_yoloprune(model: nn.Module, inputs: tuple, row: dict) -> float:
+    """Trace, plan, and compare a pruned copy with the masked model."""
+    forget_peak()
+    before, start = peak_megabytes(), time.process_time()
+    graph = trace(model, inputs)
+    row |= {"setup_s": time.process_time() - start, "peak_mb": peak_megabytes(), "before_mb": before}
+    gone = budget.cheapest(graph, 1)
+    row["prunable_parameters"] = 1 - graph.cost.params(~gone) / graph.params()
+    row["prunable_macs"] = 1 - graph.cost.macs(~gone) / max(graph.macs(), 1)
+    row |= {"unsupported": sorted(graph.unsupported), "statistics": graph.statistics}
+    plan = graph.random_plan(RATIO, 0)
+    row["stage"] = "prune"
+    pruned = plan.apply(model)
+    row["stage"] = "run"
+    statistics = Statistics()
+    small = run(pruned, inputs, statistics)
+    del pruned
+    unzero_directions(plan.mask_(model))
+    return error(run(model, inputs, Statistics(statistics.record)), small)
+
+
+def measure_torch_pruning(model: nn.Module, inputs: tuple, row: dict) -> float:
+    """Prune with torch-pruning, find out what stayed, and compare with the original in which the rest is zeroed.
+
+    Layers whose channels are outputs of the model are left alone, and it is told the numbers of heads.
+    """
+    import torch_pruning as tp
+
+    graph = trace(model, inputs)
+    heads = {}
+    for module in model.modules():
+        if isinstance(module, nn.MultiheadAttention):
+            heads[module] = module.num_heads
+        elif isinstance(getattr(module, "qkv", None), nn.Linear) and hasattr(module, "num_heads"):
+            heads[module.qkv] = module.num_heads
+    original = {k: v.clone() for k, v in model.state_dict().items()}
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    forget_peak()
+    row["stage"], start = "set-up", time.process_time()
+    pruner = tp.pruner.BasePruner(
+        model,
+        inputs if len(inputs) > 1 else inputs[0],
+        importance=tp.importance.RandomImportance(),
+        pruning_ratio=RATIO,
+        ignored_layers=_outputs(model, graph),
+        num_heads=heads,
+    )
+    list(pruner.DG.get_all_groups(ignored_layers=pruner.ignored_layers))
+    row |= {"setup_s": time.process_time() - start, "peak_mb": peak_megabytes()}
+    for tensor in (
+        *model.parameters(),
+        *model.buffers(),
+    ):  # every value becomes its own place, which pruning carries on
+        if tensor.is_floating_point():
+            tensor.data = torch.arange(tensor.numel(), dtype=torch.float64).view(tensor.shape)
+    row["stage"] = "prune"
+    pruner.step()
+    row["stage"] = "run"
+    row["parameters_kept"] = sum(p.numel() for p in model.parameters()) / sum(
+        original[n].numel() for n, _ in model.named_parameters()
+    )
+    masked = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        full = original[name]
+        masked[name] = full
+        if tensor.is_floating_point():
+            places = tensor.detach().long()
+            masked[name] = torch.zeros_like(full)
+            masked[name].view(-1)[places.view(-1)] = full.reshape(-1)[places.view(-1)]
+            tensor.data = full.reshape(-1)[places]
+    statistics = Statistics()
+    small = run(model, inputs, statistics)
+    model, _ = build(sys.argv[2])
+    model = model.to(next(iter(original.values())).dtype)
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        tensor.data = masked[name]
+    return error(run(model, inputs, Statistics(statistics.record)), small)
+
+
+def _outputs(model: nn.Module, graph: Graph) -> list[nn.Module]:
+    """Layers whose channels reach the output, as our graph knows them."""
+    names = {g.name.rpartition(".")[0] for g in graph.groups if g.reason == "reaches the model's output"}
+    return [module for name, module in model.named_modules() if name in names and name]
+
+
+TOOLS = {"yoloprune": measure_yoloprune, "torch-pruning": measure_torch_pruning}
+
+
+def main(tool: str, name: str) -> dict:
+    """Build the model and measure one tool."""
+    torch.set_num_threads(1)
+    model, inputs = build(name)
+    row: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters()), "stage": "trace"}
+    if row["parameters"] < DOUBLE_UP_TO and name not in SINGLE:
+        model = model.double()
+        inputs = tree_map_only(torch.Tensor, lambda t: t.double() if t.is_floating_point() else t, inputs)
+    try:
+        row["error"] = TOOLS[tool](model, inputs, row)
+    except Exception as exception:  # whatever it is, it is the result
+        return {**row, "result": type(exception).__name__, "message": str(exception)[:300]}
+    return {**row, "result": "ok" if row["error"] < TOLERANCE else "wrong"}
+
+
+if __name__ == "__main__":
+    with contextlib.redirect_stdout(sys.stderr):
+        outcome = main(sys.argv[1], sys.argv[2])
+    print(json.dumps(outcome))

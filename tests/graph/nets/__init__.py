@@ -1,0 +1,33 @@
+"""Tiny networks for the operator matrix, one pattern each, by kind."""
+
+from __future__ import annotations
+
+from tests.graph.nets import (
+    attention,
+    constraints,
+    convolution,
+    elementwise,
+    graphs,
+    movement,
+    normalisation,
+    parameters,
+    recurrent,
+    traps,
+)
+
+CASES = [
+    case
+    for module in (
+        convolution,
+        movement,
+        elementwise,
+        normalisation,
+        parameters,
+        recurrent,
+        attention,
+        graphs,
+        constraints,
+        traps,
+    )
+    for case in module.CASES
+]

@@ -1,0 +1,95 @@
+"""What users may ask of a trace: layers that stay, layers that lose equally many, attributes of their own modules."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tests.graph.exactness import mask_error, randomise
+from tests.graph.nets.case import Net, conv
+from yoloprune.errors import UserError
+from yoloprune.graph import attribute_handler, trace
+
+X = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+
+
+def _net() -> nn.Module:
+    return randomise(
+        Net(lambda net, x: net.c(net.b(net.a(x).relu()).relu()), a=conv(3, 16), b=conv(16, 16), c=conv(16, 4))
+    )
+
+
+def _live(graph) -> set[str]:
+    return {g.name for g in graph.groups if not g.frozen}
+
+
+@pytest.mark.parametrize(
+    ("freeze", "live"),
+    [
+        (["a"], {"b.weight"}),
+        (["[ab]"], set()),
+        ([nn.Conv2d], set()),
+        ([lambda name, module: getattr(module, "in_channels", 0) == 16], {"a.weight"}),
+    ],
+)
+def test_freeze(freeze, live) -> None:
+    assert _live(trace(_net(), X, freeze=freeze)) == live
+
+
+@pytest.mark.parametrize("tie", [("a", "b"), (("a.weight", 0, 0, 16), ("b.weight", 0, 0, 16))])
+def test_tied_layers_lose_equally_many(tie) -> None:
+    model = _net()
+    graph = trace(model, X, tie=[tie])
+    scores = torch.arange(graph.n_components, dtype=torch.float64).numpy()  # those of the first layer are the lowest
+    plan = graph.budget_plan(scores, target_macs=0.4 * graph.macs(), round_to=1)
+    pruned = plan.apply(model)
+    assert pruned.a.out_channels == pruned.b.out_channels < 16
+    assert mask_error(model, plan, X) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"freeze": ["z"]}, "no layer of the model"),
+        ({"tie": [("a", "z")]}, "no layer with output channels"),
+        ({"tie": [("a", "c")]}, "parts of equal size"),
+        ({"tie": [(("a.weight", 0, 0, 99), ("b.weight", 0, 0, 99))]}, "which there is not"),
+    ],
+)
+def test_mistakes_are_named(options, message) -> None:
+    with pytest.raises(UserError, match=message):
+        trace(_net(), X, **options)
+
+
+class Halves(nn.Module):
+    """A module with a size of its own, by which its forward cuts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.half = conv(3, 16), 8
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.inner(x)
+        return x[:, : self.half] * x[:, self.half :]
+
+
+def test_a_size_of_ones_own_stays_until_a_handler_keeps_it_up_to_date(monkeypatch) -> None:
+    model = randomise(nn.Sequential(Halves(), conv(8, 4)))
+    assert not _live(trace(model, X))
+    monkeypatch.setattr("yoloprune.graph.attributes._HANDLERS", dict(_handlers()))
+
+    @attribute_handler(Halves)
+    def _(module, old) -> None:
+        module.half = module.inner.out_channels // 2
+
+    graph = trace(model, X)
+    plan = graph.random_plan(0.5, 0)
+    assert plan.apply(model)[0].half == 4
+    assert mask_error(model, plan, X) < 1e-9
+
+
+def _handlers() -> dict:
+    from yoloprune.graph.attributes import _HANDLERS
+
+    return _HANDLERS

@@ -1,0 +1,45 @@
+"""The operator matrix: a pruned network equals the masked one, and channels stay prunable wherever they can go."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.graph.exactness import mask_error, prunable_share, randomise
+from tests.graph.nets import CASES
+from yoloprune.graph import Plan, trace
+
+
+def _build(case) -> tuple[torch.nn.Module, tuple]:
+    return randomise(case.build()), tuple(x.double() if x.is_floating_point() else x for x in case.inputs())
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_pruned_equals_masked(case) -> None:
+    model, inputs = _build(case)
+    graph = trace(model, inputs)
+    assert prunable_share(graph) == pytest.approx(case.share)
+    for seed, ratio in enumerate((0.3, 0.5, 0.8)):
+        plan = graph.random_plan(ratio, seed)
+        assert mask_error(model, plan, inputs) < 1e-9
+        assert sum(p.numel() for p in plan.apply(model).parameters()) == plan.params()
+    assert bool(graph.statistics) == case.statistics
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.share], ids=[c.name for c in CASES if c.share])
+def test_a_wrong_index_is_seen(case) -> None:
+    """With one index of one parameter off, the networks differ: the comparison above would notice."""
+    model, inputs = _build(case)
+    plan = trace(model, inputs).random_plan(0.7, 0)
+    errors = []
+    for name, dims in plan.keep.items():
+        for dim, kept in dims.items():
+            gone = sorted(set(range(plan.shapes[name][dim])) - set(kept))
+            if not kept or not gone:
+                continue
+            keep = {n: {d: list(i) for d, i in own.items()} for n, own in plan.keep.items()}
+            keep[name][dim] = sorted([*kept[1:], gone[0]])
+            wrong = Plan(keep, plan.shapes, plan.macs(), plan.params())
+            errors.append(mask_error(model, plan, inputs, pruned=wrong))
+    assert max(errors) > 1e-4
+    assert sum(e > 1e-9 for e in errors) >= 0.3 * len(errors)  # a softmax, say, hides a bias that all scores share

@@ -1,0 +1,23 @@
+"""The number of heads of an attention module, as its layers tell it after heads have gone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+__all__ = ["fewer_heads"]
+
+
+def fewer_heads(attention: nn.Module, old: Mapping[str, torch.Size], layer: str = "qkv") -> None:
+    """Update the number and the joint width of heads from the rows of the layer that makes queries.
+
+    A head keeps its own width, which is a size in the module's code or scales its scores.
+    """
+    rows, before = attention.get_parameter(f"{layer}.weight").shape[0], old[f"{layer}.weight"][0]
+    for name in ("num_heads", "attn_dim", "key_attn_dim", "val_attn_dim"):
+        if isinstance(getattr(attention, name, None), int):
+            setattr(attention, name, getattr(attention, name) * rows // before)
+    if hasattr(attention, "attention_bias_cache"):
+        attention.attention_bias_cache = {}  # of the heads before

@@ -1,0 +1,45 @@
+"""Attributes of timm's modules that must follow a pruned width."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from timm.layers import attention, pos_embed_rel, std_conv
+from timm.models import beit, cait, edgenext, efficientformer, maxxvit, pvt_v2, tnt, twins, xcit
+
+from yoloprune.graph.attributes import attribute_handler, resize_convolution
+from yoloprune.graph.handlers.heads import fewer_heads
+
+__all__: list[str] = []
+
+_QKV = (
+    attention.Attention,
+    beit.Attention,
+    cait.TalkingHeadAttn,
+    edgenext.CrossCovarianceAttn,
+    maxxvit.Attention2d,
+    maxxvit.AttentionCl,
+    twins.LocallyGroupedAttn,
+    xcit.XCA,
+)
+_QUERIES = (cait.ClassAttn, pvt_v2.Attention, twins.GlobalSubSampleAttn)
+
+_CONVOLUTIONS = (
+    std_conv.ScaledStdConv2d,
+    std_conv.ScaledStdConv2dSame,
+    std_conv.StdConv2d,
+    std_conv.StdConv2dSame,
+)
+
+attribute_handler(*_CONVOLUTIONS)(resize_convolution)
+attribute_handler(*_QKV, counts=("num_heads",))(fewer_heads)
+attribute_handler(*_QUERIES, counts=("num_heads",))(lambda module, old: fewer_heads(module, old, "q"))
+attribute_handler(tnt.Attention, counts=("num_heads",))(lambda module, old: fewer_heads(module, old, "v"))
+attribute_handler(efficientformer.Attention, counts=("num_heads",), resizes_splits=True)(fewer_heads)
+
+
+@attribute_handler(pos_embed_rel.RelPosBias)
+def _relative_position_bias(bias: pos_embed_rel.RelPosBias, old: Mapping[str, torch.Size]) -> None:
+    bias.num_heads = bias.relative_position_bias_table.shape[1]
+    bias.bias_shape = (*bias.bias_shape[:2], bias.num_heads)

@@ -1,0 +1,147 @@
+"""What the model's own code asked for, before PyTorch turns every size into a plain number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Container, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from yoloprune.graph.widths import Width
+
+__all__ = ["Request", "Requests"]
+
+_SHAPE = Tensor.shape
+_VIEWS = frozenset(["view", "reshape", "expand", "repeat"])
+_FILLS = frozenset(["zeros", "ones", "empty", "rand", "randn", "full"])
+_NEW = frozenset(["new_zeros", "new_ones", "new_empty", "new_full"])
+# calls whose sizes the rules read, or in which a width only says what belongs together
+_SIZES = _VIEWS | _FILLS | _NEW
+_SIZES |= {"split", "split_with_sizes", "narrow", "chunk", "__getitem__", "unflatten"}
+_SIZES |= {"layer_norm", "rms_norm", "group_norm", "conv1d", "conv2d", "conv3d"}
+
+
+class Request(NamedTuple):
+    """A call as the model's code wrote it."""
+
+    name: str
+    args: tuple
+    kwargs: dict
+
+    def view(self, source: Sequence[int]) -> tuple | None:
+        """Sizes that a view, an expansion or a repetition asks for, one per dimension of the result."""
+        if self.name == "unflatten":
+            dim = self._argument(1, "dim")
+            if not isinstance(dim, int):
+                return None
+            dim %= len(source)
+            sizes = tuple(self._argument(2, "sizes"))
+            return (-1,) * dim + sizes + (-1,) * (len(source) - dim - 1)
+        if self.name not in _VIEWS:
+            return None
+        return self._sizes(self.args[1:])
+
+    def fill(self) -> tuple | None:
+        """Sizes of a newly made tensor."""
+        if self.name in _NEW:
+            return self._sizes(self.args[1:2] if self.name == "new_full" else self.args[1:])
+        if self.name in _FILLS:
+            return self._sizes(self.args[:1] if self.name == "full" else self.args)
+        return None
+
+    def pieces(self, count: int) -> tuple | None:
+        """Sizes that a split asks for; one that is given once holds for every piece."""
+        if self.name not in ("split", "split_with_sizes"):
+            return None
+        sizes = next(
+            (self.kwargs[k] for k in ("split_size_or_sections", "split_size", "split_sizes") if k in self.kwargs), None
+        )
+        if sizes is None:
+            sizes = self.args[1]
+        return (sizes,) * count if isinstance(sizes, int) else tuple(sizes)
+
+    def normalised(self) -> tuple | None:
+        """Shape over which a norm is asked for."""
+        if self.name not in ("layer_norm", "rms_norm"):
+            return None
+        shape = self._argument(1, "normalized_shape")
+        return (shape,) if isinstance(shape, int) else tuple(shape)
+
+    def bounds(self, dim: int, dims: int) -> tuple[Any, Any] | None:
+        """Start and stop of the slice along `dim`, None where the code left them open."""
+        if self.name == "narrow":
+            start, length = self._argument(2, "start"), self._argument(3, "length")
+            return start, start + length
+        if self.name != "__getitem__":
+            return None
+        index = self.args[1] if isinstance(self.args[1], tuple) else (self.args[1],)
+        taken = sum(i is not None and i is not Ellipsis and not isinstance(i, bool) for i in index)
+        at = 0
+        for place in index:
+            if place is Ellipsis:
+                at += dims - taken
+            elif isinstance(place, slice):
+                if at == dim:
+                    return place.start, place.stop
+                at += 1
+            elif isinstance(place, Tensor) and place.dtype == torch.bool:
+                at += place.dim()
+            elif not isinstance(place, int) or isinstance(place, bool):
+                at += 1
+        return None
+
+    def _argument(self, position: int, name: str) -> Any:
+        return self.args[position] if position < len(self.args) else self.kwargs.get(name)
+
+    def _sizes(self, given: tuple) -> tuple | None:
+        if not given:
+            given = tuple(self.kwargs[k] for k in ("size", "shape", "repeats") if k in self.kwargs)
+        if len(given) == 1 and isinstance(given[0], (tuple, list)):
+            given = tuple(given[0])
+        return given if given and all(isinstance(n, int) for n in given) else None
+
+
+class Requests(TorchFunctionMode):
+    """Notes the call that the model's code is in, and answers with `Width`s when it asks for a shape.
+
+    Args:
+        widths: Shape of a tensor, with a `Width` for each labelled dimension.
+        composites: Functions that are run by `whole`, called with (function, args, kwargs).
+        whole: See above.
+    """
+
+    def __init__(
+        self,
+        widths: Callable[[Tensor], torch.Size],
+        composites: Container[str],
+        whole: Callable[[Any, tuple, dict], Any],
+    ) -> None:
+        super().__init__()
+        self.widths, self.composites, self.whole = widths, composites, whole
+        self.current: Request | None = None
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__self__", None) is _SHAPE:
+            return self.widths(args[0])
+        name = getattr(func, "__name__", "")
+        if name == "size":
+            dim = args[1] if len(args) > 1 else kwargs.get("dim")
+            return self.widths(args[0]) if dim is None else self.widths(args[0])[dim]
+        if name in ("numel", "nelement"):
+            return math.prod(self.widths(args[0]))
+        if name not in _SIZES:
+            for leaf in tree_leaves((args, kwargs)):
+                if isinstance(leaf, Width):
+                    leaf.used_as_number()
+        if name in self.composites:
+            return self.whole(func, args, kwargs)
+        outer, self.current = self.current, Request(name, args, kwargs)
+        try:
+            return func(*args, **kwargs)
+        finally:
+            self.current = outer

@@ -1,0 +1,125 @@
+"""Attention as the model's code calls it, before PyTorch takes it apart: what kernels compute inside is not seen."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from yoloprune.graph.labels import CostTerm, Labels, compact, varying
+from yoloprune.graph.rules.contraction import meet, vector
+from yoloprune.graph.rules.registry import Call, composite
+
+__all__: list[str] = []
+
+
+@composite("scaled_dot_product_attention")
+def scaled_dot_product_attention(call: Call) -> None:
+    """softmax(q kᵀ · scale) v for q (…, H, L, D), k (…, H, S, D), v (…, H, S, E).
+
+    Where no scale is given, it is a function of D, which must stay then; heads may go as a whole.
+    """
+    given = dict(zip(("query", "key", "value", "attn_mask"), call.args, strict=False)) | call.kwargs
+    q, k, v, mask = given["query"], given["key"], given["value"], given.get("attn_mask")
+    ledger, out = call.ledger, call.out
+    sides = [[layer for layer in call.layers(t) if t.dim() - 1 in varying(layer)] for t in (q, k)]
+    if given.get("scale") is None or not (sides[0] and sides[1]):
+        for layer in sides[0] + sides[1]:
+            ledger.freeze(layer, "is a head's width, by which attention is scaled")
+    else:
+        a, b = (ledger.unite_along(s[0], [q.dim() - 2]).select(-2, 0) for s in sides)
+        for s in sides:
+            for extra in s[1:]:
+                ledger.freeze(extra, "is a head's width twice")
+        dims = set(varying(a)) | set(varying(b))
+        ledger.unite(compact(a, dims), compact(b, dims))
+    operands: list[tuple[Any, Labels | None]] = []
+    for t, places in ((q, (-1,)), (k, (-1, -2)), (v, (-2,)), (mask, (-1, -2))):
+        if t is None:
+            continue
+        layers = []
+        for layer in call.layers(t):
+            if (t is q or t is k) and t.dim() - 1 in varying(layer):
+                continue
+            layer = ledger.unite_along(layer, [d % t.dim() for d in places])
+            if given.get("enable_gqa") and t.dim() > 2 and t.shape[-3] != q.shape[-3] and t is not mask:
+                layer = layer.repeat_interleave(q.shape[-3] // t.shape[-3], -3)
+            layers.append(ledger.recompact(layer))
+        shape = list(t.shape)
+        for d in places:
+            shape[d] = 1
+        if t.dim() > 2:
+            shape[-3] = out.shape[-3] if t is not mask else shape[-3]
+        layers = [layer[tuple(slice(0, n) for n in shape)] for layer in layers]
+        operands.append((shape, Labels(tuple(layers))))
+    layers = ledger.merge(out.shape, operands, "scaled_dot_product_attention")
+    call.put(out, Labels(layers, bool((own := call.labels(v)) and own.zero)))
+    for layer in layers:
+        ledger.producers.append(compact(layer).reshape(-1))
+    heads = [compact(v).reshape(-1) for v in layers if out.dim() - 1 not in varying(v)]
+    score = q.shape[:-1].numel() * k.shape[-2]
+    left = [compact(s).reshape(-1) for s in sides[0][:1]]
+    ledger.costs.append(CostTerm(call.module, "q kᵀ", score * q.shape[-1], tuple(left + heads)))
+    values = tuple(compact(layer).reshape(-1) for layer in layers)
+    ledger.costs.append(CostTerm(call.module, "a v", score * v.shape[-1], values))
+
+
+@composite("multi_head_attention_forward")
+def multi_head_attention(call: Call) -> None:
+    """nn.MultiheadAttention: heads go as a whole, since scores are scaled by a head's width.
+
+    A head is its rows in the three input projections and its columns in the output projection. The module needs an
+    embedding of heads × head width, so for every head the embedding loses as many channels as the head has.
+    """
+    given = inspect.signature(functional.multi_head_attention_forward).bind(*call.args, **call.kwargs)
+    given.apply_defaults()
+    a = given.arguments
+    query, key, value, heads = a["query"], a["key"], a["value"], a["num_heads"]
+    ledger, width = call.ledger, a["embed_dim_to_check"]
+    if a["use_separate_proj_weight"]:
+        weights = [a["q_proj_weight"], a["k_proj_weight"], a["v_proj_weight"]]
+    else:
+        weights = [a["in_proj_weight"]]
+    if any(len(call.layers(w)) < 2 for w in (*weights, a["out_proj_weight"])):
+        for tensor in (*call.args, *call.kwargs.values()):
+            if isinstance(tensor, Tensor):
+                ledger.freeze_all(call.labels(tensor), "meets attention with weights that are not parameters")
+        return
+    inner = [vector(call, w, 1) for w in weights] * (3 // len(weights))
+    rows = torch.cat([vector(call, w, 0) for w in weights])
+    for tensor, own in zip((query, key, value), inner, strict=True):
+        meet(call, vector(call, tensor, tensor.dim() - 1), own)
+    if a["in_proj_bias"] is not None:
+        ledger.unite(vector(call, a["in_proj_bias"], 0), rows)
+    ledger.producers.append(rows)
+    parts = [rows.view(3, heads, -1), vector(call, a["out_proj_weight"], 1).view(1, heads, -1)]
+    parts += [vector(call, a[b], 2).view(1, heads, -1) for b in ("bias_k", "bias_v") if a[b] is not None]
+    head = parts[0][0, :, 0]
+    for part in parts:
+        ledger.unite(part, head.view(1, heads, 1))
+    outer = vector(call, a["out_proj_weight"], 0)
+    ledger.producers.append(outer)
+    if a["out_proj_bias"] is not None:
+        ledger.unite(vector(call, a["out_proj_bias"], 0), outer)
+    ledger.tie(torch.cat([inner[0].view(heads, -1).T, outer.view(heads, -1).T, head.view(1, -1)]))
+    out, scores = call.out
+    call.put(out, Labels((outer.expand(out.shape),), zero=True))
+    if scores is not None:
+        if a["average_attn_weights"]:
+            call.watch(scores, head, "is averaged with the other heads")
+        else:
+            call.put(scores, Labels((head.view(-1, 1, 1).expand(scores.shape),)))
+    tokens, places = query.numel() // width, key.numel() // key.shape[-1]
+    pairs = tokens * key.shape[0]
+    for name, macs, vectors in (
+        ("q", tokens * width * width, (inner[0], rows[:width])),
+        ("k", places * width * key.shape[-1], (inner[1], rows[width : 2 * width])),
+        ("v", places * width * value.shape[-1], (inner[2], rows[2 * width :])),
+        ("q kᵀ", pairs * width, (head,)),
+        ("a v", pairs * width, (head,)),
+        ("out", tokens * width * width, (head, outer)),
+    ):
+        ledger.costs.append(CostTerm(call.module, name, macs, vectors))
