@@ -48,7 +48,11 @@ def measure(script: Path, *args: str, threads: int, seconds: float, gigabytes: f
         stderr=subprocess.DEVNULL,
         text=True,
     )
-    ended = _watch(process, seconds, gigabytes)
+    try:
+        ended = _watch(process, seconds, gigabytes)
+    finally:  # nobody would stop it after Ctrl-C
+        if process.poll() is None:
+            process.kill()
     output = process.communicate()[0].strip().splitlines()
     if ended:
         return {"result": ended}
@@ -58,7 +62,7 @@ def measure(script: Path, *args: str, threads: int, seconds: float, gigabytes: f
 
 
 def _watch(process: subprocess.Popen, seconds: float, gigabytes: float) -> str | None:
-    """Wait for the process; kill it at a limit and return which one."""
+    """Wait for the process, or until it is at a limit; returns which one."""
     watched = psutil.Process(process.pid)
     while process.poll() is None:
         try:
@@ -66,10 +70,8 @@ def _watch(process: subprocess.Popen, seconds: float, gigabytes: float) -> str |
         except psutil.NoSuchProcess:
             break
         if resident > gigabytes * 1e9:
-            process.kill()
             return f"over {gigabytes:g} GB"
         if times.user + times.system > seconds:
-            process.kill()
             return "time-out"
         time.sleep(_POLL_SECONDS)
     return None
