@@ -166,7 +166,7 @@ def test_inspect(yoloprune) -> None:
     assert [group["tied"] for group in halves] == [[group["number"] for group in halves]] * 2
     classes = next(group for group in groups.values() if group["name"] == "model.22.cv3.0.2")
     assert classes["frozen"]
-    assert "output" in classes["reason"]
+    assert "fixed size" in classes["reason"]  # the head's view(batch, self.no, -1)
     text = yoloprune("inspect", WEIGHTS).stdout
     for heading in ("Coupled channels", "tied with", "Layers", "can be pruned to"):
         assert heading in text

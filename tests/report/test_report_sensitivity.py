@@ -29,7 +29,7 @@ def table(layers: int, ratios: tuple[float, ...] = (0.25, 0.5), factor: float = 
         )
         for i in range(layers)
     )
-    return Sensitivity(ratios, rows, "l2", "a measure", 8.0, layers)
+    return Sensitivity(ratios, rows, "l2", "a measure", 8.0)
 
 
 def test_the_most_sensitive_layer_comes_first() -> None:

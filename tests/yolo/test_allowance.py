@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 import ultralytics
@@ -40,12 +42,14 @@ def options(data, **more):
     return yolo, with_data(Options(target_ratio=0.7, data=str(data), epochs=1, **SMALL, **more), yolo)[0]
 
 
-def test_twice_the_time_gives_about_twice_the_epochs(tmp_path):
+def test_twice_the_time_gives_about_twice_the_epochs(tmp_path, monkeypatch):
     yolo, given = options(digits.write(tmp_path))
-    one, step = epochs_within(yolo, given, 600)
-    two, _ = epochs_within(yolo, given, 1200)
-    assert step > 0
-    assert 1.3 < two / one < 3.5  # measured twice, on a machine that does other things too
+    seconds = itertools.count()  # a clock that goes on by one second whenever it is read
+    monkeypatch.setattr("yoloprune.yolo.run.allowance.time.perf_counter", lambda: float(next(seconds)))
+    one, step = epochs_within(yolo, given, 100_000)
+    two, _ = epochs_within(yolo, given, 200_000)
+    assert step == pytest.approx(1.25 / 4)  # a second for each batch of four images, and the margin
+    assert 2 <= two / one < 2.5  # what does not depend on the epochs is spent once
 
 
 def test_too_little_time_is_said_and_nothing_is_left(tmp_path):

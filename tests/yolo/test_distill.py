@@ -90,6 +90,20 @@ def test_a_run_distils_by_default_and_resumes(tmp_path):
     assert result.report.steps[0].epochs == 1
 
 
+def test_fine_tuning_that_only_harms_is_not_kept(tmp_path):
+    data = str(digits.write(tmp_path / "digits"))
+    harmful = TRAIN | {"optimizer": "SGD", "lr0": 0.3, "warmup_epochs": 0.0, "nbs": 8}
+    result = yoloprune.prune(
+        digits.WEIGHTS, target_ratio=0.8, data=data, project=tmp_path, name="run", calibration_images=16, val=True,
+        prune_head=True, **harmful,
+    )  # fmt: skip
+    (note,) = (note for note in result.report.notes if "Fine-tuning lowered mAP50-95" in note)
+    kept = result.report.steps[0].metrics["mAP50-95"]
+    assert f"from {kept:.3f}" in note
+    assert kept > 0.3
+    assert result.metrics["after"]["mAP50-95"] == pytest.approx(kept, abs=2e-3)  # saved in float16 meanwhile
+
+
 def test_images_without_labels_serve(tmp_path):
     data = digits.write(tmp_path / "digits")
     for file in (data.parent / "labels" / "train").glob("*.txt"):

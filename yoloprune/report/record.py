@@ -42,7 +42,8 @@ class StepRow:
         gflops: GFLOPs at 640 px after pruning.
         params: Parameters after pruning.
         epochs: Fine-tuning epochs that were run.
-        metrics: Validation of the fine-tuned network by Ultralytics' trainer; empty without fine-tuning.
+        metrics: Validation of the fine-tuned network by Ultralytics' trainer, or of the pruned one if fine-tuning only
+            harmed it; empty without fine-tuning.
         prune_seconds: Time for tracing, scoring, planning and applying.
         train_seconds: Time for fine-tuning.
     """

@@ -136,6 +136,7 @@ class Run:
     def _begin(self) -> None:
         options = self._options
         phases = options.steps * (1 + (options.epochs > 0)) + 2 * options.val + (options.export is not None)
+        phases += 2 * options.steps * (options.val and options.epochs > 0)
         self._progress.begin(phases + (options.sparse_epochs > 0) + 3 * self._compares_heads())
 
     def _open_folder(self) -> None:
@@ -231,10 +232,25 @@ class Run:
             if not start.exists():  # it is there if this step's fine-tuning was interrupted
                 checkpoints.save(pruned, start)
             distillation = self._distillation(number, plan) if options.distill else None
+            before = self._validate(pruned, "Validate before fine-tuning") if options.val else {}
             with self._phase(f"Fine-tune for {options.epochs} epochs{which}", "fine-tune", speaks=True) as train:
-                pruned, row.epochs, row.metrics = fine_tune(start, options, self._folder.train(number), distillation)
+                tuned, row.epochs, row.metrics = fine_tune(start, options, self._folder.train(number), distillation)
             row.train_seconds = train.seconds
+            pruned = self._better(pruned, before, tuned, row) if before else tuned
         return pruned, plan, row
+
+    def _better(self, pruned: YOLO, before: dict[str, float], tuned: YOLO, row: StepRow) -> YOLO:
+        """The fine-tuned network, unless it validates worse than before: Ultralytics' best epoch is one of its own."""
+        after = self._validate(tuned, "Validate the fine-tuned")
+        name = next(iter(before))
+        if after[name] >= before[name]:
+            return tuned
+        self._note(
+            f"Fine-tuning lowered {name} from {before[name]:.3f} to {after[name]:.3f}, so the network from before "
+            "it is kept; try a lower --lr0 or more images."
+        )
+        row.metrics = before
+        return pruned
 
     def _sparse(self) -> YOLO:
         """The original after group-sparse training."""
