@@ -22,7 +22,7 @@ __all__ = ["BUILDERS", "STANDS_FOR", "Data"]
 STANDS_FOR = {
     "digits": "scikit-learn's handwritten digits (1,797 of 8 × 8 pixels, scaled up, three equal colours) replace "
     "CIFAR-10, CIFAR-100 and ImageNet",
-    "docstrings": "paragraphs of docstrings of NumPy, SciPy, scikit-learn and Matplotlib, told apart by package, with "
+    "docstrings": "docstrings of NumPy, SciPy, scikit-learn and Matplotlib, told apart by package, with "
     "the packages' names taken out, replace AG News",
     "karate": "Zachary's karate club (34 nodes, 4 of them for training), which ships with PyTorch Geometric, replaces "
     "PPI",
@@ -33,7 +33,7 @@ STANDS_FOR = {
 
 _PACKAGES = ("numpy", "scipy", "sklearn", "matplotlib")
 _NAMES = {*_PACKAGES, "scikit", "learn", "np", "plt", "mpl"}
-_PARAGRAPHS, _WORDS, _VOCABULARY = 1000, 24, 2000
+_TEXTS, _WORDS, _VOCABULARY = 1200, 40, 2000
 _POINTS, _NEIGHBOURS = 64, 8
 
 
@@ -108,15 +108,14 @@ def karate() -> Data:
 
 
 def _docstrings(package: str) -> Iterator[tuple[str, str]]:
-    """File and paragraph of every docstring of a package."""
+    """File and text of every docstring of a package."""
     root = Path(find_spec(package).origin).parent
     for file in sorted(root.rglob("*.py")):
         if "tests" in file.parts:
             continue
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and (text := ast.get_docstring(node)):
-                for paragraph in text.split("\n\n"):
-                    yield f"{package}/{file.relative_to(root)}", paragraph
+                yield f"{package}/{file.relative_to(root)}", text
 
 
 def docstrings() -> Data:
@@ -128,12 +127,12 @@ def docstrings() -> Data:
     samples, seen = [], set()
     for number, package in enumerate(_PACKAGES):
         own = []
-        for file, paragraph in _docstrings(package):
-            words = [w for w in re.findall(r"[a-z]+", paragraph.lower()) if w not in _NAMES][:_WORDS]
-            if len(words) >= 12 and tuple(words) not in seen:
+        for file, text in _docstrings(package):
+            words = [w for w in re.findall(r"[a-z]+", text.lower()) if w not in _NAMES][:_WORDS]
+            if len(words) >= _WORDS // 2 and tuple(words) not in seen:
                 seen.add(tuple(words))
                 own.append((words, number, file))
-        samples += [own[i] for i in generator.permutation(len(own))[:_PARAGRAPHS]]
+        samples += [own[i] for i in generator.permutation(len(own))[:_TEXTS]]
     files = sorted({file for *_, file in samples})
     held_back = {files[i] for i in generator.permutation(len(files))[: len(files) // 4]}
     testing = np.array([file in held_back for *_, file in samples])

@@ -170,7 +170,7 @@ BUILDERS: dict[str, Callable[[float, int], nn.Module]] = {
     "GoogLeNet": lambda scale, size: googlenet(round(48 * scale)),
     "ViT": lambda scale, size: vit(round(96 * scale), size),
     "LSTM": lambda scale, size: Recurrent(round(128 * scale)),
-    "DGCNN": lambda scale, size: PointCloud(round(32 * scale)),
+    "DGCNN": lambda scale, size: PointCloud(round(48 * scale)),
     "GAT, karate": lambda scale, size: gat(round(128 * scale), 34, 4),
     "GAT, digits": lambda scale, size: gat(round(128 * scale), 64, _CLASSES),
 }
