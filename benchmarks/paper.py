@@ -52,8 +52,13 @@ its data is used, so no figure here can be compared with one of the paper:
 {machine}, one thread.
 
 Each of the three trainings has {steps} steps of {batch} samples (a graph goes in whole). Pruning removes channels one
-by one, by the squared L2 norm of what goes with them, until the MACs are at most the share asked for. One seed: on 517
-test digits one point is 5 images, on the 30 nodes of the karate club 3 points are one node.
+by one, by the squared L2 norm of what goes with them, until the MACs are at most the share asked for.
+
+- One seed: on 517 test digits one point is 5 images, on the 30 nodes of the karate club 3 points are one node.
+- "Before" has had one training, "fine-tuned" three: where it is the better one, that is why.
+- Strengths of the sparsity, one per model, were picked by hand from two or three, by the same test samples.
+- Word counts alone (multinomial naive Bayes) get 77 % of the docstrings right. In the graph of digits the test nodes,
+  without their classes, are there in training.
 
 | column | what it says |
 |---|---|
@@ -190,7 +195,8 @@ def trained(name: str, scale: Scale) -> tuple[Trained, Graph]:
     fit(model, data, setting.lr, scale.steps)
     seconds = time.process_time() - start
     found = accuracy(model, data)
-    with torch.backends.mkldnn.flags(enabled=False):  # whose LSTM in single precision is one operator without a rule
+    # oneDNN's LSTM in single precision is one operator, for which there is no rule; None leaves TF32 as it is
+    with torch.backends.mkldnn.flags(enabled=False, allow_tf32=None):
         return Trained(model, found, seconds), trace(model, data.arguments(data.test[:1]))
 
 
