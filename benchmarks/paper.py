@@ -36,7 +36,7 @@ from yoloprune.graph import Graph, trace
 from yoloprune.recovery import recalibrate_bn
 from yoloprune.sparsity import GroupSparsity
 
-PACKAGES = ("torch", "torchvision", "scikit-learn", "torch-geometric", "yoloprune")
+PACKAGES = ("torch", "torchvision", "torch-geometric", "numpy", "scipy", "scikit-learn", "matplotlib", "yoloprune")
 BATCH, MOMENTUM, CLIP, ALPHA = 64, 0.9, 5.0, 4.0
 SCOPES = {"layer": "no grouping", "convolutions": "convolutions only", "group": "full grouping"}
 WIDTHS = ("uniform", "learned")
@@ -107,7 +107,7 @@ class Setting(NamedTuple):
 
 MODELS = {
     "ResNet-56": Setting("digits", 0.1, 16, (2.11, 2.57)),
-    "VGG-19-BN": Setting("digits", 0.1, 6, (8.9,)),
+    "VGG-19-BN": Setting("digits", 0.1, 5, (8.9,)),
     "DenseNet": Setting("digits", 0.1, 8, (2.1,)),
     "MobileNet v2": Setting("digits", 0.1, 4, (2.2,)),
     "GoogLeNet": Setting("digits", 0.1, 8, (2.0,)),
@@ -135,7 +135,7 @@ class Scale(NamedTuple):
     steps: int
 
 
-QUICK, FULL = Scale(0.5, 16, 400), Scale(1.0, 32, 2000)
+QUICK, FULL = Scale(0.5, 16, 200), Scale(1.0, 32, 2000)
 
 
 class Trained(NamedTuple):
@@ -146,7 +146,10 @@ class Trained(NamedTuple):
     seconds: float
 
 
-data_for = cache(lambda name, scale: paper_data.BUILDERS[name](scale.size))
+@cache
+def data_for(name: str, scale: Scale) -> paper_data.Data:
+    """The data of that name, built once."""
+    return paper_data.BUILDERS[name](scale.size)
 
 
 def _batches(samples: Tensor, steps: int) -> Iterator[Tensor]:
@@ -305,7 +308,7 @@ def _markdown(lines: list[list[str]]) -> str:
 def main() -> None:
     """Measure what is not known yet, write the JSON file after every row, and the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="half the widths, 16 px, 400 steps per training")
+    parser.add_argument("--quick", action="store_true", help="half the widths, 16 px, 200 steps per training")
     parser.add_argument("--json", type=Path, required=True, help="measurements, read and added to")
     parser.add_argument("--markdown", type=Path, help="write the tables to this file")
     options = parser.parse_args()
