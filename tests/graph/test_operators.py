@@ -26,6 +26,13 @@ def test_pruned_equals_masked(case) -> None:
     assert bool(graph.statistics) == case.statistics
 
 
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_as_much_can_go_in_float32(case) -> None:
+    """PyTorch has fused operators for some dtypes only."""
+    model, inputs = case.build().float(), tuple(x.float() if x.is_floating_point() else x for x in case.inputs())
+    assert prunable_share(trace(model, inputs)) == pytest.approx(case.share)
+
+
 @pytest.mark.parametrize("case", [c for c in CASES if c.share], ids=[c.name for c in CASES if c.share])
 def test_a_wrong_index_is_seen(case) -> None:
     """With one index of one parameter off, the networks differ: the comparison above would notice."""

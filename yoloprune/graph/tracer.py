@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -156,6 +158,22 @@ class _Tracer(TorchDispatchMode):
             self.ledger.unknown(name, carried)
 
 
+@contextmanager
+def _unfused(model: nn.Module) -> Iterator[None]:
+    """Have encoder layers and recurrent layers run operator by operator: fused, each is a single opaque one."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    recurrent = any(isinstance(m, nn.RNNBase) for m in model.modules())
+    libraries = (torch.backends.mkldnn, torch.backends.cudnn) if recurrent else ()  # they also make convolutions fast
+    torch.backends.mha.set_fastpath_enabled(False)
+    before = [library.set_flags(False)[0] for library in libraries]
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for library, enabled in zip(libraries, before, strict=True):
+            library.set_flags(enabled)
+
+
 def run(model: nn.Module, example_inputs: Any) -> Ledger:
     """Run the model once in inference mode and write down what its operators say about labels.
 
@@ -175,10 +193,8 @@ def run(model: nn.Module, example_inputs: Any) -> Ledger:
     for m, name, value in counted:
         setattr(m, name, Count(value, tracer.ledger))
     model.eval()
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # the fused encoder layer is one opaque operator
     try:
-        with torch.no_grad(), tracer, tracer.requests:
+        with torch.no_grad(), _unfused(model), tracer, tracer.requests:
             if isinstance(example_inputs, dict):
                 out = model(**example_inputs)
             elif isinstance(example_inputs, (tuple, list)):
@@ -188,7 +204,6 @@ def run(model: nn.Module, example_inputs: Any) -> Ledger:
     finally:
         for m, name, value in counted:
             setattr(m, name, value)
-        torch.backends.mha.set_fastpath_enabled(fast)
         for handle in handles:
             handle.remove()
         for m, flag in training.items():
