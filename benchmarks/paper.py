@@ -199,9 +199,7 @@ def trained(name: str, scale: Scale) -> tuple[Trained, Graph]:
     fit(model, data, setting.lr, scale.steps)
     seconds = time.process_time() - start
     found = accuracy(model, data)
-    # oneDNN's LSTM in single precision is one operator, for which there is no rule; None leaves TF32 as it is
-    with torch.backends.mkldnn.flags(enabled=False, allow_tf32=None):
-        return Trained(model, found, seconds), trace(model, data.arguments(data.test[:1]))
+    return Trained(model, found, seconds), trace(model, data.arguments(data.test[:1]))
 
 
 @cache

@@ -32,6 +32,7 @@ from yoloprune.graph import Plan
 from yoloprune.recovery import recalibrate_bn, reconstruct
 from yoloprune.yolo import checkpoints
 from yoloprune.yolo.budget import gflops, plan_for_target
+from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.probe import prediction_probe
 from yoloprune.yolo.run.data import calibration_batches, training_loss
 from yoloprune.yolo.run.network import with_network
@@ -121,25 +122,41 @@ def measure(yolo, row: Row, ratio: float, batches: list[dict], args: argparse.Na
     return {"map": metrics.map, "map50": metrics.map50, "seconds": seconds, "gflops": gflops(pruned, BUDGET_IMGSZ)}
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def common_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the options of both quality benchmarks."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default=str(SHARED / "weights" / "yolov8n-coco-rebuilt.pt"))
     parser.add_argument("--data", default=str(SHARED / "data" / "coco-mini" / "coco-mini.yaml"))
     parser.add_argument("--imgsz", type=int, default=320)
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.85, 0.7, 0.5])
-    parser.add_argument("--seeds", type=int, default=3, help="draws of calibration images")
     parser.add_argument("--images", type=int, default=128, help="calibration images")
+    parser.add_argument("--threads", type=int, default=2)
+    return parser
+
+
+def load(args: argparse.Namespace) -> tuple[YOLO, list[dict]]:
+    """The network, and all training images as batches of one, on as many threads as asked for."""
+    torch.set_num_threads(args.threads)
+    yolo, cpu = checkpoints.load(args.weights), torch.device("cpu")
+    return yolo, calibration_batches(yolo, args.data, images=10**6, imgsz=args.imgsz, batch=1, device=cpu)
+
+
+def with_spread(values: list[float]) -> str:
+    """Mean, and standard deviation where there are several."""
+    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{spread}"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = common_parser(__doc__)
+    parser.add_argument("--seeds", type=int, default=3, help="draws of calibration images")
     parser.add_argument("--rows", type=int, nargs="+", default=range(len(ROWS)), help="which rows, from 0")
     parser.add_argument("--keep-head", action="store_true")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
 
-    yolo = checkpoints.load(args.weights)
-    cpu = torch.device("cpu")
-    everything = calibration_batches(yolo, args.data, images=10**6, imgsz=args.imgsz, batch=1, device=cpu)
+    yolo, everything = load(args)
     base = validate(yolo, args.data, imgsz=args.imgsz, device="cpu").map
     table = []
     cases = [(ROWS[r], ratio, seed) for r in args.rows for ratio in args.ratios for seed in range(args.seeds)]
@@ -155,10 +172,8 @@ def main() -> None:
         cells, seconds = [], []
         for ratio in args.ratios:
             found = [t for t in table if t["row"] == ROWS[r].name and t["ratio"] == ratio]
-            values = [t["map"] for t in found]
             seconds += [t["seconds"] for t in found]
-            spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-            cells.append(f"{statistics.mean(values):.3f}{spread}")
+            cells.append(with_spread([t["map"] for t in found]))
         print(f"| {ROWS[r].name} | " + " | ".join(cells) + f" | {statistics.mean(seconds):.0f} |")
 
 

@@ -19,10 +19,9 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 import yaml
 from limits import machine
-from quality import ROWS, SHARED, drawn, pruned_by
+from quality import ROWS, common_parser, drawn, load, pruned_by, with_spread
 from torch import nn
 from ultralytics.models.yolo.detect.train import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel
@@ -31,7 +30,6 @@ from yoloprune.resources import resource
 from yoloprune.yolo import checkpoints
 from yoloprune.yolo.budget import gflops
 from yoloprune.yolo.distill import Distillation, bind_distillation
-from yoloprune.yolo.run.data import calibration_batches
 from yoloprune.yolo.run.network import with_network
 from yoloprune.yolo.run.options import BUDGET_IMGSZ
 from yoloprune.yolo.run.sparse import sparse_train
@@ -151,25 +149,15 @@ def measure(base, way: Way, ratio: float, everything: list[dict], args: argparse
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", default=str(SHARED / "weights" / "yolov8n-coco-rebuilt.pt"))
-    parser.add_argument("--data", default=str(SHARED / "data" / "coco-mini" / "coco-mini.yaml"))
-    parser.add_argument("--imgsz", type=int, default=320)
-    parser.add_argument("--ratios", type=float, nargs="+", default=[0.85, 0.7, 0.5])
+    parser = common_parser(__doc__)
     parser.add_argument("--epochs", type=int, default=30, help="epochs of every row, group-sparse ones included")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of calibration images and training")
-    parser.add_argument("--images", type=int, default=128, help="calibration images")
     parser.add_argument("--sparsity", type=float, default=1e-3, help="strength of the group-sparse training")
     parser.add_argument("--ways", type=int, nargs="+", default=range(len(WAYS)), help="which rows, from 0")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, required=True)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
 
-    base = checkpoints.load(args.weights)
-    everything = calibration_batches(
-        base, args.data, images=10**6, imgsz=args.imgsz, batch=1, device=torch.device("cpu")
-    )
+    base, everything = load(args)
     found = json.loads(args.json.read_text()) if args.json.exists() else {"machine": machine("torch", "ultralytics")}
     found.setdefault("base", validate(base, args.data, imgsz=args.imgsz, device="cpu").map)
     table = found.setdefault("rows", [])
@@ -185,8 +173,7 @@ def main() -> None:
         for ratio in args.ratios:
             rows = [t for t in table if (t["way"], t["ratio"], t["epochs"]) == (way.name, ratio, args.epochs)]
             after, before = [t["map"] for t in rows], [t["before"] for t in rows]
-            spread = f" ± {statistics.stdev(after):.3f}" if len(after) > 1 else ""
-            cells.append(f"{statistics.mean(after):.3f}{spread} ({statistics.mean(before):.3f})")
+            cells.append(f"{with_spread(after)} ({statistics.mean(before):.3f})")
         print(f"| {way.name} | " + " | ".join(cells) + " |")
 
 

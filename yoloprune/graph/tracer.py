@@ -39,9 +39,8 @@ class _Tracer(TorchDispatchMode):
         self.found = WeakIdKeyDictionary()
         self.names = {id(m): name for name, m in model.named_modules()}
         self.stack: list[nn.Module] = []
-        self.soiled: dict[
-            int, Any
-        ] = {}  # storages in which values that were zero are not any more, for all their views
+        # storages in which values that were zero are not any more, for all their views
+        self.soiled: dict[int, Any] = {}
         self.requests = Requests(self.widths, COMPOSITES, self.whole)
         self.watched = WeakIdKeyDictionary()
         self.origin = WeakIdKeyDictionary()  # the layers that a tensor comes from
