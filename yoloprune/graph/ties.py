@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 __all__ = ["distinct", "resolve"]
 
@@ -19,12 +21,14 @@ def distinct(tie: np.ndarray) -> np.ndarray | None:
     Returns:
         Component ids, (more parts, smaller length), or None where no plan can do justice to all parts.
     """
-    counts = [np.unique(row, return_inverse=True, return_counts=True) for row in tie]
-    repeated = [i for i, (_, _, count) in enumerate(counts) if (count > 1).any()]
-    if not repeated:
+    ordered = np.sort(tie, axis=1)
+    repeats = (ordered[:, 1:] == ordered[:, :-1]).any(1)
+    if not repeats.any():
         return tie
+    counts = [np.unique(row, return_inverse=True, return_counts=True) for row in tie]
     if all(np.array_equal(found, counts[0][0]) for found, _, _ in counts):
         return tie
+    repeated = np.flatnonzero(repeats).tolist()
     _, inverse, count = counts[repeated[0]]
     if len(np.unique(count)) != 1:
         return None
@@ -53,50 +57,40 @@ def resolve(classes: np.ndarray, ties: list[np.ndarray]) -> tuple[np.ndarray, np
     Returns:
         Refined class of each component (n,), and for each refined class the number of its tied set.
     """
-    used = []
-    for tie in ties:
-        rows = [np.unique(row) for row in tie]
-        if all(np.array_equal(row, rows[0]) for row in rows):
-            continue  # the parts are the same components
-        used.append(tie)
-    rng = np.random.default_rng(0)
-    salt = rng.integers(1, 2**62, size=len(used), dtype=np.int64)
+    used = [tie for tie in ties if any(not np.array_equal(np.unique(row), np.unique(tie[0])) for row in tie[1:])]
+    if used:
+        classes = _refine(classes, used)
+    n = int(classes.max(initial=-1)) + 1
+    facing = [classes[tie] for tie in used]
+    facing = [columns[:, (columns >= 0).all(0)] for columns in facing]
+    a = np.concatenate([np.zeros(0, np.int64), *(np.broadcast_to(c[0], c[1:].shape).ravel() for c in facing)])
+    b = np.concatenate([np.zeros(0, np.int64), *(c[1:].ravel() for c in facing)])
+    return classes, connected_components(coo_matrix((np.ones(len(a), bool), (a, b)), (n, n)), directed=False)[1]
+
+
+def _refine(classes: np.ndarray, ties: list[np.ndarray]) -> np.ndarray:
+    """Split classes until components of one class always face components of one class."""
+    members = np.concatenate([tie.T.ravel() for tie in ties])  # column by column
+    part = np.concatenate([np.tile(np.arange(len(tie)), tie.shape[1]) for tie in ties])
+    heights = np.concatenate([np.full(tie.shape[1], len(tie)) for tie in ties])
+    starts = np.cumsum(heights) - heights
+    row = np.repeat(np.arange(len(ties)), [tie.size for tie in ties]) * (int(heights.max()) + 1) + part
+    salt = np.random.default_rng(0).integers(1, 2**62, size=int(row.max()) + 1, dtype=np.int64)
+    # a component counts once in a part, where it stands first
+    _, once = np.unique(row * (int(members.max()) + 1) + members, return_index=True)
     count = len(np.unique(classes))
     with np.errstate(over="ignore"):
-        while used:
-            mixed = _hash(classes.copy())
-            for t, tie in enumerate(used):
-                signature = np.zeros(tie.shape[1], np.int64)
-                for p, row in enumerate(tie):
-                    signature = _hash(signature * 31 + classes[row] + p)
-                for p, row in enumerate(tie):
-                    seen, first = np.unique(row, return_index=True)
-                    mixed[seen] += _hash(signature[first] ^ (salt[t] + p))
-            mixed[classes < 0] = -1
-            refined = np.unique(mixed, return_inverse=True)[1].astype(np.int64)
-            refined[classes < 0] = -1
-            refined[refined >= 0] = np.unique(refined[refined >= 0], return_inverse=True)[1]
+        while True:
+            column = np.add.reduceat(_hash(_hash(classes)[members] ^ salt[part]), starts)
+            mixed = _hash(classes)
+            np.add.at(mixed, members[once], _hash(np.repeat(column, heights) ^ salt[row])[once])
+            refined = np.full_like(classes, -1)
+            live = classes >= 0
+            refined[live] = np.unique(mixed[live], return_inverse=True)[1]
             size = len(np.unique(refined))
-            done, count, classes = size == count, size, refined
-            if done:
-                break
-    n = int(classes.max(initial=-1)) + 1
-    parent = np.arange(n)
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for tie in used:
-        facing = classes[tie]
-        for column in np.unique(facing.T, axis=0):
-            if (column < 0).any():
-                continue
-            for c in column[1:]:
-                parent[root(int(c))] = root(int(column[0]))
-    return classes, np.array([root(i) for i in range(n)], np.int64)
+            if size == count:
+                return refined
+            classes, count = refined, size
 
 
 def _hash(x: np.ndarray) -> np.ndarray:
