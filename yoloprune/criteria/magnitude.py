@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import nn
 
 from .labels import component_sums, slice_sums, weights
@@ -18,7 +19,7 @@ def l2(graph, model: nn.Module, inputs: Inputs) -> np.ndarray:
     DepGraph (Fang et al., CVPR 2023, section 3.3). Output and input slices, depthwise kernels, biases and norm affines
     all count.
     """
-    return component_sums(graph, slice_sums(graph, {n: w.double().square() for n, w in weights(graph, model).items()}))
+    return component_sums(graph, slice_sums(graph, weights(graph, model), torch.square))
 
 
 @criterion("l1", relative=True)
@@ -27,4 +28,4 @@ def l1(graph, model: nn.Module, inputs: Inputs) -> np.ndarray:
 
     Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, over the whole group instead of one filter.
     """
-    return component_sums(graph, slice_sums(graph, {n: w.abs() for n, w in weights(graph, model).items()}))
+    return component_sums(graph, slice_sums(graph, weights(graph, model), torch.abs))
