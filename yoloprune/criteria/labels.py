@@ -51,7 +51,7 @@ def slice_sums(
 
 
 def _sums(value: Tensor, function: Callable[[Tensor], Tensor] | None) -> tuple[Tensor, Tensor]:
-    """Sums over all dimensions but the first, and over the first, in float64; a part at a time, to stay in the cache."""
+    """Sums over all dimensions but the first, and over the first, in float64 and a part at a time, for the cache."""
     rows = value.reshape(len(value), math.prod(value.shape[1:]))
     first = torch.empty(len(rows), dtype=torch.float64, device=value.device)
     others = torch.zeros(rows.shape[1], dtype=torch.float64, device=value.device)

@@ -13,7 +13,16 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-__all__ = ["PROVIDERS", "attribute_handler", "counts", "has_handler", "resize_convolution", "resizes_splits", "update"]
+__all__ = [
+    "PROVIDERS",
+    "attribute_handler",
+    "counts",
+    "has_handler",
+    "resize_convolution",
+    "resizes_splits",
+    "shapes",
+    "update",
+]
 
 Handler = Callable[[nn.Module, Mapping[str, torch.Size]], None]
 _HANDLERS: dict[type, Handler] = {}
@@ -80,14 +89,22 @@ def counts(module: nn.Module) -> tuple[str, ...]:
     return next((_COUNTS[cls] for cls in type(module).__mro__ if cls in _COUNTS), ())
 
 
+def shapes(model: nn.Module) -> dict[str, torch.Size]:
+    """Shapes of the model's tensors by every name they have, as `update` wants them from before the pruning."""
+    return {name: tensor.shape for name, tensor in model.state_dict(keep_vars=True).items()}
+
+
 def update(model: nn.Module, old: Mapping[str, torch.Size]) -> None:
     """Update every module's attributes after its tensors have shrunk; `old` holds shapes before, by dotted name."""
+    below: dict[str, dict[str, torch.Size]] = {"": dict(old)}
+    for name, shape in old.items():
+        for dot in (i for i, c in enumerate(name) if c == "."):
+            below.setdefault(name[:dot], {})[name[dot + 1 :]] = shape
     for name, module in reversed(list(model.named_modules())):
         _load_provider(type(module))
-        prefix = f"{name}." if name else ""
         for cls in type(module).__mro__:
             if cls in _HANDLERS:
-                _HANDLERS[cls](module, {k[len(prefix) :]: s for k, s in old.items() if k.startswith(prefix)})
+                _HANDLERS[cls](module, below.get(name, {}))
                 break
 
 

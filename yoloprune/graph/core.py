@@ -133,7 +133,9 @@ class Graph:
         n = self.n_components
         which = np.repeat(np.arange(len(self.slices)), [s.size for s in self.slices])
         # the pairs are brought into order by counting, which is linear in their number, and equal ones become one
-        table = coo_matrix((np.ones(len(which), bool), (self.component[1:], which)), (n, max(len(self.slices), 1))).tocsr()
+        table = coo_matrix(
+            (np.ones(len(which), bool), (self.component[1:], which)), (n, max(len(self.slices), 1))
+        ).tocsr()
         comp, which = np.repeat(np.arange(n), np.diff(table.indptr)), table.indices
         salt = np.random.default_rng(0).integers(1, 2**62, size=table.shape[1], dtype=np.int64)
         key = np.zeros(n, np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,29 +52,35 @@ class Plan:
                 )
         return tensors
 
+    def _pruned(self, model: nn.Module) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+        """Name, tensor and what takes its place, for each tensor that shrinks."""
+        tensors = self._check(model)
+        for name, dims in self.keep.items():
+            old = tensors.pop(name)
+            new = old.detach()
+            for dim, indices in dims.items():
+                new = new.index_select(dim, torch.as_tensor(indices, device=new.device))
+            yield name, old, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+
     def apply_(self, model: nn.Module) -> nn.Module:
         """Remove the slices in place and update the modules' attributes; returns the model.
 
         Raises:
             ValueError: If the plan was made for another network (nothing is changed then).
         """
-        tensors = self._check(model)
-        places = owners(model)
-        old = {name: t.shape for name, t in model.state_dict(keep_vars=True).items()}
-        for name, dims in self.keep.items():
-            tensor = tensors[name].data
-            for dim, indices in dims.items():
-                tensor = tensor.index_select(dim, torch.as_tensor(indices, device=tensor.device))
-            if isinstance(tensors[name], nn.Parameter):
-                tensor = nn.Parameter(tensor.contiguous(), requires_grad=tensors[name].requires_grad)
+        places, old = owners(model), attributes.shapes(model)
+        for name, _, new in self._pruned(model):
             for module, attribute in places[name]:
-                setattr(module, attribute, tensor)
+                setattr(module, attribute, new)
         attributes.update(model, old)
         return model
 
     def apply(self, model: nn.Module) -> nn.Module:
         """A smaller copy of the model; the model itself is not changed."""
-        return self.apply_(copy.deepcopy(model))
+        # known to deepcopy as copied already, what shrinks is never copied whole
+        smaller = copy.deepcopy(model, {id(old): new for _, old, new in self._pruned(model)})
+        attributes.update(smaller, attributes.shapes(model))
+        return smaller
 
     def mask_(self, model: nn.Module) -> nn.Module:
         """Zero what the plan removes and keep the shapes: the same outputs as the pruned model; returns the model."""
