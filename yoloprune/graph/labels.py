@@ -61,7 +61,8 @@ class Labels:
 
 def varying(layer: Tensor) -> tuple[int, ...]:
     """Dimensions along which the layer's labels differ."""
-    return tuple(d for d, (n, s) in enumerate(zip(layer.shape, layer.stride(), strict=False)) if n > 1 and s != 0)
+    sizes = layer.shape
+    return tuple([d for d, stride in enumerate(layer.stride()) if stride and sizes[d] > 1])
 
 
 def shrinking(layer: Tensor) -> int | None:
@@ -104,8 +105,7 @@ class Ledger:
             if size > 1:
                 self.slices.append(Slice(parameter, dim, self.size, size))
                 vector = torch.arange(self.size, self.size + size)
-                shape = [size if d == dim else 1 for d in range(tensor.dim())]
-                layers.append(vector.view(shape).expand(tensor.shape))
+                layers.append(vector.as_strided(tensor.shape, [int(d == dim) for d in range(tensor.dim())]))
                 self.size += size
         return Labels(tuple(layers), zero=True)
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
-from torch.utils.weak import WeakIdKeyDictionary
 
 from yoloprune.graph.attributes import counts, has_handler, resizes_splits
+from yoloprune.graph.beside import Beside
 from yoloprune.graph.labels import Labels, Ledger, shrinking
 from yoloprune.graph.parameters import named_tensors
 from yoloprune.graph.requests import Requests
@@ -35,15 +35,14 @@ class _Tracer(TorchDispatchMode):
         self.ledger = Ledger()
         # an index or a mask has no channels of its own
         self.own = {id(t): name for name, t in named_tensors(model).items() if t.is_floating_point()}
-        # beside the tensors, not on them: a tensor that the model caches would take its labels into another trace
-        self.found = WeakIdKeyDictionary()
+        self.found: Beside[Labels] = Beside()
         self.names = {id(m): name for name, m in model.named_modules()}
         self.stack: list[nn.Module] = []
         # storages in which values that were zero are not any more, for all their views
         self.soiled: dict[int, Any] = {}
         self.requests = Requests(self.widths, COMPOSITES, self.whole)
-        self.watched = WeakIdKeyDictionary()
-        self.origin = WeakIdKeyDictionary()  # the layers that a tensor comes from
+        self.watched: Beside[tuple[Tensor, str]] = Beside()
+        self.origin: Beside[frozenset[str]] = Beside()  # the layers that a tensor comes from
         self.paused = False
 
     @classmethod
@@ -51,8 +50,8 @@ class _Tracer(TorchDispatchMode):
         return False  # torch's default wraps the dispatch in a call that imports all of torch._dynamo, over a second
 
     def labels(self, tensor: Tensor) -> Labels | None:
-        if tensor in self.watched:
-            self.ledger.freeze(*self.watched[tensor])
+        if watched := self.watched.get(tensor):
+            self.ledger.freeze(*watched)
         labels = self.found.get(tensor)
         if labels is None and id(tensor) in self.own:
             labels = self.found[tensor] = self.ledger.allocate(self.own[id(tensor)], tensor)
@@ -110,7 +109,7 @@ class _Tracer(TorchDispatchMode):
                 if isinstance(tensor, Tensor):
                     if id(tensor) in self.own:
                         layers.add(self.own[id(tensor)].rpartition(".")[0])
-                    fed |= self.origin.get(tensor, frozenset())
+                    fed |= self.origin.get(tensor) or frozenset()
         for layer in layers:
             self.ledger.links.update(dict.fromkeys((a, layer) for a in fed if a != layer))
         origin = frozenset(layers or fed)

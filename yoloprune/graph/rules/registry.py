@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -34,12 +35,10 @@ class Call:
 
     def arg(self, name: str, default: Any = None) -> Any:
         """The argument of that name in the operator's schema."""
-        for i, a in enumerate(self.func._schema.arguments):
-            if a.name == name:
-                if i < len(self.args):
-                    return self.args[i]
-                return self.kwargs.get(name, a.default_value if a.has_default_value() else default)
-        return default
+        place, own = _arguments(self.func).get(name, (len(self.args), None))
+        if place < len(self.args):
+            return self.args[place]
+        return self.kwargs.get(name, own.default_value if own and own.has_default_value() else default)
 
     @property
     def outs(self) -> tuple[Tensor, ...]:
@@ -55,6 +54,12 @@ class Call:
         """Label layers of a tensor, none if it has no labels."""
         labels = self.labels(tensor)
         return labels.layers if labels else ()
+
+
+@functools.cache
+def _arguments(func: Any) -> dict[str, tuple[int, Any]]:
+    """Each argument in an operator's schema, by name, with its place."""
+    return {a.name: (i, a) for i, a in enumerate(func._schema.arguments)}
 
 
 RULES: dict[str, Callable[[Call], None]] = {}

@@ -1,0 +1,31 @@
+"""Values kept beside tensors."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Generic, TypeVar
+
+from torch import Tensor
+
+__all__ = ["Beside"]
+
+T = TypeVar("T")
+
+
+class Beside(Generic[T]):
+    """A dictionary by tensor that keeps no tensor alive.
+
+    Beside the tensors, not on them: one that the model caches would take what it carries into another trace. Unlike
+    `WeakIdKeyDictionary` it compares no keys, for it is asked some twenty times per operator.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[int, tuple[weakref.ref[Tensor], T]] = {}
+
+    def __setitem__(self, tensor: Tensor, value: T) -> None:
+        self._entries[id(tensor)] = weakref.ref(tensor), value
+
+    def get(self, tensor: Tensor) -> T | None:
+        """What was set for this very tensor."""
+        entry = self._entries.get(id(tensor))
+        return entry[1] if entry and entry[0]() is tensor else None
