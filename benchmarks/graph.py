@@ -1,4 +1,4 @@
-"""Time and memory of tracing, grouping, planning and applying on YOLOv8 n to x, beside torch-pruning in the same run.
+"""Time and memory of tracing, grouping, planning and applying, beside torch-pruning in the same run.
 
     python benchmarks/graph.py --json benchmarks/graph.json
 
@@ -10,43 +10,58 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from graph_models import TORCHVISION, YOLO, inputs
 from limits import machine, measure
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 WORKER = Path(__file__).with_name("graph_worker.py")
-MODELS = ("yolov8n", "yolov8s", "yolov8m", "yolov8l", "yolov8x")
-TOOLS = (
-    # label, argument of the worker, example input in pixels (yoloprune chooses its own)
-    ("yoloprune", "yoloprune", None),
-    ("torch-pruning, stock model", "torch-pruning", 64),
-    ("torch-pruning, stock model", "torch-pruning", 640),
-    ("torch-pruning, C2f replaced", "torch-pruning-replaced", 64),
-    ("torch-pruning, C2f replaced", "torch-pruning-replaced", 640),
-)
 SETUP = ("trace", "groups")
 STEP = ("score", "plan", "apply", "step")
 SECONDS, GIGABYTES = 120, 8
-PACKAGES = ("torch", "ultralytics", "yoloprune", "torch-pruning")
+PACKAGES = ("torch", "torchvision", "ultralytics", "yoloprune", "torch-pruning")
 
 
-def rows(models: tuple[str, ...], threads: int, repeat: int) -> Iterator[dict]:
-    """Measure every tool on every model and yield one row each."""
-    cases = [(model, *tool) for model in models for tool in TOOLS]
+def tools(model: str) -> list[tuple[str, str, int]]:
+    """Label, argument of the worker and pixels of each case of a model, the smaller inputs first."""
+    small, usual = inputs(model)
+    ours = [("yoloprune", "yoloprune", small)]
+    sizes = sorted({small, usual})
+    if not model.startswith("yolov8"):
+        return ours + [("torch-pruning", "torch-pruning", pixels) for pixels in sizes]
+    stock = [("torch-pruning, stock model", "torch-pruning", pixels) for pixels in sizes]
+    return ours + stock + [("torch-pruning, C2f replaced", "torch-pruning-replaced", pixels) for pixels in sizes]
+
+
+def rows(models: Sequence[str], threads: int, repeat: int) -> Iterator[dict]:
+    """Measure every tool on every model and yield one row each; what ran out of time is not tried with more pixels."""
+    cases = [(model, *tool) for model in models for tool in tools(model)]
+    ended = set()
     for model, label, tool, pixels in track(cases, "Measuring", console=Console(stderr=True)):
-        runs = []
-        for _ in range(repeat):
-            arguments = (tool, model, str(pixels or 0), str(threads))
-            runs.append(measure(WORKER, *arguments, threads=threads, seconds=SECONDS, gigabytes=GIGABYTES))
-            if runs[-1]["result"] != "ok":  # it would only fail again
-                break
-        yield {"model": model, "tool": label, "pixels": pixels, **summary(runs)}
+        if (model, tool) in ended:
+            continue
+        row = {"model": model, "tool": label, "pixels": pixels, **case(model, tool, pixels, threads, repeat)}
+        if row["result"] == "time-out":
+            ended.add((model, tool))
+        yield row
+
+
+def case(model: str, tool: str, pixels: int, threads: int, repeat: int) -> dict:
+    """Measure one tool on one model, in a process for each repetition."""
+    runs = []
+    for _ in range(repeat):
+        arguments = (tool, model, str(pixels), str(threads))
+        runs.append(measure(WORKER, *arguments, threads=threads, seconds=SECONDS, gigabytes=GIGABYTES))
+        if runs[-1]["result"] != "ok":  # it would only fail again
+            break
+    return summary(runs)
 
 
 def summary(runs: list[dict]) -> dict:
@@ -64,70 +79,91 @@ def summary(runs: list[dict]) -> dict:
         "setup_s": median(SETUP),
         "step_s": median(STEP),
         "total_s": median(SETUP + STEP),
+        "processor_setup_s": median(SETUP, "processor"),
         "processor_s": median(SETUP + STEP, "processor"),
         "peak_mb": statistics.median(run["peak_mb"] for run in runs),
         "added_mb": statistics.median(run["peak_mb"] - run["before_mb"] for run in runs),
-        "groups": last["groups"],
+        **{key: last[key] for key in ("groups", "labels", "layers") if key in last},
         "parameters_kept": last["parameters_kept"],
     }
 
 
 def add_ratios(table: list[dict]) -> None:
-    """Give each row `ratio`, its processor time over that of yoloprune on the same model, where both ended."""
-    ours = {row["model"]: row["processor_s"] for row in table if row["tool"] == "yoloprune" and row["result"] == "ok"}
+    """Give each row its processor times over those of yoloprune on the same model, where both ended."""
+    ours = {row["model"]: row for row in table if row["tool"] == "yoloprune" and row["result"] == "ok"}
     for row in table:
-        if row["result"] == "ok" and row["model"] in ours:
-            row["ratio"] = row["processor_s"] / ours[row["model"]]
+        if row["result"] == "ok" and (own := ours.get(row["model"])):
+            row["setup_ratio"] = row["processor_setup_s"] / own["processor_setup_s"]
+            row["ratio"] = row["processor_s"] / own["processor_s"]
+
+
+def means(table: list[dict]) -> dict[str, dict[str, float]]:
+    """Geometric means of the ratios over the models where torch-pruning ended, by size of its input."""
+    found = {}
+    for place, name in enumerate(("smallest input", "usual input")):
+        chosen = [
+            row
+            for row in table
+            if "ratio" in row and row["tool"] != "yoloprune" and row["pixels"] == inputs(row["model"])[place]
+        ]
+        if chosen:
+            found[name] = {"models": len(chosen)} | {
+                key: math.exp(statistics.mean(math.log(row[key]) for row in chosen)) for key in ("setup_ratio", "ratio")
+            }
+    return found
 
 
 def render(table: list[dict]) -> Iterator[Table]:
-    """Yield the comparison and the stages of yoloprune."""
-    comparison = Table(title="Seconds and peak memory")
-    for column in ("model", "tool", "input"):
+    """Yield the comparison, the stages of yoloprune and the mean ratios."""
+    comparison = Table(title="Processor seconds and peak memory")
+    for column in ("model", "tool", "px"):
         comparison.add_column(column)
-    for column in ("set-up", "step", "total", "CPU s", "ratio", "peak MB", "added MB"):
+    for column in ("set-up", "step", "total", "set-up ratio", "ratio", "peak MB", "added MB"):
         comparison.add_column(column, justify="right")
     comparison.add_column("result")
     stages = Table(title="yoloprune by stage, processor seconds")
     stages.add_column("model")
     for column in ("trace", "score", "plan", "apply", "groups found"):
         stages.add_column(column, justify="right")
-    model = None
     for row in table:
-        if model is not None and row["model"] != model:
-            comparison.add_section()
-        model = row["model"]
         figures = [""] * 7
         result = row["result"] + (f" ({row['stage']})" if row.get("stage") else "")
         if row["result"] == "ok":
-            figures = [f"{row[key]:.3f}" for key in ("setup_s", "step_s", "total_s", "processor_s")]
-            figures.append(f"{row['ratio']:.1f}" if "ratio" in row else "")
+            setup, total = row["processor_setup_s"], row["processor_s"]
+            figures = [f"{seconds:.3f}" for seconds in (setup, total - setup, total)]
+            figures += [f"{row[key]:.1f}" if key in row else "" for key in ("setup_ratio", "ratio")]
             figures += [f"{row[key]:.0f}" for key in ("peak_mb", "added_mb")]
             if row["tool"] == "yoloprune":
                 seconds = [f"{row['processor'][stage]:.3f}" for stage in ("trace", "score", "plan", "apply")]
-                stages.add_row(model, *seconds, str(row["groups"]))
-        comparison.add_row(model, row["tool"], f"{row['pixels']} px" if row["pixels"] else "own", *figures, result)
+                stages.add_row(row["model"], *seconds, str(row["groups"]))
+        comparison.add_row(row["model"], row["tool"], str(row["pixels"]), *figures, result)
     yield comparison
     yield stages
+    mean = Table("torch-pruning's", "models", "set-up ratio", "ratio", title="Geometric means")
+    for name, of in means(table).items():
+        mean.add_row(name, str(of["models"]), f"{of['setup_ratio']:.1f}", f"{of['ratio']:.1f}")
+    yield mean
 
 
 def main() -> None:
     """Measure, print the tables and, if asked, write everything as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, help="default: all")
+    parser.add_argument(
+        "--models", nargs="+", choices=YOLO + TORCHVISION, default=YOLO + TORCHVISION, help="default: all"
+    )
     parser.add_argument("--threads", type=int, default=1, help="default: 1")
     parser.add_argument("--repeat", type=int, default=3, help="processes per case; the median counts; default: 3")
     parser.add_argument("--json", type=Path, help="write the measurements to this file")
     options = parser.parse_args()
     about = machine(*PACKAGES) | {"threads": str(options.threads), "repeat": str(options.repeat)}
-    table = list(rows(tuple(options.models), options.threads, options.repeat))
+    table = list(rows(options.models, options.threads, options.repeat))
     add_ratios(table)
     console = Console(width=None if sys.stdout.isatty() else 130)
     console.print(", ".join(f"{key} {value}" for key, value in about.items()), highlight=False)
     for part in render(table):
         console.print(part)
     if options.json:
-        options.json.write_text(json.dumps({"machine": about, "rows": table}, indent=1) + "\n")
+        options.json.write_text(json.dumps({"machine": about, "rows": table, "means": means(table)}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

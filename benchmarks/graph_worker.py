@@ -13,10 +13,9 @@ import time
 from collections.abc import Iterator
 
 import torch
+from graph_models import build, inputs
 from measures import forget_peak, peak_megabytes
 from torch import nn
-from ultralytics.nn.modules import Bottleneck, C2f, Conv, Detect
-from ultralytics.nn.tasks import DetectionModel
 
 RATIO = 0.5  # of the channels for torch-pruning, of the MACs for yoloprune
 
@@ -39,97 +38,78 @@ class Clock:
         self.processor[stage] = time.process_time() - processor
 
 
-class C2fTwoConvolutions(nn.Module):
-    """C2f with its split first convolution as two, which is what torch-pruning's YOLOv8 example calls C2f_v2."""
-
-    def __init__(self, c2f: C2f) -> None:
-        super().__init__()
-        c, first = c2f.c, c2f.cv1.conv
-        self.cv0 = Conv(first.in_channels, c, 1, 1)
-        self.cv1 = Conv(first.in_channels, c, 1, 1)
-        self.cv2, self.m = c2f.cv2, c2f.m
-        self.f, self.i, self.type = c2f.f, c2f.i, c2f.type  # where Ultralytics' graph puts the layer
-        whole = c2f.cv1.state_dict()
-        for half, part in ((self.cv0, slice(0, c)), (self.cv1, slice(c, None))):
-            half.load_state_dict({name: value[part] if value.ndim else value for name, value in whole.items()})
-            half.bn.eps, half.bn.momentum = c2f.cv1.bn.eps, c2f.cv1.bn.momentum
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As C2f, (N, c1, H, W) to (N, c2, H, W)."""
-        y = [self.cv0(x), self.cv1(x)]
-        y.extend(block(y[-1]) for block in self.m)
-        return self.cv2(torch.cat(y, 1))
-
-
-def replace_c2f(module: nn.Module) -> None:
-    """Replace every C2f below `module` in place."""
-    for name, child in module.named_children():
-        if isinstance(child, C2f):
-            setattr(module, name, C2fTwoConvolutions(child))
-        elif not isinstance(child, Bottleneck):
-            replace_c2f(child)
-
-
-def measure_yoloprune(model: nn.Module, clock: Clock) -> tuple[nn.Module, int]:
-    """Time ours: trace with groups, group L2 scores, a budget plan at half the MACs in multiples of 8, apply."""
+def measure_yoloprune(model: nn.Module, yolo: bool, clock: Clock, pixels: int) -> tuple[nn.Module, dict]:
+    """Time ours: trace with groups, group L2 scores, a budget plan at half the MACs in multiples of 8, in place."""
     from yoloprune.criteria import score
-    from yoloprune.yolo.trace import trace_yolo
+    from yoloprune.graph import trace
 
+    if yolo:  # the trace is timed, not the import of what is imported already
+        from yoloprune.yolo.trace import trace_yolo
     with clock("trace"):  # groups included
-        graph = trace_yolo(model)
+        graph = trace_yolo(model) if yolo else trace(model, torch.zeros(1, 3, pixels, pixels))
     with clock("score"):
         scores = score(graph, model, "l2")
     with clock("plan"):
         plan = graph.budget_plan(scores, target_macs=int(RATIO * graph.macs()), round_to=8)
     with clock("apply"):
-        pruned = plan.apply(model)
-    return pruned, len(graph.groups)
+        plan.apply_(model)
+    return model, {"groups": len(graph.groups), "labels": len(graph.component)}
 
 
-def measure_torch_pruning(model: nn.Module, clock: Clock, pixels: int) -> tuple[nn.Module, int]:
-    """Time torch-pruning as its README uses it: pruner (with the dependency graph), all groups, one step in place."""
+def measure_torch_pruning(model: nn.Module, yolo: bool, clock: Clock, pixels: int) -> tuple[nn.Module, dict]:
+    """Time torch-pruning as its README uses it: pruner (with the dependency graph), all groups, one step in place.
+
+    The classifier or the head stays, and it is told the numbers of heads.
+    """
     import torch_pruning as tp
 
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     example = torch.zeros(1, 3, pixels, pixels)
-    head = [module for module in model.modules() if isinstance(module, Detect)]
+    last = model.model[-1] if yolo else [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
+    heads = {m: m.num_heads for m in model.modules() if isinstance(m, nn.MultiheadAttention)}
     with clock("trace"):
         pruner = tp.pruner.BasePruner(
             model,
             example,
             importance=tp.importance.GroupMagnitudeImportance(),
             pruning_ratio=RATIO,
-            ignored_layers=head,
+            ignored_layers=[last],
+            num_heads=heads,
             round_to=8,
         )
     with clock("groups"):
         groups = list(pruner.DG.get_all_groups(ignored_layers=pruner.ignored_layers))
     with clock("step"):
         pruner.step()
-    return model, len(groups)
+    return model, {"groups": len(groups)}
 
 
 def main(tool: str, name: str, pixels: int, threads: int) -> dict:
     """Build the model, measure one tool and check that the pruned network runs."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    model = DetectionModel(f"{name}.yaml", verbose=False).eval()
+    model = build(name)
+    yolo = name.startswith("yolov8")
     if tool == "torch-pruning-replaced":
+        from graph_c2f import replace_c2f
+
         replace_c2f(model)
     parameters = sum(p.numel() for p in model.parameters())
     forget_peak()
     clock, before = Clock(), peak_megabytes()
     row: dict = {"before_mb": before, "seconds": clock.seconds, "processor": clock.processor}
+    row["layers"] = sum(isinstance(m, (nn.modules.conv._ConvNd, nn.Linear)) for m in model.modules())
+    measured = measure_yoloprune if tool == "yoloprune" else measure_torch_pruning
     try:
-        pruned, row["groups"] = (
-            measure_yoloprune(model, clock) if tool == "yoloprune" else measure_torch_pruning(model, clock, pixels)
-        )
+        pruned, found = measured(model, yolo, clock, pixels)
+        row |= found
         row["peak_mb"] = peak_megabytes()
         row["parameters_kept"] = sum(p.numel() for p in pruned.parameters()) / parameters
         clock.stage = "run the pruned network"
         with torch.inference_mode():
-            pruned(torch.zeros(1, 3, 64, 64))
+            smallest = inputs(name)[0]
+            pruned(torch.zeros(1, 3, smallest, smallest))
     except Exception as error:  # whatever it is, it is the result
         return {**row, "result": type(error).__name__, "stage": clock.stage, "message": str(error)[:300]}
     return {**row, "result": "ok"}
