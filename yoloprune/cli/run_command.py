@@ -126,6 +126,15 @@ def run_command(kind: Kind, text: str) -> Callable[..., None]:
                 default="no-isomorphic",
             ),
         ] = None,
+        search: Annotated[
+            int | None,
+            _option(
+                "--search",
+                panel=_PRUNING,
+                text="Plans to try, prune and recover for, to find how many channels each layer had best give.",
+                default="0, or what --budget has room for",
+            ),
+        ] = None,
         round_to: Annotated[
             int | None,
             _option("--round-to", panel=_PRUNING, text="Widths are multiples of this (1, 8, 16, 32).", default="8"),

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 from ultralytics.utils.torch_utils import select_device
 
@@ -18,14 +16,13 @@ from yoloprune.graph import Graph
 from yoloprune.graph.budget import chains
 from yoloprune.report import layer_label
 from yoloprune.yolo.budget import gflops
-from yoloprune.yolo.distill import can_distill
-from yoloprune.yolo.divergence import prediction_divergence, relative_change
+from yoloprune.yolo.change import PredictionChange
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.prior import layers_of
-from yoloprune.yolo.probe import dense_predictions, prediction_probe
+from yoloprune.yolo.probe import prediction_probe
 from yoloprune.yolo.run.data import calibration_batches, choose_data, training_loss
 from yoloprune.yolo.run.options import BUDGET_IMGSZ, check_criterion, check_least
-from yoloprune.yolo.trace import predictions, trace_yolo
+from yoloprune.yolo.trace import trace_yolo
 
 __all__ = ["Sensitivity", "SensitivityRow", "check_options", "sensitivity"]
 
@@ -159,7 +156,7 @@ def sensitivity(
                 loss=training_loss(yolo, {}) if needs_labels else prediction_probe(seed),
                 seed=seed,
             )
-            measure = _Measure(network, batches)
+            measure = PredictionChange(network, [batch["img"] for batch in batches])
             trials = _trials(graph, scores, ratios)
             found = [_try(graph, network, scores, measure, own, removed) for removed in progress(trials)]
     finally:
@@ -170,32 +167,6 @@ def sensitivity(
     order = {parameter: i for i, parameter in enumerate(dict(network.named_parameters()))}
     rows.sort(key=lambda row: order.get(f"{row.layers[0]}.weight", len(order)))
     return Sensitivity(tuple(ratios), tuple(rows), criterion, measure.text, own)
-
-
-class _Measure:
-    """How far a network's predictions lie from the original's, over the calibration images."""
-
-    def __init__(self, network: nn.Module, batches: list[dict[str, Any]]) -> None:
-        head = network.model[-1]
-        self.dense, self.bins = can_distill(network), getattr(head, "reg_max", 1)
-        self.text = (
-            "divergence of class scores and boxes" if self.dense else "relative squared change of the head's outputs"
-        )
-        self.images = [batch["img"] for batch in batches]
-        self.targets = [self._predict(network, x) for x in self.images]
-
-    def _predict(self, network: nn.Module, x: torch.Tensor) -> Any:
-        with torch.no_grad():
-            output = network(x)
-        return list(dense_predictions(output)) if self.dense else predictions(output)
-
-    def __call__(self, network: nn.Module) -> float:
-        total = 0.0
-        for x, target in zip(self.images, self.targets, strict=True):
-            output = self._predict(network, x)
-            error = prediction_divergence(output, target, self.bins) if self.dense else relative_change(output, target)
-            total += max(float(error), 0.0) * len(x)  # rounding can make it negative
-        return total / sum(map(len, self.images))
 
 
 def _trials(graph: Graph, scores: np.ndarray, ratios: Sequence[float]) -> list[np.ndarray]:
@@ -212,7 +183,7 @@ def _trials(graph: Graph, scores: np.ndarray, ratios: Sequence[float]) -> list[n
 
 
 def _try(
-    graph: Graph, network: nn.Module, scores: np.ndarray, measure: _Measure, own: float, removed: np.ndarray
+    graph: Graph, network: nn.Module, scores: np.ndarray, measure: PredictionChange, own: float, removed: np.ndarray
 ) -> tuple[float, float, float]:
     """Error, GFLOPs saved and mean score of removing these components."""
     mask = np.zeros(graph.n_components, bool)

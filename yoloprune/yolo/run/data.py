@@ -99,14 +99,17 @@ def with_data(options: Options, yolo: YOLO) -> tuple[Options, str | None]:
     images = data is not None and without is None
     criterion = options.criterion or ("output_error" if images else "l2")
     recover = images if options.recover is None else options.recover
-    return replace(options, data=data, criterion=criterion, recover=recover, distill=distill), without
+    search = 0 if options.search is None and options.budget is None else options.search
+    return replace(options, data=data, criterion=criterion, recover=recover, search=search, distill=distill), without
 
 
 def _needs(options: Options, distill: bool) -> tuple[bool, bool]:
     """Whether the run needs labels of training images, and whether it needs training images at all."""
     entry = CRITERIA.get(options.criterion or "")
     labels = bool(options.sparse_epochs or (options.epochs and not distill) or (entry and entry.needs_loss))
-    return labels, bool(labels or options.epochs or options.recover or (entry and entry.needs_batches))
+    return labels, bool(
+        labels or options.epochs or options.recover or options.search or (entry and entry.needs_batches)
+    )
 
 
 def _distils(options: Options, yolo: YOLO) -> bool:

@@ -51,6 +51,8 @@ class Options:
         sensitivity: CSV file of `yoloprune sensitivity`, whose figures rank the layers; the criterion then ranks the
             channels within each.
         isomorphic: Whether channels compete only with those of groups of the same structure.
+        search: How many plans to try, prune and recover for beside the criterion's own, in each step, to find how many
+            channels each layer had best give. None becomes 0, or what a time budget has room for.
         round_to: Widths are multiples of this.
         steps: Rounds of pruning (and fine-tuning); their targets form a geometric series.
         sparse_epochs: Epochs of group-sparse training before the first step.
@@ -85,6 +87,7 @@ class Options:
     recover: bool | None = None
     sensitivity: str | None = None
     isomorphic: bool = False
+    search: int | None = None
     round_to: int = 8
     steps: int = 1
     sparse_epochs: int = 0
@@ -120,6 +123,12 @@ class Options:
                 "between 0 and 1."
             )
         check_least(vars(self), _LEAST)
+        if self.search is not None:
+            check_least(vars(self), {"search": 0})
+        if self.search and self.recover is False:
+            raise UserError(
+                f"search={self.search} measures recovered networks; leave recover=False (--no-recover) out."
+            )
         if not self.sparsity > 0:
             raise UserError(f"sparsity={self.sparsity} is no strength; give a positive number, such as 0.001.")
         if self.budget is not None and not self.budget > 0:

@@ -19,7 +19,7 @@ from yoloprune.yolo.sparse import Sparsity
 from yoloprune.yolo.trace import trace_yolo
 from yoloprune.yolo.validation import validate
 
-from .allowance import epochs_within
+from .allowance import share_out
 from .continuation import Continuation
 from .data import DIGITS, has_labels, with_data, write_digits
 from .device import check_device
@@ -158,17 +158,17 @@ class Run:
             )
 
     def _spend_budget(self) -> None:
-        """Turn the time budget into epochs, which are what a resumed run must know; nothing is written meanwhile."""
+        """Turn the time budget into trials and epochs, which a resumed run must know; nothing is written meanwhile."""
         options = self._options
         if options.budget is None:
             return
         with tempfile.TemporaryDirectory() as scratch:
             data = write_digits(RunFolder(scratch)) if options.data == DIGITS else options.data
-            epochs, step = epochs_within(self._original, replace(options, data=data), options.budget)
-        self._options = replace(options, epochs=epochs, budget=None)
+            epochs, trials, step = share_out(self._original, replace(options, data=data), options.budget)
+        self._options = replace(options, epochs=epochs, search=trials, budget=None)
         self._note(
             f"Budget of {options.budget / 60:.3g} min: {options.steps} step{'s' * (options.steps > 1)} "
-            f"of {epochs} epochs ({step:.2f} s per image and training step)."
+            f"of {trials} searched plans and {epochs} epochs ({step:.2f} s per image and training step)."
         )
 
     def _note(self, line: str) -> None:
@@ -216,12 +216,16 @@ class Run:
         options = self._options
         which = f" (step {number} of {options.steps})" if options.steps > 1 else ""
         with self._phase(f"Prune to {target}{which}", "prune") as prune:
-            pruned, later, note = prune_once(yolo, target, options)
+            state = self._folder and self._folder.search(number)
+            if state and options.search:
+                state.parent.mkdir(parents=True, exist_ok=True)
+            pruned, later, notes = prune_once(yolo, target, options, state=state, tell=self._progress.say)
             plan = later if plan is None else plan.compose(later)
             reached = cost(pruned.model)
         self._progress.say(f"{reached.gflops:.2f} GFLOPs, {reached.params / 1e6:.3f}M parameters")
-        if note and note not in self.record.notes:
-            self._note(note)
+        for note in notes:
+            if note not in self.record.notes:
+                self._note(note)
         if number == 1 and self._compares_heads():
             self._compare_heads(yolo, pruned, target)
         row = StepRow(number, target.value, reached.gflops, reached.params, prune_seconds=prune.seconds)
@@ -288,8 +292,11 @@ class Run:
 
     def _compare_heads(self, yolo: YOLO, kept: YOLO, target: Target) -> None:
         """Say whether pruning the head's hidden layers of `yolo` too would keep clearly more, before fine-tuning."""
+        plain = replace(self._options, search=0)  # a search for the head that is not asked for would take as long again
         with self._phase("Compare with a pruned head", "compare"):
-            other = prune_once(yolo, target, replace(self._options, prune_head=True)).yolo
+            if self._options.search:
+                kept = prune_once(yolo, target, plain).yolo
+            other = prune_once(yolo, target, replace(plain, prune_head=True)).yolo
         figures = [
             self._validate(net, f"Validate with {what} head")["mAP50-95"]
             for net, what in ((kept, "the kept"), (other, "a pruned"))

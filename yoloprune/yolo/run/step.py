@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from yoloprune.yolo.distill import Distillation, bind_distillation
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.prior import prior, read_measured
 from yoloprune.yolo.probe import prediction_probe
+from yoloprune.yolo.search import search_widths
 from yoloprune.yolo.trace import trace_yolo
 
 from .data import calibration_batches, training_loss
@@ -33,6 +35,7 @@ __all__ = ["FineTuned", "Pruned", "fine_tune", "prune_once"]
 # How much `output_error` asks for the effect on predictions: a figure for small changes, so the less the more goes.
 # On held-out COCO images (YOLOv8n, head pruned, 320 px) each of 85, 70 and 50 % of the GFLOPs has its best near it.
 _INFLUENCE = 0.5  # times the square of the share that stays
+_EVERY = 10  # trials of a search between two lines about it
 
 
 class Pruned(NamedTuple):
@@ -40,16 +43,25 @@ class Pruned(NamedTuple):
 
     yolo: YOLO
     plan: Plan
-    note: str | None
+    notes: list[str]
 
 
-def prune_once(yolo: YOLO, target: Target, options: Options) -> Pruned:
+def prune_once(
+    yolo: YOLO,
+    target: Target,
+    options: Options,
+    *,
+    state: Path | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Pruned:
     """Prune to the target and, if asked for, recover without training.
 
     Args:
         yolo: The network; left as it is.
         target: GFLOPs or parameters to reach.
         options: Criterion, rounding, data and so on.
+        state: File by which an interrupted search of widths goes on.
+        tell: Called with a line now and then while widths are searched.
 
     Raises:
         UserError: The target cannot be reached, or the criterion lacks what it needs.
@@ -70,34 +82,53 @@ def prune_once(yolo: YOLO, target: Target, options: Options) -> Pruned:
     )
     if options.sensitivity:
         scores = scores * prior(read_measured(Path(options.sensitivity)), graph, scores)
-    yolo.model.cpu()
-    plan = plan_for_target(
+    notes: list[str] = []
+    plan_of = partial(
+        plan_for_target,
         graph,
         yolo.model,
-        scores,
         imgsz=BUDGET_IMGSZ,
         target_gflops=target.gflops,
         target_params=target.params,
         round_to=options.round_to,
     )
+    if options.search:
+        found = search_widths(
+            graph,
+            yolo.model,
+            scores,
+            plan_of,
+            batches,
+            trials=options.search,
+            seed=options.seed,
+            state=state,
+            tell=lambda trial, error: trial % _EVERY or tell(f"plan {trial} of {options.search}: change {error:.3g}"),
+        )
+        plan = found.plan
+        notes.append(
+            f"Search of widths: {options.search} plans, from a change of the predictions of {found.start:.3g} to "
+            f"{found.error:.3g} on calibration images that recovery did not use."
+        )
+    else:
+        plan = plan_of(scores)
+    yolo.model.cpu()
     pruned = plan.apply(yolo.model)
-    note = _recover(pruned, yolo.model, plan, batches, options.seed) if options.recover else None
-    return Pruned(with_network(yolo, pruned), plan, note)
+    if options.recover:
+        notes += _recover(pruned, yolo.model, plan, batches, options.seed)
+    return Pruned(with_network(yolo, pruned), plan, notes)
 
 
-def _recover(
-    pruned: nn.Module, original: nn.Module, plan: Plan, batches: list[dict[str, Any]], seed: int
-) -> str | None:
+def _recover(pruned: nn.Module, original: nn.Module, plan: Plan, batches: list[dict[str, Any]], seed: int) -> list[str]:
     images = [b["img"] for b in batches]
     device = images[0].device
     report = reconstruct(pruned.to(device), original.to(device), plan, images, skip=(DFL,), seed=seed)
     pruned.cpu(), original.cpu()
     if report.batches == len(batches):
-        return None
-    return (
+        return []
+    return [
         f"Recovery used {report.batches} of {len(batches)} calibration batches, to stay within 8 GB; "
         "a smaller imgsz lets more of them fit."
-    )
+    ]
 
 
 def _batches(yolo: YOLO, options: Options) -> list[dict[str, Any]]:
