@@ -1,0 +1,93 @@
+"""The search of widths, on the embedded digits detector."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+import yoloprune
+from yoloprune.criteria import score
+from yoloprune.errors import UserError
+from yoloprune.yolo import checkpoints, digits
+from yoloprune.yolo.budget import gflops, plan_for_target
+from yoloprune.yolo.change import PredictionChange
+from yoloprune.yolo.run.data import calibration_batches
+from yoloprune.yolo.search import search_widths
+from yoloprune.yolo.trace import trace_yolo
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> str:
+    return str(digits.write(tmp_path_factory.mktemp("digits")))
+
+
+@pytest.fixture(scope="module")
+def case(data):
+    """Search for half the GFLOPs from random scores, which leave room; takes `trials` and `state`."""
+    yolo = checkpoints.load(digits.WEIGHTS)
+    network = yolo.model.eval()
+    batches = calibration_batches(yolo, data, images=6, imgsz=64, batch=2, device=torch.device("cpu"))
+    graph = trace_yolo(network, prune_head=True)
+    target = gflops(network) / 2
+    plan_of = partial(plan_for_target, graph, network, imgsz=640, target_gflops=target)
+    search = partial(search_widths, graph, network, score(graph, network, "random", seed=0), plan_of, batches)
+    return search, network, target
+
+
+def test_a_better_plan_is_found_at_the_same_cost(case) -> None:
+    search, network, target = case
+    told = []
+    found = search(trials=12, tell=lambda trial, error: told.append((trial, error)))
+    assert found.error < found.start
+    assert [trial for trial, _ in told] == list(range(1, 13))
+    errors = [error for _, error in told]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] == found.error
+    assert 0.98 * target <= gflops(found.plan.apply(network)) <= target
+
+
+def test_an_interrupted_search_ends_where_an_uninterrupted_one_does(case, tmp_path) -> None:
+    search, _, _ = case
+    whole = search(trials=5)
+    state = tmp_path / "search.json"
+    search(trials=3, state=state)
+    assert json.loads(state.read_text())["trials"] == 3
+    trials = []
+    resumed = search(trials=5, state=state, tell=lambda trial, error: trials.append(trial))
+    assert trials == [4, 5]
+    assert resumed.plan.keep == whole.plan.keep
+    assert (resumed.start, resumed.error) == (whole.start, whole.error)
+
+
+def test_no_trials_leave_the_plan_of_the_scores(case) -> None:
+    search, _, _ = case
+    found = search(trials=0)
+    assert found.error == found.start
+
+
+def test_the_change_of_the_original_is_nothing_and_that_of_another_is_something(case) -> None:
+    _, network, _ = case
+    change = PredictionChange(network, [torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))])
+    assert change(network) == pytest.approx(0.0, abs=1e-6)
+    graph = trace_yolo(network, prune_head=True)
+    halved = graph.budget_plan(np.random.default_rng(0).random(graph.n_components), target_macs=graph.macs() / 2)
+    assert change(halved.apply(network)) > 0.1
+
+
+def test_a_run_searches_and_says_what_it_found(data, tmp_path) -> None:
+    result = yoloprune.prune(
+        digits.WEIGHTS, target_ratio=0.6, data=data, search=2, imgsz=64, calibration_images=6, batch=2, device="cpu",
+        project=tmp_path, name="a",
+    )  # fmt: skip
+    assert any(note.startswith("Search of widths: 2 plans") for note in result.report.notes)
+    assert json.loads((tmp_path / "a" / "steps" / "1" / "search.json").read_text())["trials"] == 2
+
+
+@pytest.mark.parametrize(("given", "message"), [({"search": -1}, "search=-1"), ({"recover": False}, "recover=False")])
+def test_what_cannot_be_searched_is_refused(data, given, message) -> None:
+    with pytest.raises(UserError, match=message):
+        yoloprune.prune(digits.WEIGHTS, target_ratio=0.6, data=data, **{"search": 2, **given})
