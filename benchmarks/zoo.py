@@ -15,19 +15,20 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from limits import machine, measure
+from limits import machine, measure_forked, one_thread
 from rich.console import Console
 from rich.progress import track
 from zoo_models import NAMES
+from zoo_worker import write
 
-WORKER = Path(__file__).with_name("zoo_worker.py")
 TOOLS = ("yoloprune", "torch-pruning")
 SECONDS, GIGABYTES = 120, 8
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "torch_geometric", "yoloprune", "torch-pruning")
 HEAD = """# The zoo, measured
 
 `python benchmarks/zoo.py`: each model and tool in a process of its own with 120 s of processor time and 8 GB, one
-thread; models without weights, in double precision up to 150 M parameters.
+thread; models without weights, in double precision up to 150 M parameters. Building the model and running it are part
+of the 120 s, imports are not.
 
 {machine}.
 
@@ -40,19 +41,22 @@ thread; models without weights, in double precision up to 150 M parameters.
 - **s**, **MB**: trace and groups in processor seconds, on the small input that the network was built for, and the
   largest resident memory of the process until then, most of which is the model. For torch-pruning: building the pruner
   and all groups.
-- torch-pruning leaves alone the layers whose channels are outputs, and is told the number of heads. Where it narrows
-  heads, their default scale follows, which the masked original does not: a small error in a transformer may be that.
+- torch-pruning leaves alone the layers whose channels are outputs, is given the outputs that have a gradient, and is
+  told the number of heads; the attributes that hold their width follow, as in its examples. Where it narrows heads,
+  their default scale follows, which the masked original does not: a small error in a transformer may be that.
 
 {summary}
 
 """
+# what a process of the zoo need not import again
+LIBRARIES = ["torchvision", "timm", "transformers", "torch_geometric", "torch_pruning", "zoo_worker"]
 
 
 def rows(names: list[str], tools: list[str], known: dict) -> Iterator[None]:
     """Measure what is not known yet, into `known`: model -> tool -> result; yields after each."""
     cases = [(name, tool) for tool in tools for name in names if tool not in known.get(name, {})]
     for name, tool in track(cases, "Measuring", console=Console(stderr=True)):
-        known.setdefault(name, {})[tool] = measure(WORKER, tool, name, threads=1, seconds=SECONDS, gigabytes=GIGABYTES)
+        known.setdefault(name, {})[tool] = measure_forked(write, tool, name, seconds=SECONDS, gigabytes=GIGABYTES)
         yield
 
 
@@ -69,8 +73,8 @@ def table(known: dict) -> str:
         "statistics held fixed",
     ]
     lines = [columns + ["torch-pruning", "error", "s", "MB"], ["---"] * (len(columns) + 4)]
-    for name in (n for n in NAMES if n in known):
-        ours, theirs = (known[name].get(tool, {}) for tool in TOOLS)
+    for name in NAMES:
+        ours, theirs = (known.get(name, {}).get(tool, {}) for tool in TOOLS)
         share = f"{ours['prunable_parameters']:.0%}, {ours['prunable_macs']:.0%}" if "prunable_macs" in ours else ""
         cells = [name, _number(ours, "parameters", ".1f", 1e-6), *_figures(ours), *_figures(theirs)]
         cells[4:4] = [share]
@@ -84,8 +88,10 @@ def summary(known: dict) -> str:
     text = []
     for tool in TOOLS:
         results = Counter(own[tool]["result"] for own in known.values() if tool in own)
-        text.append(f"{tool}: {', '.join(f'{count} {result}' for result, count in results.most_common())}.")
-    return "\n".join(text)
+        missing = len(NAMES) - results.total()
+        counts = [f"{count} {result}" for result, count in results.most_common()]
+        text.append(f"{tool}: {', '.join(counts + [f'{missing} not measured'] * bool(missing))}.")
+    return "\n\n".join(text)
 
 
 def _figures(row: dict) -> list[str]:
@@ -110,6 +116,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, help="measurements, read and added to")
     parser.add_argument("--markdown", type=Path, help="write the table to this file")
     options = parser.parse_args()
+    one_thread(LIBRARIES)
     known = json.loads(options.json.read_text()) if options.json.exists() else {}
     names = [name for name in NAMES if any(fnmatch.fnmatchcase(name, pattern) for pattern in options.models)]
     for _ in rows(names, options.tools, known):

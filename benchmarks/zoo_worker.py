@@ -1,9 +1,10 @@
-"""One measurement of benchmarks/zoo.py: `zoo_worker.py TOOL MODEL` prints one JSON object."""
+"""One measurement of benchmarks/zoo.py; `zoo_worker.py TOOL MODEL` prints it."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the comparison is that of the tests
 
@@ -41,7 +42,7 @@ def error(masked: list[torch.Tensor], pruned: list[torch.Tensor]) -> float:
     return max(found) if all(e == e for e in found) else float("inf")
 
 
-def measure_yoloprune(model: nn.Module, inputs: tuple, row: dict) -> float:
+def measure_yoloprune(model: nn.Module, inputs: tuple, row: dict, name: str) -> float:
     """Trace, plan, and compare a pruned copy with the masked model."""
     forget_peak()
     before, start = peak_megabytes(), time.process_time()
@@ -62,7 +63,7 @@ def measure_yoloprune(model: nn.Module, inputs: tuple, row: dict) -> float:
     return error(run(model, inputs, Statistics(statistics.record)), small)
 
 
-def measure_torch_pruning(model: nn.Module, inputs: tuple, row: dict) -> float:
+def measure_torch_pruning(model: nn.Module, inputs: tuple, row: dict, name: str) -> float:
     """Prune with torch-pruning, find out what stayed, and compare with the original in which the rest is zeroed.
 
     Layers whose channels are outputs of the model are left alone, and it is told the numbers of heads.
@@ -88,6 +89,7 @@ def measure_torch_pruning(model: nn.Module, inputs: tuple, row: dict) -> float:
         pruning_ratio=RATIO,
         ignored_layers=_outputs(model, graph),
         num_heads=heads,
+        output_transform=lambda out: [t for t in tree_leaves(out) if isinstance(t, torch.Tensor) and t.grad_fn],
     )
     list(pruner.DG.get_all_groups(ignored_layers=pruner.ignored_layers))
     row |= {"setup_s": time.process_time() - start, "peak_mb": peak_megabytes()}
@@ -99,25 +101,30 @@ def measure_torch_pruning(model: nn.Module, inputs: tuple, row: dict) -> float:
             tensor.data = torch.arange(tensor.numel(), dtype=torch.float64).view(tensor.shape)
     row["stage"] = "prune"
     pruner.step()
+    for module in model.modules():
+        if getattr(module, "qkv", None) in heads:  # as in its examples
+            width = module.qkv.out_features // 3
+            for attribute, value in (("head_dim", width // module.num_heads), ("attn_dim", width)):
+                if hasattr(module, attribute):
+                    setattr(module, attribute, value)
     row["stage"] = "run"
     row["parameters_kept"] = sum(p.numel() for p in model.parameters()) / sum(
         original[n].numel() for n, _ in model.named_parameters()
     )
     masked = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        full = original[name]
-        masked[name] = full
+    for key, tensor in model.state_dict(keep_vars=True).items():
+        full = masked[key] = original[key]
         if tensor.is_floating_point():
             places = tensor.detach().long()
-            masked[name] = torch.zeros_like(full)
-            masked[name].view(-1)[places.view(-1)] = full.reshape(-1)[places.view(-1)]
+            masked[key] = torch.zeros_like(full)
+            masked[key].view(-1)[places.view(-1)] = full.reshape(-1)[places.view(-1)]
             tensor.data = full.reshape(-1)[places]
     statistics = Statistics()
     small = run(model, inputs, statistics)
-    model, _ = build(sys.argv[2])
+    model, _ = build(name, calibrate=False)
     model = model.to(next(iter(original.values())).dtype)
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        tensor.data = masked[name]
+    for key, tensor in model.state_dict(keep_vars=True).items():
+        tensor.data = masked[key]
     return error(run(model, inputs, Statistics(statistics.record)), small)
 
 
@@ -132,20 +139,25 @@ TOOLS = {"yoloprune": measure_yoloprune, "torch-pruning": measure_torch_pruning}
 
 def main(tool: str, name: str) -> dict:
     """Build the model and measure one tool."""
-    torch.set_num_threads(1)
     model, inputs = build(name)
     row: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters()), "stage": "trace"}
     if row["parameters"] < DOUBLE_UP_TO and name not in SINGLE:
         model = model.double()
         inputs = tree_map_only(torch.Tensor, lambda t: t.double() if t.is_floating_point() else t, inputs)
     try:
-        row["error"] = TOOLS[tool](model, inputs, row)
+        row["error"] = TOOLS[tool](model, inputs, row, name)
     except Exception as exception:  # whatever it is, it is the result
         return {**row, "result": type(exception).__name__, "message": str(exception)[:300]}
     return {**row, "result": "ok" if row["error"] < TOLERANCE else "wrong"}
 
 
+def write(tool: str, name: str, answer: str) -> None:
+    """Measure, and write one JSON object to the file `answer`; models may print what they like."""
+    torch.set_num_threads(1)
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        outcome = main(tool, name)
+    Path(answer).write_text(json.dumps(outcome))
+
+
 if __name__ == "__main__":
-    with contextlib.redirect_stdout(sys.stderr):
-        outcome = main(sys.argv[1], sys.argv[2])
-    print(json.dumps(outcome))
+    write(*sys.argv[1:3], "/dev/stdout")
