@@ -3,7 +3,7 @@
     python benchmarks/zoo.py --json benchmarks/zoo.json --markdown benchmarks/zoo.md
 
 Each model and tool has a process of its own, 120 s of processor time and 8 GB. Rows that the JSON file holds are not
-measured again.
+measured again; small models come first where their sizes are known from the other tool.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ of the 120 s, imports are not.
   and all groups.
 - torch-pruning leaves alone the layers whose channels are outputs, is given the outputs that have a gradient, and is
   told the number of heads; the attributes that hold their width follow, as in its examples. Where it narrows heads,
-  their default scale follows, which the masked original does not: a small error in a transformer may be that.
+  PyTorch's attention changes its default scale, which the masked original is given, too.
 
 {summary}
 
@@ -55,6 +55,8 @@ LIBRARIES = ["torchvision", "timm", "transformers", "torch_geometric", "torch_pr
 def rows(names: list[str], tools: list[str], known: dict) -> Iterator[None]:
     """Measure what is not known yet, into `known`: model -> tool -> result; yields after each."""
     cases = [(name, tool) for tool in tools for name in names if tool not in known.get(name, {})]
+    sizes = {name: row["parameters"] for name, own in known.items() for row in own.values() if "parameters" in row}
+    cases.sort(key=lambda case: (tools.index(case[1]), sizes.get(case[0], 0)))
     for name, tool in track(cases, "Measuring", console=Console(stderr=True)):
         known.setdefault(name, {})[tool] = measure_forked(write, tool, name, seconds=SECONDS, gigabytes=GIGABYTES)
         yield

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,28 @@ def run(model: nn.Module, inputs: tuple, statistics: Statistics) -> list[torch.T
     """What the model puts out, with the statistics over channels recorded or repeated."""
     with torch.no_grad(), no_fast_path(), statistics:
         return outputs(model(*inputs))
+
+
+@contextlib.contextmanager
+def same_scales(record: list[float], repeat: bool) -> Iterator[None]:
+    """Write down the default scale of each attention, or, with `repeat`, use what was written down.
+
+    It follows the width of a head, so that a network with narrower heads is not the one with the slices zeroed.
+    """
+    attention, scales = torch.nn.functional.scaled_dot_product_attention, iter(record)
+
+    def scaled(query: torch.Tensor, *args: Any, scale: float | None = None, **options: Any) -> torch.Tensor:
+        if scale is None:
+            scale = next(scales) if repeat else query.shape[-1] ** -0.5
+            if not repeat:
+                record.append(scale)
+        return attention(query, *args, scale=scale, **options)
+
+    torch.nn.functional.scaled_dot_product_attention = scaled
+    try:
+        yield
+    finally:
+        torch.nn.functional.scaled_dot_product_attention = attention
 
 
 def error(masked: list[torch.Tensor], pruned: list[torch.Tensor]) -> float:
@@ -77,6 +100,8 @@ def measure_torch_pruning(model: nn.Module, inputs: tuple, row: dict, name: str)
             heads[module] = module.num_heads
         elif isinstance(getattr(module, "qkv", None), nn.Linear) and hasattr(module, "num_heads"):
             heads[module.qkv] = module.num_heads
+        elif hasattr(module, "attention_head_size"):  # BERT
+            heads |= dict.fromkeys((module.query, module.key, module.value), module.num_attention_heads)
     original = {k: v.clone() for k, v in model.state_dict().items()}
     for parameter in model.parameters():
         parameter.requires_grad_(True)
@@ -107,6 +132,9 @@ def measure_torch_pruning(model: nn.Module, inputs: tuple, row: dict, name: str)
             for attribute, value in (("head_dim", width // module.num_heads), ("attn_dim", width)):
                 if hasattr(module, attribute):
                     setattr(module, attribute, value)
+        elif hasattr(module, "attention_head_size"):
+            module.all_head_size = module.query.out_features
+            module.attention_head_size = module.all_head_size // module.num_attention_heads
     row["stage"] = "run"
     row["parameters_kept"] = sum(p.numel() for p in model.parameters()) / sum(
         original[n].numel() for n, _ in model.named_parameters()
@@ -119,13 +147,15 @@ def measure_torch_pruning(model: nn.Module, inputs: tuple, row: dict, name: str)
             masked[key] = torch.zeros_like(full)
             masked[key].view(-1)[places.view(-1)] = full.reshape(-1)[places.view(-1)]
             tensor.data = full.reshape(-1)[places]
-    statistics = Statistics()
-    small = run(model, inputs, statistics)
+    statistics, scales = Statistics(), []
+    with same_scales(scales, repeat=False):
+        small = run(model, inputs, statistics)
     model, _ = build(name, calibrate=False)
     model = model.to(next(iter(original.values())).dtype)
     for key, tensor in model.state_dict(keep_vars=True).items():
         tensor.data = masked[key]
-    return error(run(model, inputs, Statistics(statistics.record)), small)
+    with same_scales(scales, repeat=True):
+        return error(run(model, inputs, Statistics(statistics.record)), small)
 
 
 def _outputs(model: nn.Module, graph: Graph) -> list[nn.Module]:
