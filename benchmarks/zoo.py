@@ -34,7 +34,7 @@ of the 120 s, imports are not.
 
 - **result**: a random plan removes 40 % of every group. `ok` if the smaller network puts out what the original does
   with the removed slices zeroed (largest relative error under 1e-4), else `wrong`, the exception with its stage, or the
-  limit.
+  limit. Of torch-pruning, `nothing pruned` where every parameter is still there.
 - **statistics held fixed**: these operators take statistics over channels, so that removing a channel and zeroing it
   are not the same. The original is given the statistics of the pruned network, and everything else is compared.
 - **can go**: the share of the parameters and of the MACs that goes when every channel goes that may, down to one.
@@ -89,7 +89,7 @@ def summary(known: dict) -> str:
     """How many rows ended how, tool by tool."""
     text = []
     for tool in TOOLS:
-        results = Counter(own[tool]["result"] for own in known.values() if tool in own)
+        results = Counter(_result(own[tool]).partition(" (")[0] for own in known.values() if tool in own)
         missing = len(NAMES) - results.total()
         counts = [f"{count} {result}" for result, count in results.most_common()]
         text.append(f"{tool}: {', '.join(counts + [f'{missing} not measured'] * bool(missing))}.")
@@ -103,6 +103,8 @@ def _figures(row: dict) -> list[str]:
 def _result(row: dict) -> str:
     if not row:
         return "not measured"
+    if row.get("parameters_kept") == 1:
+        return "nothing pruned"
     return row["result"] + (f" ({row['stage']})" if row["result"] not in ("ok", "wrong") and "stage" in row else "")
 
 
