@@ -160,15 +160,21 @@ NAMES = tuple(_BUILDERS)
 SINGLE = ("torchvision raft_small", "torchvision raft_large")  # they make single precision of their own
 
 
-def build(name: str) -> Built:
+def build(name: str, calibrate: bool = True) -> Built:
     """A model of the zoo in evaluation mode, in which a wrong channel shows, and positional arguments for it.
 
     In a default-initialised network a wrong channel hardly moves the output, so norms get random affine parameters and
     batch norms the statistics of the input.
+
+    Args:
+        name: One of `NAMES`.
+        calibrate: Whether norms and parameters are given these values, for which the model runs once.
     """
     torch.manual_seed(0)
     model, inputs = _BUILDERS[name]()
     model.eval()
+    if not calibrate:
+        return model, inputs
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     for module in model.modules():
         if "norm" in type(module).__name__.lower():
