@@ -16,6 +16,7 @@ import json
 import os
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +38,7 @@ from yoloprune.yolo.probe import prediction_probe
 from yoloprune.yolo.run.data import calibration_batches, training_loss
 from yoloprune.yolo.run.network import with_network
 from yoloprune.yolo.run.options import BUDGET_IMGSZ
+from yoloprune.yolo.search import search_widths
 from yoloprune.yolo.trace import trace_yolo
 from yoloprune.yolo.validation import validate
 
@@ -52,6 +54,7 @@ class Row(NamedTuple):
         per_mac: Whether scores are divided by the MACs saved.
         influence: Factor of the influence on predictions, times the squared share that stays; None: no gradients.
         recovery: "", "bn" or "reconstruct".
+        search: Plans of the search of widths.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Row(NamedTuple):
     per_mac: bool
     influence: float | None
     recovery: str
+    search: int = 0
 
 
 ROWS = (
@@ -70,6 +74,7 @@ ROWS = (
     Row("+ influence on predictions + BN recalibration", "output_error", True, 0.5, "bn"),
     Row("output error per MAC saved + reconstruction", "output_error", True, None, "reconstruct"),
     Row("+ influence on predictions + reconstruction (the default)", "output_error", True, 0.5, "reconstruct"),
+    Row("+ a search of 100 plans", "output_error", True, 0.5, "reconstruct", search=100),
 )
 
 
@@ -104,7 +109,11 @@ def pruned_by(
         given |= {"relative": True}
     scores = score(graph, network, row.criterion, **given)
     target = ratio * gflops(network, BUDGET_IMGSZ)
-    plan = plan_for_target(graph, network, scores, imgsz=BUDGET_IMGSZ, target_gflops=target)
+    plan_of = partial(plan_for_target, graph, network, imgsz=BUDGET_IMGSZ, target_gflops=target)
+    if row.search:
+        plan = search_widths(graph, network, scores, plan_of, batches, trials=row.search, seed=seed).plan
+    else:
+        plan = plan_of(scores)
     pruned = plan.apply(network)
     if row.recovery == "bn":
         recalibrate_bn(pruned, images)

@@ -37,7 +37,7 @@ from yoloprune.yolo.sparse import Sparsity
 from yoloprune.yolo.trainer import PrunedDetectionTrainer
 from yoloprune.yolo.validation import validate
 
-L2, TAYLOR, DEFAULT = ROWS[0], ROWS[2], ROWS[7]
+L2, TAYLOR, DEFAULT, SEARCHED = ROWS[0], ROWS[2], ROWS[7], ROWS[8]
 
 
 class Way(NamedTuple):
@@ -67,6 +67,7 @@ WAYS = (
     Way("the same, recipe `custom` with distillation (the default)", DEFAULT, "distill"),
     Way("group-sparse for a third of the epochs, then the default", DEFAULT, "distill", 1 / 3),
     Way("group-sparse for a third of the epochs, then L2 and Ultralytics' fine-tuning", L2, "stock", 1 / 3),
+    Way("a search of 100 plans beyond the budget, then the default", SEARCHED, "distill"),
 )
 
 
