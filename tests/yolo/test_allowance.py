@@ -15,7 +15,7 @@ import yoloprune
 from yoloprune.errors import UserError
 from yoloprune.report import Record
 from yoloprune.yolo import digits
-from yoloprune.yolo.run.allowance import parse_budget, share_out
+from yoloprune.yolo.run.allowance import epochs_within, parse_budget
 from yoloprune.yolo.run.api import prepare
 from yoloprune.yolo.run.data import with_data
 from yoloprune.yolo.run.options import Options
@@ -40,31 +40,26 @@ def test_what_is_no_budget_is_refused(text):
 
 def options(data, **more):
     yolo = ultralytics.YOLO(digits.WEIGHTS)
-    given = Options(target_ratio=0.7, data=str(data), epochs=1, budget=1.0, **SMALL, **more)
-    return yolo, with_data(given, yolo)[0]
+    return yolo, with_data(Options(target_ratio=0.7, data=str(data), epochs=1, **SMALL, **more), yolo)[0]
 
 
 def test_twice_the_time_gives_about_twice_the_epochs(tmp_path, monkeypatch):
-    yolo, given = options(digits.write(tmp_path), search=0)
+    yolo, given = options(digits.write(tmp_path))
     seconds = itertools.count()  # a clock that goes on by one second whenever it is read
     monkeypatch.setattr("yoloprune.yolo.run.allowance.time.perf_counter", lambda: float(next(seconds)))
-    one, none, step = share_out(yolo, given, 100_000)
-    two, _, _ = share_out(yolo, given, 200_000)
-    assert none == 0
+    one, step = epochs_within(yolo, given, 100_000)
+    two, _ = epochs_within(yolo, given, 200_000)
     assert step == pytest.approx(1.25 / 4)  # a second for each batch of four images, and the margin
     assert 2 <= two / one < 2.5  # what does not depend on the epochs is spent once
 
 
-def test_a_search_takes_its_share_of_the_time_and_no_more_than_it_can_use(tmp_path, monkeypatch):
+def test_the_time_of_a_search_is_reserved(tmp_path, monkeypatch):
     yolo, given = options(digits.write(tmp_path))
     seconds = itertools.count()
     monkeypatch.setattr("yoloprune.yolo.run.allowance.time.perf_counter", lambda: float(next(seconds)))
-    few, some, step = share_out(yolo, given, 1_000)
-    assert 0.3 * 1_000 < some * given.calibration_images * step < 0.6 * 1_000
-    many, most, _ = share_out(yolo, given, 100_000)
-    assert most == 200
-    assert many > few >= 1
-    assert share_out(yolo, replace(given, search=7), 1_000)[1] == 7
+    free, step = epochs_within(yolo, given, 10_000)
+    busy, _ = epochs_within(yolo, replace(given, search=int(5_000 / given.calibration_images / step)), 10_000)
+    assert 0.4 < busy / free < 0.6
 
 
 def test_too_little_time_is_said_and_nothing_is_left(tmp_path):
@@ -94,7 +89,7 @@ def test_the_embedded_data_have_budgets_too(tmp_path):
 
 
 def test_a_run_keeps_its_epochs_for_a_resumption(tmp_path, monkeypatch):
-    monkeypatch.setattr("yoloprune.yolo.run.pipeline.share_out", lambda *args: (1, 0, 0.5))
+    monkeypatch.setattr("yoloprune.yolo.run.pipeline.epochs_within", lambda *args: (1, 0.5))
     data = digits.write(tmp_path / "digits")
     given = Options(
         target_ratio=0.7,
@@ -109,9 +104,7 @@ def test_a_run_keeps_its_epochs_for_a_resumption(tmp_path, monkeypatch):
     args = yaml.safe_load((tmp_path / "a" / "args.yaml").read_text())
     assert (args["epochs"], args["budget"]) == (1, None)
     assert finished.record.steps[0].epochs == 1
-    assert finished.record.notes == [
-        "Budget of 1 min: 1 step of 0 searched plans and 1 epochs (0.50 s per image and training step)."
-    ]
+    assert finished.record.notes == ["Budget of 1 min: 1 step of 1 epochs (0.50 s per image and training step)."]
     assert "Budget of 1 min" in (tmp_path / "a" / "report.html").read_text()
 
 

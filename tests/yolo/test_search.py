@@ -13,6 +13,7 @@ import yoloprune
 from yoloprune.criteria import score
 from yoloprune.errors import UserError
 from yoloprune.yolo import checkpoints, digits
+from yoloprune.yolo.agreement import Disagreement, _hits, disagreement
 from yoloprune.yolo.budget import gflops, plan_for_target
 from yoloprune.yolo.change import PredictionChange
 from yoloprune.yolo.run.data import calibration_batches
@@ -76,6 +77,32 @@ def test_the_change_of_the_original_is_nothing_and_that_of_another_is_something(
     graph = trace_yolo(network, prune_head=True)
     halved = graph.budget_plan(np.random.default_rng(0).random(graph.n_components), target_macs=graph.macs() / 2)
     assert change(halved.apply(network)) > 0.1
+
+
+def test_the_original_agrees_with_itself_and_a_halved_one_less(case, data) -> None:
+    _, network, _ = case
+    cpu = torch.device("cpu")
+    batches = calibration_batches(checkpoints.load(digits.WEIGHTS), data, images=4, imgsz=160, batch=2, device=cpu)
+    measure = disagreement(network, [batch["img"] for batch in batches])
+    assert isinstance(measure, Disagreement)
+    assert measure(network) < 0.01
+    graph = trace_yolo(network, prune_head=True)
+    halved = graph.budget_plan(np.random.default_rng(0).random(graph.n_components), target_macs=graph.macs() / 2)
+    assert measure(halved.apply(network)) > 0.5
+
+
+def test_where_nothing_is_detected_outputs_are_compared(case) -> None:
+    _, network, _ = case
+    assert isinstance(disagreement(network, [torch.zeros(1, 3, 64, 64)]), PredictionChange)
+
+
+def test_each_true_box_is_found_once_and_by_the_best() -> None:
+    truth = torch.tensor([[0.0, 0.0, 10.0, 10.0, 0.9, 1.0]])
+    close, exact = torch.tensor([0.0, 0.0, 10.0, 9.2, 0.8, 1.0]), torch.tensor([0.0, 0.0, 10.0, 10.0, 0.3, 1.0])
+    other = torch.tensor([0.0, 0.0, 10.0, 10.0, 0.9, 2.0])
+    hits = _hits(torch.stack([close, exact, other]), truth)
+    assert hits.tolist() == [[False] * 10, [True] * 10, [False] * 10]
+    assert _hits(close[None], truth).tolist() == [[True] * 9 + [False]]
 
 
 def test_a_run_searches_and_says_what_it_found(data, tmp_path) -> None:

@@ -132,7 +132,7 @@ def run_command(kind: Kind, text: str) -> Callable[..., None]:
                 "--search",
                 panel=_PRUNING,
                 text="Plans to try, prune and recover for, to find how many channels each layer had best give.",
-                default="0, or what --budget has room for",
+                default="0",
             ),
         ] = None,
         round_to: Annotated[

@@ -20,7 +20,7 @@ from yoloprune.files import atomic
 from yoloprune.graph import Graph, Plan
 from yoloprune.graph.budget import chains
 from yoloprune.recovery import reconstruct
-from yoloprune.yolo.change import PredictionChange
+from yoloprune.yolo.agreement import disagreement
 
 __all__ = ["Searched", "search_widths"]
 
@@ -57,8 +57,8 @@ def search_widths(
 ) -> Searched:
     """Search factors of the tied sets' scores by a (1+1) evolution strategy (Rechenberg, 1973).
 
-    The error of a plan is how far the predictions of the network, pruned and reconstructed from two thirds of the
-    images, lie from the unpruned one's on the other third; see `PredictionChange`. Labels are not used.
+    The error of a plan is 1 - mAP50-95 of the network, pruned and reconstructed from two thirds of the images, against
+    the unpruned one's detections on the other third; see `disagreement`. Labels are not used.
 
     Args:
         graph: The graph of `network`.
@@ -77,7 +77,7 @@ def search_widths(
     firsts = [chain.steps[0][0] for chain in chains(graph, scores, round_to=1) if chain.steps]
     sets = [np.flatnonzero(graph.tied[:, 0] == graph.tied[first, 0]) for first in firsts]
     fit, held = _split(batches)
-    change = PredictionChange(network, held)
+    change = disagreement(network, held)
 
     def made(factors: np.ndarray) -> Plan:
         scaled = scores.copy()

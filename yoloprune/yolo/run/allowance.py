@@ -1,4 +1,4 @@
-"""From a time budget to searched plans and epochs: what one image costs here, measured before the run."""
+"""From a time budget to epochs: what one image costs here, measured before the run."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ from .heads import compares_heads
 from .options import Options
 from .target import cost, step_targets
 
-__all__ = ["parse_budget", "share_out"]
+__all__ = ["epochs_within", "parse_budget"]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 _MARGIN = 1.25  # loading, augmentation and the optimizer, beside forward and backward
 _RECOVERY = 2.0  # ranking and reconstruction by one image, in training steps of one image
 _TRIAL = 1.0  # one plan of the search by one image, in training steps of one image
-_MOST_TRIALS = 200  # on YOLOv8n at half its GFLOPs, the hundredth plan still brings much
-_SEARCH = 0.6  # share of what is left for the search: on hundreds of images it brings more than training
 
 
 def parse_budget(text: str) -> float:
@@ -40,8 +38,8 @@ def parse_budget(text: str) -> float:
     return seconds
 
 
-def share_out(yolo: YOLO, options: Options, seconds: float) -> tuple[int, int, float]:
-    """Trials of a search and epochs of fine-tuning that fit into a budget together with all else that the run does.
+def epochs_within(yolo: YOLO, options: Options, seconds: float) -> tuple[int, float]:
+    """Epochs of fine-tuning that fit into a budget together with all else that the run does.
 
     Args:
         yolo: The network; its pruned self is taken to be as much faster as it has fewer GFLOPs.
@@ -49,8 +47,7 @@ def share_out(yolo: YOLO, options: Options, seconds: float) -> tuple[int, int, f
         seconds: The budget.
 
     Returns:
-        Epochs of each step, trials of each step, and seconds that a training step of the unpruned network takes per
-        image.
+        Epochs of each step, and seconds that a training step of the unpruned network takes per image.
 
     Raises:
         UserError: Not one epoch fits.
@@ -75,17 +72,12 @@ def share_out(yolo: YOLO, options: Options, seconds: float) -> tuple[int, int, f
     compares = compares_heads(yolo, options)
     fixed = (2 + 2 * options.steps + 2 * compares) * options.val * val * look
     fixed += (options.steps + compares) * bool(options.recover) * _RECOVERY * options.calibration_images * step
-    trial = _TRIAL * options.calibration_images * step
+    fixed += options.steps * options.search * _TRIAL * options.calibration_images * step
     epoch = train * (step * share + bool(options.distill) * look) + val * look
-    trials = options.search
-    if trials is None:
-        spare = (seconds - fixed) / options.steps - epoch
-        trials = min(_MOST_TRIALS, max(0, int(_SEARCH * spare / trial))) if options.recover else 0
-    fixed += options.steps * trials * trial
     epochs = int((seconds - fixed) / (epoch * options.steps)) if epoch else 0
     if epochs < 1:
         raise UserError(
             f"A budget of {seconds:.0f} s is too short: one epoch takes about {epoch:.0f} s here and the rest "
             f"{fixed:.0f} s; give more time, fewer images (fraction=), or --epochs 0."
         )
-    return epochs, trials, step
+    return epochs, step

@@ -56,7 +56,7 @@ def prune(
     recover: bool | None = None,
     sensitivity: str | Path | None = None,
     isomorphic: bool = False,
-    search: int | None = None,
+    search: int = 0,
     round_to: int = 8,
     steps: int = 1,
     sparse_epochs: int = 0,
@@ -98,8 +98,7 @@ def prune(
             channels within each.
         isomorphic: Whether channels compete only with those of groups of the same structure (Fang et al., ECCV 2024).
         search: How many plans to try, prune and recover for beside the criterion's own, to find how many channels each
-            layer had best give: seconds each on a GPU, and the most that can be had without training. None is 0, or
-            what a time budget has room for.
+            layer had best give: seconds each on a GPU.
         round_to: Widths are multiples of this.
         steps: Rounds of pruning and fine-tuning on the way to the target.
         sparse_epochs: Epochs of group-sparse training before the first step.

@@ -99,8 +99,7 @@ def with_data(options: Options, yolo: YOLO) -> tuple[Options, str | None]:
     images = data is not None and without is None
     criterion = options.criterion or ("output_error" if images else "l2")
     recover = images if options.recover is None else options.recover
-    search = 0 if options.search is None and options.budget is None else options.search
-    return replace(options, data=data, criterion=criterion, recover=recover, search=search, distill=distill), without
+    return replace(options, data=data, criterion=criterion, recover=recover, distill=distill), without
 
 
 def _needs(options: Options, distill: bool) -> tuple[bool, bool]:

@@ -24,6 +24,7 @@ the network is trained and validated at."""
 
 _LEAST = {
     "imgsz": 32,
+    "search": 0,
     "round_to": 1,
     "steps": 1,
     "sparse_epochs": 0,
@@ -52,7 +53,7 @@ class Options:
             channels within each.
         isomorphic: Whether channels compete only with those of groups of the same structure.
         search: How many plans to try, prune and recover for beside the criterion's own, in each step, to find how many
-            channels each layer had best give. None becomes 0, or what a time budget has room for.
+            channels each layer had best give.
         round_to: Widths are multiples of this.
         steps: Rounds of pruning (and fine-tuning); their targets form a geometric series.
         sparse_epochs: Epochs of group-sparse training before the first step.
@@ -87,7 +88,7 @@ class Options:
     recover: bool | None = None
     sensitivity: str | None = None
     isomorphic: bool = False
-    search: int | None = None
+    search: int = 0
     round_to: int = 8
     steps: int = 1
     sparse_epochs: int = 0
@@ -123,8 +124,6 @@ class Options:
                 "between 0 and 1."
             )
         check_least(vars(self), _LEAST)
-        if self.search is not None:
-            check_least(vars(self), {"search": 0})
         if self.search and self.recover is False:
             raise UserError(
                 f"search={self.search} measures recovered networks; leave recover=False (--no-recover) out."

@@ -19,7 +19,7 @@ from yoloprune.yolo.sparse import Sparsity
 from yoloprune.yolo.trace import trace_yolo
 from yoloprune.yolo.validation import validate
 
-from .allowance import share_out
+from .allowance import epochs_within
 from .continuation import Continuation
 from .data import DIGITS, has_labels, with_data, write_digits
 from .device import check_device
@@ -158,17 +158,17 @@ class Run:
             )
 
     def _spend_budget(self) -> None:
-        """Turn the time budget into trials and epochs, which a resumed run must know; nothing is written meanwhile."""
+        """Turn the time budget into epochs, which are what a resumed run must know; nothing is written meanwhile."""
         options = self._options
         if options.budget is None:
             return
         with tempfile.TemporaryDirectory() as scratch:
             data = write_digits(RunFolder(scratch)) if options.data == DIGITS else options.data
-            epochs, trials, step = share_out(self._original, replace(options, data=data), options.budget)
-        self._options = replace(options, epochs=epochs, search=trials, budget=None)
+            epochs, step = epochs_within(self._original, replace(options, data=data), options.budget)
+        self._options = replace(options, epochs=epochs, budget=None)
         self._note(
             f"Budget of {options.budget / 60:.3g} min: {options.steps} step{'s' * (options.steps > 1)} "
-            f"of {trials} searched plans and {epochs} epochs ({step:.2f} s per image and training step)."
+            f"of {epochs} epochs ({step:.2f} s per image and training step)."
         )
 
     def _note(self, line: str) -> None:

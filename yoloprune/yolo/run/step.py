@@ -102,12 +102,14 @@ def prune_once(
             trials=options.search,
             seed=options.seed,
             state=state,
-            tell=lambda trial, error: trial % _EVERY or tell(f"plan {trial} of {options.search}: change {error:.3g}"),
+            tell=lambda trial, error: (
+                trial % _EVERY or tell(f"plan {trial} of {options.search}: disagreement {error:.3g}")
+            ),
         )
         plan = found.plan
         notes.append(
-            f"Search of widths: {options.search} plans, from a change of the predictions of {found.start:.3g} to "
-            f"{found.error:.3g} on calibration images that recovery did not use."
+            f"Search of widths: {options.search} plans, from a disagreement with the unpruned network of "
+            f"{found.start:.3g} to {found.error:.3g} on calibration images that recovery did not use."
         )
     else:
         plan = plan_of(scores)
