@@ -7,6 +7,7 @@ does it once.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import sys
 import time
@@ -96,6 +97,8 @@ def main(tool: str, name: str, pixels: int, threads: int) -> dict:
 
         replace_c2f(model)
     parameters = sum(p.numel() for p in model.parameters())
+    gc.collect()
+    gc.freeze()  # or a full collection of what the libraries hold, a tenth of a second, lands in some stage by chance
     forget_peak()
     clock, before = Clock(), peak_megabytes()
     row: dict = {"before_mb": before, "seconds": clock.seconds, "processor": clock.processor}
