@@ -38,6 +38,8 @@ of the 120 s, imports are not.
 - **statistics held fixed**: these operators take statistics over channels, so that removing a channel and zeroing it
   are not the same. The original is given the statistics of the pruned network, and everything else is compared.
 - **can go**: the share of the parameters and of the MACs that goes when every channel goes that may, down to one.
+  Channels of outputs stay, the width of heads (they go as a whole), and widths that code computes with (RAFT) or cuts
+  at unequal places (EdgeNeXt).
 - **s**, **MB**: trace and groups in processor seconds, on the small input that the network was built for, and the
   largest resident memory of the process until then, most of which is the model. For torch-pruning: building the pruner
   and all groups.
