@@ -64,6 +64,19 @@ def test_an_interrupted_search_ends_where_an_uninterrupted_one_does(case, tmp_pa
     assert (resumed.start, resumed.error) == (whole.start, whole.error)
 
 
+def test_a_network_in_training_mode_is_searched_alike_and_left_alone(case) -> None:
+    search, network, _ = case
+    expected, before = search(trials=1), {k: v.clone() for k, v in network.state_dict().items()}
+    network.train()
+    try:
+        found = search(trials=1)
+        assert network.training
+    finally:
+        network.eval()
+    assert (found.start, found.error) == (expected.start, expected.error)
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+
 def test_no_trials_leave_the_plan_of_the_scores(case) -> None:
     search, _, _ = case
     found = search(trials=0)

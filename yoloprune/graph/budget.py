@@ -57,6 +57,11 @@ def chains(graph: Graph, scores: np.ndarray, round_to: int) -> list[Chain]:
     return found
 
 
+def tied_set(graph: Graph, component: int) -> np.ndarray:
+    """The components of the tied set that `component` is in, int64."""
+    return np.flatnonzero(graph.tied[:, 0] == graph.tied[component, 0])
+
+
 def cheapest(graph: Graph, round_to: int) -> np.ndarray:
     """What goes when everything goes that may, bool (n_components,)."""
     removed = np.zeros(graph.n_components, bool)

@@ -12,7 +12,7 @@ import numpy as np
 
 from yoloprune.errors import UserError
 from yoloprune.graph import Graph
-from yoloprune.graph.budget import chains
+from yoloprune.graph.budget import chains, tied_set
 
 __all__ = ["Measured", "layers_of", "prior", "read_measured"]
 
@@ -91,7 +91,7 @@ def prior(rows: Iterable[Row], graph: Graph, scores: np.ndarray) -> np.ndarray:
     for chain in chains(graph, scores, round_to=1):
         if not chain.steps:
             continue
-        components = np.flatnonzero(graph.tied[:, 0] == graph.tied[chain.steps[0][0], 0])
+        components = tied_set(graph, chain.steps[0][0])
         row = measured.get(layers_of(graph, components))
         if row is None:
             layers = " + ".join(layers_of(graph, components))

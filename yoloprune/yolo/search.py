@@ -15,10 +15,11 @@ import numpy as np
 from torch import nn
 from ultralytics.nn.modules import DFL
 
+from yoloprune.calibration import evaluation
 from yoloprune.errors import UserError
 from yoloprune.files import atomic
 from yoloprune.graph import Graph, Plan
-from yoloprune.graph.budget import chains
+from yoloprune.graph.budget import chains, tied_set
 from yoloprune.recovery import reconstruct
 from yoloprune.yolo.agreement import disagreement
 
@@ -74,10 +75,10 @@ def search_widths(
     Returns:
         The best plan and its error.
     """
-    firsts = [chain.steps[0][0] for chain in chains(graph, scores, round_to=1) if chain.steps]
-    sets = [np.flatnonzero(graph.tied[:, 0] == graph.tied[first, 0]) for first in firsts]
+    sets = [tied_set(graph, chain.steps[0][0]) for chain in chains(graph, scores, round_to=1) if chain.steps]
     fit, held = _split(batches)
-    change = disagreement(network, held)
+    with evaluation(network):
+        change = disagreement(network, held)
 
     def made(factors: np.ndarray) -> Plan:
         scaled = scores.copy()
@@ -86,7 +87,7 @@ def search_widths(
         return plan_of(scaled)
 
     def error_of(plan: Plan) -> float:
-        pruned = plan.apply(network)
+        pruned = plan.apply(network).eval()
         reconstruct(pruned, network, plan, fit, skip=(DFL,), positions=_POSITIONS, seed=seed)
         return change(pruned)
 
@@ -115,8 +116,9 @@ def _split(batches: list[dict[str, Any]]) -> tuple[list[Any], list[Any]]:
     images = [batch["img"] for batch in batches]
     if len(images) == 1:
         images = list(images[0].split(max(1, len(images[0]) // 3)))
-    held = images[2::3] or images[-1:]
-    return [image for i, image in enumerate(images) if i % 3 != 2][: max(1, len(images) - len(held))], held
+    if len(images) < 3:
+        return images[:1], images[-1:]
+    return [image for i, image in enumerate(images) if i % 3 != 2], images[2::3]
 
 
 def _proposal(factors: np.ndarray, trial: int, seed: int) -> np.ndarray:

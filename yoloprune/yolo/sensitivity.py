@@ -13,7 +13,7 @@ from yoloprune.calibration import evaluation
 from yoloprune.criteria import CRITERIA, score
 from yoloprune.errors import UserError
 from yoloprune.graph import Graph
-from yoloprune.graph.budget import chains
+from yoloprune.graph.budget import chains, tied_set
 from yoloprune.report import layer_label
 from yoloprune.yolo.budget import gflops
 from yoloprune.yolo.change import PredictionChange
@@ -194,7 +194,7 @@ def _try(
 
 
 def _row(graph: Graph, trials: list[np.ndarray], found: list[tuple[float, float, float]]) -> SensitivityRow:
-    components = np.flatnonzero(graph.tied[:, 0] == graph.tied[trials[0][0], 0])
+    components = tied_set(graph, trials[0][0])
     parts = len(np.unique(graph.tied[components, 1]))
     layers = layers_of(graph, components)
     errors, saved, scores = zip(*found, strict=True)

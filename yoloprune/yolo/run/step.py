@@ -92,6 +92,7 @@ def prune_once(
         target_params=target.params,
         round_to=options.round_to,
     )
+    found = None
     if options.search:
         found = search_widths(
             graph,
@@ -106,14 +107,12 @@ def prune_once(
                 trial % _EVERY or tell(f"plan {trial} of {options.search}: disagreement {error:.3g}")
             ),
         )
-        plan = found.plan
         notes.append(
             f"Search of widths: {options.search} plans, from a disagreement with the unpruned network of "
             f"{found.start:.3g} to {found.error:.3g} on calibration images that recovery did not use."
         )
-    else:
-        plan = plan_of(scores)
     yolo.model.cpu()
+    plan = found.plan if found else plan_of(scores)
     pruned = plan.apply(yolo.model)
     if options.recover:
         notes += _recover(pruned, yolo.model, plan, batches, options.seed)
