@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from yoloprune.graph.core import Graph
 
-__all__ = ["Chain", "chains", "cheapest", "search"]
+__all__ = ["Chain", "chains", "cheapest", "search", "tied_set"]
 
 _NEAR = 0.98  # of the target: what a user is promised
 _BACK = 3  # steps of one chain that are given back at most, so that the result stays near what the scores say
