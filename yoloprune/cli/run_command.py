@@ -126,6 +126,16 @@ def run_command(kind: Kind, text: str) -> Callable[..., None]:
                 default="no-isomorphic",
             ),
         ] = None,
+        per: Annotated[
+            str | None,
+            _option(
+                "--per",
+                panel=_PRUNING,
+                text="Divide scores by what removal saves: macs, or time as measured on the device.",
+                default="as the criterion has it",
+                metavar="macs|time",
+            ),
+        ] = None,
         search: Annotated[
             int | None,
             _option(
@@ -227,7 +237,12 @@ def run_command(kind: Kind, text: str) -> Callable[..., None]:
         seed: Annotated[int | None, _option("--seed", panel=_TRAINING, text="Random seed.", default="0")] = None,
         val: Annotated[
             bool | None,
-            _option("--val/--no-val", panel=_TRAINING, text="Validate before and after.", default="val"),
+            _option(
+                "--val/--no-val",
+                panel=_TRAINING,
+                text="Validate, and measure latency, before and after.",
+                default="val",
+            ),
         ] = None,
         project: Annotated[
             Path | None, _option("--project", panel=_OUTPUT, text="Folder for runs.", default="runs/prune")

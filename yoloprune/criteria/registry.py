@@ -58,6 +58,8 @@ class Criterion:
 
 CRITERIA: dict[str, Criterion] = {}
 
+_LEAST_SAVED = 1e-6  # of the largest saving: what saves no time at all must not be infinitely dear
+
 
 def criterion(
     name: str, *, needs_batches: bool = False, needs_loss: bool = False, relative: bool = False, per_mac: bool = False
@@ -81,6 +83,7 @@ def score(
     loss: Callable[[nn.Module, Any], Tensor] | None = None,
     relative: bool | None = None,
     per_mac: bool | None = None,
+    seconds: np.ndarray | None = None,
     seed: int = 0,
     influence: float = Inputs.influence,
     isomorphic: bool = False,
@@ -98,6 +101,8 @@ def score(
             groups. By default what the criterion's entry says.
         per_mac: Whether scores are divided by the MACs that removal saves, so that the budget is spent where it is
             cheap. By default what the criterion's entry says.
+        seconds: What each operator takes, as `yoloprune.graph.operator_seconds` measures it; scores are then divided by
+            the time that removal saves instead.
         seed: Seed for `random`.
         influence: For `output_error` with a loss: 0 asks only how much each layer's output changes, 1 only what that
             does to the loss if it stays small. The less is removed, the more of it is right.
@@ -132,6 +137,9 @@ def score(
         )
     if entry.relative if relative is None else relative:
         scores = relative_score(graph, scores)
-    if entry.per_mac if per_mac is None else per_mac:
+    if seconds is not None:
+        saved = graph.cost.savings(seconds)
+        scores = scores / np.maximum(saved, saved.max(initial=0.0) * _LEAST_SAVED or 1.0)
+    elif entry.per_mac if per_mac is None else per_mac:
         scores = scores / np.maximum(graph.cost.savings(), 1.0)
     return isomorphic_score(graph, model, scores) if isomorphic else scores

@@ -11,5 +11,6 @@ from yoloprune.graph.attributes import attribute_handler
 from yoloprune.graph.core import Graph, Group, trace
 from yoloprune.graph.matrices import Matrix
 from yoloprune.graph.plan import Plan
+from yoloprune.graph.timing import operator_seconds
 
-__all__ = ["Graph", "Group", "Matrix", "Plan", "attribute_handler", "trace"]
+__all__ = ["Graph", "Group", "Matrix", "Plan", "attribute_handler", "operator_seconds", "trace"]

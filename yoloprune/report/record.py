@@ -22,6 +22,7 @@ class Measure:
         gflops: GFLOPs at 640 px, as `model.info()` prints them.
         params: Number of parameters.
         size_mb: Size of its float16 checkpoint in MB (10^6 bytes).
+        latency_ms: Median milliseconds of one image; see `yoloprune.yolo.latency`.
         metrics: Name to value, from Ultralytics' validator (`mAP50-95`, `mAP50`) and, where COCO annotations are
             known, from pycocotools (`COCO mAP50-95`, `COCO mAP50`).
     """
@@ -29,6 +30,7 @@ class Measure:
     gflops: float
     params: int
     size_mb: float | None = None
+    latency_ms: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
 
 
@@ -76,6 +78,7 @@ class Record:
         notes: What the run had to say, one sentence each.
         head: mAP50-95 before fine-tuning with the head kept and with it pruned too, if both were measured.
         widths: Layer to output channels before and after.
+        latency_on: What latencies were measured on.
     """
 
     weights: str
@@ -91,6 +94,7 @@ class Record:
     notes: list[str] = field(default_factory=list)
     head: list[float] = field(default_factory=list)
     widths: dict[str, tuple[int, int]] = field(default_factory=dict)
+    latency_on: str = ""
 
     @property
     def finished(self) -> bool:
@@ -106,6 +110,8 @@ class Record:
         ]
         if before.size_mb and after.size_mb:
             cost.append(("File (MB, float16)", before.size_mb, after.size_mb, "{:.2f}"))
+        if before.latency_ms and after.latency_ms:
+            cost.append((f"Latency (ms, {self.imgsz} px)", before.latency_ms, after.latency_ms, "{:.2f}"))
         rows = [(name, form.format(a), form.format(b), f"{b / a - 1:+.1%}") for name, a, b, form in cost]
         both = [name for name in before.metrics if name in after.metrics]
         for name, a, b in ((name, before.metrics[name], after.metrics[name]) for name in both):

@@ -56,6 +56,7 @@ def prune(
     recover: bool | None = None,
     sensitivity: str | Path | None = None,
     isomorphic: bool = False,
+    per: str | None = None,
     search: int = 0,
     round_to: int = 8,
     steps: int = 1,
@@ -97,6 +98,9 @@ def prune(
         sensitivity: CSV file of `yoloprune sensitivity`, whose figures then rank the layers, and the criterion the
             channels within each.
         isomorphic: Whether channels compete only with those of groups of the same structure (Fang et al., ECCV 2024).
+        per: What scores are divided by: "macs" or "time" that the channel's removal saves, time as measured on
+            `device` at `imgsz`, so that a small gain in speed is not bought dearly. By default as the criterion has it
+            (output_error: MACs; the others: nothing).
         search: How many plans to try, prune and recover for beside the criterion's own, to find how many channels each
             layer had best give: seconds each on a GPU.
         round_to: Widths are multiples of this.
@@ -111,7 +115,7 @@ def prune(
         batch: Images per batch, as in Ultralytics.
         device: As in Ultralytics.
         prune_head: Whether the hidden convolutions of the detection head may lose channels too.
-        val: Whether to validate before and after.
+        val: Whether to validate and to measure the latency, before and after.
         export: Export format such as "onnx".
         project: Folder of the output folder. Giving it or `name` has the results written.
         name: Name of the output folder.
@@ -149,6 +153,7 @@ def prune(
         recover=recover,
         sensitivity=None if sensitivity is None else str(Path(sensitivity).absolute()),
         isomorphic=isomorphic,
+        per=per,
         search=search,
         round_to=round_to,
         steps=steps,

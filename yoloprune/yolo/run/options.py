@@ -33,6 +33,8 @@ _LEAST = {
     "calibration_images": 1,
 }
 
+_PER = ("macs", "time")
+
 TARGETS = ("target_gflops", "target_params", "target_ratio")
 
 
@@ -52,6 +54,8 @@ class Options:
         sensitivity: CSV file of `yoloprune sensitivity`, whose figures rank the layers; the criterion then ranks the
             channels within each.
         isomorphic: Whether channels compete only with those of groups of the same structure.
+        per: What scores are divided by, beside what the criterion itself does: "macs" or "time" that the channel's
+            removal saves, time as measured on `device` at `imgsz`. None: as the criterion's entry says.
         search: How many plans to try, prune and recover for beside the criterion's own, in each step, to find how many
             channels each layer had best give.
         round_to: Widths are multiples of this.
@@ -88,6 +92,7 @@ class Options:
     recover: bool | None = None
     sensitivity: str | None = None
     isomorphic: bool = False
+    per: str | None = None
     search: int = 0
     round_to: int = 8
     steps: int = 1
@@ -136,6 +141,10 @@ class Options:
             check_criterion(self.criterion)
         if self.sensitivity and self.isomorphic:
             raise UserError("A sensitivity table ranks all layers together and isomorphic does not; give one of them.")
+        if self.per is not None and self.per not in _PER:
+            raise UserError(f"per={self.per} is no cost to divide by; give {' or '.join(_PER)}.")
+        if self.sensitivity and self.per == "time":
+            raise UserError("A sensitivity table goes by GFLOPs saved; leave per=time out.")
         if self.sensitivity:
             read_measured(Path(self.sensitivity))
         if self.export is not None:

@@ -14,6 +14,7 @@ from yoloprune.graph import Plan
 from yoloprune.report import Measure, Record, StepRow, draw_widths, paired_widths, write_html
 from yoloprune.yolo import checkpoints, exporting
 from yoloprune.yolo.distill import Distillation
+from yoloprune.yolo.latency import device_name, latencies
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.sparse import Sparsity
 from yoloprune.yolo.trace import trace_yolo
@@ -135,7 +136,7 @@ class Run:
 
     def _begin(self) -> None:
         options = self._options
-        phases = options.steps * (1 + (options.epochs > 0)) + 2 * options.val + (options.export is not None)
+        phases = options.steps * (1 + (options.epochs > 0)) + 3 * options.val + (options.export is not None)
         phases += 2 * options.steps * (options.val and options.epochs > 0)
         self._progress.begin(phases + (options.sparse_epochs > 0) + 3 * self._compares_heads())
 
@@ -328,6 +329,7 @@ class Run:
         after = Measure(*cost(yolo.model), size)
         if options.val:
             after.metrics = self._validate(yolo, "Validate the pruned")
+            self._time(yolo, after)
         if options.export:
             record.export = self._export(yolo)
         record.after = after
@@ -344,6 +346,14 @@ class Run:
             batch = int(options.batch) if options.batch >= 1 else 16
             metrics = validate(yolo, options.data, imgsz=options.imgsz, batch=batch, device=options.device)
         return named_metrics(metrics, yolo.task)
+
+    def _time(self, yolo: YOLO, after: Measure) -> None:
+        """Measure the latency of the original and of the last network."""
+        options, record = self._options, self.record
+        with self._phase("Measure latency", "latency"):
+            networks = (self._original.model, yolo.model)
+            record.before.latency_ms, after.latency_ms = latencies(networks, imgsz=options.imgsz, device=options.device)
+        record.latency_on = device_name(options.device)
 
     def _export(self, yolo: YOLO) -> dict[str, object]:
         options = self._options

@@ -7,13 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 from ultralytics.nn.modules import DFL
 from ultralytics.utils.torch_utils import select_device
 
 from yoloprune.criteria import CRITERIA, score
 from yoloprune.errors import UserError
-from yoloprune.graph import Plan
+from yoloprune.graph import Graph, Plan, operator_seconds
 from yoloprune.recovery import reconstruct
 from yoloprune.yolo.budget import plan_for_target
 from yoloprune.yolo.distill import Distillation, bind_distillation
@@ -78,6 +80,8 @@ def prune_once(
         influence=_INFLUENCE * share**2,
         batches=batches if entry.needs_batches else None,
         loss=_loss(yolo, options) if entry.needs_batches else None,
+        per_mac=True if options.per == "macs" else None,
+        seconds=_seconds(graph, yolo.model, options) if options.per == "time" else None,
         isomorphic=options.isomorphic,
     )
     if options.sensitivity:
@@ -143,6 +147,15 @@ def _batches(yolo: YOLO, options: Options) -> list[dict[str, Any]]:
         batch=options.batch,
         device=device,
     )
+
+
+def _seconds(graph: Graph, network: nn.Module, options: Options) -> np.ndarray:
+    """What each operator takes on the run's device for one image of its size."""
+    device = select_device(options.device, verbose=False)
+    image = torch.zeros(1, network.yaml.get("channels", 3), options.imgsz, options.imgsz, device=device)
+    seconds = operator_seconds(graph, network.to(device), image)
+    network.cpu()
+    return seconds
 
 
 def _loss(yolo: YOLO, options: Options) -> Callable[[nn.Module, dict[str, Any]], Tensor]:
