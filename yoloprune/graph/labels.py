@@ -21,7 +21,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["FROZEN", "CostTerm", "Labels", "Ledger", "Slice", "compact", "same_memory", "shrinking", "varying"]
+__all__ = [
+    "FROZEN",
+    "CostTerm",
+    "Labels",
+    "Ledger",
+    "Slice",
+    "compact",
+    "lines_along",
+    "same_memory",
+    "shrinking",
+    "varying",
+]
 
 FROZEN = 0  # the label of an index that must stay: a constant's own channels
 
@@ -74,6 +85,11 @@ def compact(layer: Tensor, keep: Iterable[int] | None = None) -> Tensor:
     """The layer with every dimension outside `keep` (by default: every broadcast one) cut to size 1."""
     keep = varying(layer) if keep is None else tuple(keep)
     return layer[tuple(slice(None) if d in keep else slice(0, 1) for d in range(layer.dim()))]
+
+
+def lines_along(layer: Tensor, dim: int) -> Tensor:
+    """The layer as lines along a dimension, int64 (lines, size)."""
+    return compact(layer).movedim(dim, -1).reshape(-1, layer.shape[dim])
 
 
 def same_memory(a: Tensor, b: Tensor) -> bool:

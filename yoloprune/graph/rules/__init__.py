@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from yoloprune.graph.rules import attention, contraction, fill, indexing, movement, norm, pointwise, reduction, spatial
+from yoloprune.graph.rules import (
+    attention,
+    contraction,
+    cutting,
+    fill,
+    indexing,
+    joining,
+    movement,
+    norm,
+    places,
+    pointwise,
+    reduction,
+    spatial,
+)
 from yoloprune.graph.rules.registry import COMPOSITES, RULES, Call, rule
 
 __all__ = [
@@ -11,10 +24,13 @@ __all__ = [
     "Call",
     "attention",
     "contraction",
+    "cutting",
     "fill",
     "indexing",
+    "joining",
     "movement",
     "norm",
+    "places",
     "pointwise",
     "reduction",
     "rule",

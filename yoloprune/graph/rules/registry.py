@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from yoloprune.graph.labels import Labels, Ledger
+from yoloprune.graph.labels import Labels, Ledger, varying
 from yoloprune.graph.requests import Request
 
 __all__ = ["COMPOSITES", "RULES", "Call", "composite", "rule"]
@@ -49,6 +49,14 @@ class Call:
     def replay(self, layer: Tensor) -> Tensor:
         """The very same call, on a label layer in place of the first argument."""
         return self.func(layer, *self.args[1:], **self.kwargs)
+
+    def put_layers(self, out: Tensor, layers: list[Tensor], zero: bool, wild: bool = False) -> None:
+        """Label a tensor; layers that vary along several dimensions must be rectangles."""
+        layers = [self.ledger.recompact(layer) if len(varying(layer)) > 1 else layer for layer in layers]
+        layers = [layer for layer in layers if varying(layer)]
+        for layer in layers:
+            self.ledger.rectangle(layer)
+        self.put(out, Labels(tuple(layers), zero, wild))
 
     def layers(self, tensor: Tensor) -> tuple[Tensor, ...]:
         """Label layers of a tensor, none if it has no labels."""
