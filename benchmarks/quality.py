@@ -35,6 +35,7 @@ from yoloprune.yolo import checkpoints
 from yoloprune.yolo.budget import gflops, plan_for_target
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.probe import prediction_probe
+from yoloprune.yolo.ranking import ranking_options
 from yoloprune.yolo.run.data import calibration_batches, training_loss
 from yoloprune.yolo.run.network import with_network
 from yoloprune.yolo.run.options import BUDGET_IMGSZ
@@ -51,30 +52,33 @@ class Row(NamedTuple):
     Attributes:
         name: What the table calls it.
         criterion: Name in `yoloprune.criteria.CRITERIA`.
-        per_mac: Whether scores are divided by the MACs saved.
+        per_mac: Power of the MACs saved that scores are divided by.
         influence: Factor of the influence on predictions, times the squared share that stays; None: no gradients.
         recovery: "", "bn" or "reconstruct".
+        default: Whether the power and the influence are those that the command takes.
         search: Plans of the search of widths.
     """
 
     name: str
     criterion: str
-    per_mac: bool
+    per_mac: float
     influence: float | None
     recovery: str
+    default: bool = False
     search: int = 0
 
 
 ROWS = (
-    Row("group L2 over group mean, as torch-pruning's GroupMagnitudeImportance", "l2", False, None, ""),
-    Row("the same + BN recalibration", "l2", False, None, "bn"),
-    Row("Taylor (labels), as torch-pruning's GroupTaylorImportance, + BN recalibration", "taylor", False, None, "bn"),
-    Row("output error + BN recalibration", "output_error", False, None, "bn"),
-    Row("output error per MAC saved + BN recalibration", "output_error", True, None, "bn"),
-    Row("+ influence on predictions + BN recalibration", "output_error", True, 0.5, "bn"),
-    Row("output error per MAC saved + reconstruction", "output_error", True, None, "reconstruct"),
-    Row("+ influence on predictions + reconstruction (the default)", "output_error", True, 0.5, "reconstruct"),
-    Row("+ a search of 100 plans", "output_error", True, 0.5, "reconstruct", search=100),
+    Row("group L2 over group mean, as torch-pruning's GroupMagnitudeImportance", "l2", 0, None, ""),
+    Row("the same + BN recalibration", "l2", 0, None, "bn"),
+    Row("Taylor (labels), as torch-pruning's GroupTaylorImportance, + BN recalibration", "taylor", 0, None, "bn"),
+    Row("output error + BN recalibration", "output_error", 0, None, "bn"),
+    Row("output error per MAC saved + BN recalibration", "output_error", 1, None, "bn"),
+    Row("+ influence on predictions + BN recalibration", "output_error", 1, 0.5, "bn"),
+    Row("output error per MAC saved + reconstruction", "output_error", 1, None, "reconstruct"),
+    Row("+ influence on predictions + reconstruction", "output_error", 1, 0.5, "reconstruct"),
+    Row("+ MACs saved to a power that grows with what goes (the default)", "output_error", 1, 0.5, "reconstruct", True),
+    Row("+ a search of 100 plans", "output_error", 1, 0.5, "reconstruct", True, search=100),
 )
 
 
@@ -107,6 +111,8 @@ def pruned_by(
         given |= {"batches": images}
     if row.criterion == "l2":
         given |= {"relative": True}
+    if row.default:
+        given |= ranking_options(ratio)
     scores = score(graph, network, row.criterion, **given)
     target = ratio * gflops(network, BUDGET_IMGSZ)
     plan_of = partial(plan_for_target, graph, network, imgsz=BUDGET_IMGSZ, target_gflops=target)

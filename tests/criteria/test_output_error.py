@@ -59,7 +59,7 @@ def test_score_is_the_relative_error_at_the_consumer():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 5, 1)).eval()
     graph, batch = trace(net, images(1)), images()
-    scores = score(graph, net, "output_error", batches=[batch[:4], batch[4:]], per_mac=False)
+    scores = score(graph, net, "output_error", batches=[batch[:4], batch[4:]], per_mac=0)
     with torch.no_grad():
         hidden = net[:3](batch)
         want = [relative_error(net[3], hidden, c) for c in range(8)]
@@ -68,9 +68,11 @@ def test_score_is_the_relative_error_at_the_consumer():
 
 def test_the_budget_goes_where_it_is_cheap():
     net, graph = net_and_graph()
-    errors = score(graph, net, "output_error", batches=[images()], per_mac=False)
+    errors = score(graph, net, "output_error", batches=[images()], per_mac=0)
     per_mac = score(graph, net, "output_error", batches=[images()])
     np.testing.assert_allclose(per_mac * np.maximum(graph.cost.savings(), 1), errors)
+    squared = score(graph, net, "output_error", batches=[images()], per_mac=2)
+    np.testing.assert_allclose(squared * np.maximum(graph.cost.savings(), 1) ** 2, errors)
 
 
 def test_savings_are_what_the_cost_model_says():
@@ -103,10 +105,10 @@ def test_influence_follows_the_loss():
         hidden = F.relu(model.bn(model.first(batch)))
         return model.plain(hidden).square().sum() + 0 * model(batch).sum()
 
-    full = score(graph, net, "output_error", batches=batches, loss=first_branch, influence=1.0, per_mac=False)
+    full = score(graph, net, "output_error", batches=batches, loss=first_branch, influence=1.0, per_mac=0)
     with torch.no_grad():
         net.plain.weight[:, 3] = 0
-    without = score(graph, net, "output_error", batches=batches, loss=first_branch, influence=1.0, per_mac=False)
+    without = score(graph, net, "output_error", batches=batches, loss=first_branch, influence=1.0, per_mac=0)
     assert full[channels(graph)[3]] > 0
     assert without[channels(graph)[3]] == pytest.approx(0, abs=1e-9)
 
@@ -129,7 +131,7 @@ def test_grouped_convolution_is_measured_group_by_group():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1, groups=2), nn.Flatten(), nn.Linear(6 * 144, 2)).eval()
     graph, batch = trace(net, images(1)), images()
-    scores = score(graph, net, "output_error", batches=[batch], per_mac=False)
+    scores = score(graph, net, "output_error", batches=[batch], per_mac=0)
     with torch.no_grad():
         hidden = net[0](batch)
         errors = np.array([relative_error(net[1], hidden, c) for c in range(8)])

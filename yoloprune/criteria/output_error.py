@@ -16,7 +16,7 @@ __all__ = ["output_error"]
 _FLOOR = 1e-6  # of a layer's largest output variance: outputs that hardly vary must not decide
 
 
-@criterion("output_error", needs_batches=True, per_mac=True)
+@criterion("output_error", needs_batches=True, per_mac=1.0)
 def output_error(graph, model: nn.Module, inputs: Inputs) -> np.ndarray:
     """Error that removal causes in the layers that consume the channel: Σ_layers Σ_o Var(x_c) ‖W[o,c]‖² / Var(y_o).
 

@@ -44,7 +44,7 @@ class Criterion:
         needs_batches: Calibration batches must be given.
         needs_loss: A loss function must be given.
         relative: By default each score is divided by its group's typical score (see `relative`).
-        per_mac: By default each score is divided by the MACs that the channel's removal saves.
+        per_mac: Power of the MACs that the channel's removal saves, by which its score is divided by default.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Criterion:
     needs_batches: bool
     needs_loss: bool
     relative: bool
-    per_mac: bool
+    per_mac: float
 
 
 CRITERIA: dict[str, Criterion] = {}
@@ -62,7 +62,7 @@ _LEAST_SAVED = 1e-6  # of the largest saving: what saves no time at all must not
 
 
 def criterion(
-    name: str, *, needs_batches: bool = False, needs_loss: bool = False, relative: bool = False, per_mac: bool = False
+    name: str, *, needs_batches: bool = False, needs_loss: bool = False, relative: bool = False, per_mac: float = 0.0
 ) -> Callable[[Callable], Callable]:
     """Enter the decorated function in `CRITERIA` under `name`; its docstring becomes the entry's `doc`."""
 
@@ -82,7 +82,7 @@ def score(
     batches: Iterable[Any] | None = None,
     loss: Callable[[nn.Module, Any], Tensor] | None = None,
     relative: bool | None = None,
-    per_mac: bool | None = None,
+    per_mac: float | None = None,
     seconds: np.ndarray | None = None,
     seed: int = 0,
     influence: float = Inputs.influence,
@@ -99,10 +99,10 @@ def score(
         loss: For the gradient criteria, and if wanted for `output_error`: `loss(model, batch)` returns a scalar tensor.
         relative: Whether scores are divided by the typical score of their group, so that one threshold suits all
             groups. By default what the criterion's entry says.
-        per_mac: Whether scores are divided by the MACs that removal saves, so that the budget is spent where it is
-            cheap. By default what the criterion's entry says.
+        per_mac: Power of the MACs that removal saves, by which scores are divided so that the budget is spent where it
+            is cheap; 0 for none. By default what the criterion's entry says.
         seconds: What each operator takes, as `yoloprune.graph.operator_seconds` measures it; scores are then divided by
-            the time that removal saves instead.
+            the time that removal saves instead, to the same power, or 1.
         seed: Seed for `random`.
         influence: For `output_error` with a loss: 0 asks only how much each layer's output changes, 1 only what that
             does to the loss if it stays small. The less is removed, the more of it is right.
@@ -137,9 +137,10 @@ def score(
         )
     if entry.relative if relative is None else relative:
         scores = relative_score(graph, scores)
+    power = entry.per_mac if per_mac is None else per_mac
     if seconds is not None:
         saved = graph.cost.savings(seconds)
-        scores = scores / np.maximum(saved, saved.max(initial=0.0) * _LEAST_SAVED or 1.0)
-    elif entry.per_mac if per_mac is None else per_mac:
-        scores = scores / np.maximum(graph.cost.savings(), 1.0)
+        scores = scores / np.maximum(saved, saved.max(initial=0.0) * _LEAST_SAVED or 1.0) ** (power or 1.0)
+    elif power:
+        scores = scores / np.maximum(graph.cost.savings(), 1.0) ** power
     return isomorphic_score(graph, model, scores) if isomorphic else scores

@@ -22,6 +22,7 @@ from yoloprune.yolo.distill import Distillation, bind_distillation
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.prior import prior, read_measured
 from yoloprune.yolo.probe import prediction_probe
+from yoloprune.yolo.ranking import ranking_options
 from yoloprune.yolo.search import search_widths
 from yoloprune.yolo.trace import trace_yolo
 
@@ -34,9 +35,6 @@ from .training import train_or_go_on
 
 __all__ = ["FineTuned", "Pruned", "fine_tune", "prune_once"]
 
-# How much `output_error` asks for the effect on predictions: a figure for small changes, so the less the more goes.
-# On held-out COCO images (YOLOv8n, head pruned, 320 px) each of 85, 70 and 50 % of the GFLOPs has its best near it.
-_INFLUENCE = 0.5  # times the square of the share that stays
 _EVERY = 10  # trials of a search between two lines about it
 
 
@@ -77,12 +75,11 @@ def prune_once(
         yolo.model,
         options.criterion,
         seed=options.seed,
-        influence=_INFLUENCE * share**2,
         batches=batches if entry.needs_batches else None,
         loss=_loss(yolo, options) if entry.needs_batches else None,
-        per_mac=True if options.per == "macs" else None,
         seconds=_seconds(graph, yolo.model, options) if options.per == "time" else None,
         isomorphic=options.isomorphic,
+        **(ranking_options(share) if entry.per_mac else {"per_mac": 1.0 if options.per == "macs" else None}),
     )
     if options.sensitivity:
         scores = scores * prior(read_measured(Path(options.sensitivity)), graph, scores)
