@@ -88,13 +88,16 @@ def narrower(network: nn.Module, target: float) -> nn.Module:
     return best
 
 
-def train(yolo, way: Way, epochs: int, folder: Path, teacher: Path, args: argparse.Namespace, seed: int, plan):
+def train(
+    yolo, way: Way, ratio: float, epochs: int, folder: Path, teacher: Path, args: argparse.Namespace, seed: int, plan
+):
     """Train through Ultralytics; returns the YOLO of the best epoch."""
     trainer: type = DetectionTrainer if way.row is None else PrunedDetectionTrainer
     keywords: dict[str, Any] = {"batch": 16}
     if way.training in ("recipe", "distill"):
         recipe = yaml.safe_load(resource("cfg", "custom.yaml").read_text())
-        keywords = {"batch": recipe["batch"], **recipe["train"]}
+        lr0 = recipe["lr0_per_share"] * (1 - ratio)
+        keywords = {"batch": recipe["batch"], "lr0": lr0, **recipe["train"]}
     if way.training == "distill":
         plan.save(folder / "plan.json")
         trainer = bind_distillation(trainer, Distillation(teacher=str(teacher), plan=str(folder / "plan.json")))
@@ -141,7 +144,8 @@ def measure(base, way: Way, ratio: float, everything: list[dict], args: argparse
         else:
             network, plan = pruned_by(way.row, yolo, ratio, drawn(everything, args.images, seed), seed)
         before = validate(with_network(base, network), args.data, imgsz=args.imgsz, device="cpu").map
-        yolo = train(with_network(base, network), way, args.epochs - sparse, folder, teacher, args, seed, plan)
+        start, epochs = with_network(base, network), args.epochs - sparse
+        yolo = train(start, way, ratio, epochs, folder, teacher, args, seed, plan)
         after = validate(yolo, args.data, imgsz=args.imgsz, device="cpu")
         seconds = time.perf_counter() - started
         cost = gflops(yolo.model, BUDGET_IMGSZ)

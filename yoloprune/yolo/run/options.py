@@ -78,6 +78,8 @@ class Options:
         trust: Whether weights may be unpickled without restrictions.
         seed: Seed of scoring and training.
         calibration_images: Training images, without their labels but for some criteria, to rank and recover by.
+        lr0_per_share: Initial learning rate of a step's fine-tuning, per share of the cost that the step removes; not
+            used where `train` has an lr0.
         train: Further keywords for Ultralytics' `train()`.
 
     Raises:
@@ -113,6 +115,7 @@ class Options:
     trust: bool = False
     seed: int = 0
     calibration_images: int = 128
+    lr0_per_share: float | None = None
     train: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -135,6 +138,8 @@ class Options:
             )
         if not self.sparsity > 0:
             raise UserError(f"sparsity={self.sparsity} is no strength; give a positive number, such as 0.001.")
+        if self.lr0_per_share is not None and not self.lr0_per_share > 0:
+            raise UserError(f"lr0_per_share={self.lr0_per_share} is no learning rate; give a positive number.")
         if self.budget is not None and not self.budget > 0:
             raise UserError(f"budget={self.budget} is no time; give seconds.")
         if self.criterion is not None:

@@ -238,8 +238,11 @@ class Run:
                 checkpoints.save(pruned, start)
             distillation = self._distillation(number, plan) if options.distill else None
             before = self._validate(pruned, "Validate before fine-tuning") if options.val else {}
+            removed = 1 - target.share(cost(yolo.model))
             with self._phase(f"Fine-tune for {options.epochs} epochs{which}", "fine-tune", speaks=True) as train:
-                tuned, row.epochs, row.metrics = fine_tune(start, options, self._folder.train(number), distillation)
+                tuned, row.epochs, row.metrics = fine_tune(
+                    start, options, self._folder.train(number), distillation, removed=removed
+                )
             row.train_seconds = train.seconds
             pruned = self._better(pruned, before, tuned, row) if before else tuned
         return pruned, plan, row

@@ -169,7 +169,9 @@ class FineTuned(NamedTuple):
     metrics: dict[str, float]
 
 
-def fine_tune(pruned: Path, options: Options, folder: Path, distillation: Distillation | None) -> FineTuned:
+def fine_tune(
+    pruned: Path, options: Options, folder: Path, distillation: Distillation | None, *, removed: float
+) -> FineTuned:
     """Train through Ultralytics' trainer, into `folder`, or go on with a training that was interrupted there.
 
     Args:
@@ -177,11 +179,14 @@ def fine_tune(pruned: Path, options: Options, folder: Path, distillation: Distil
         options: Data, epochs, image size, batch, device, seed and further train keywords.
         folder: The trainer's folder.
         distillation: Teacher and plan, if the unpruned network is to guide the training.
+        removed: Share of the cost that the step removed.
 
     Raises:
         UserError: Ultralytics lacks a package for this family.
     """
     train = dict(options.train)
+    if options.lr0_per_share:
+        train.setdefault("lr0", options.lr0_per_share * removed)
     if "lr0" in train:
         train.setdefault("optimizer", "SGD")  # Ultralytics' optimizer=auto would ignore lr0, whose default is SGD's
     try:
