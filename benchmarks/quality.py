@@ -77,7 +77,7 @@ ROWS = (
     Row("+ influence on predictions + BN recalibration", "output_error", 1, 0.5, "bn"),
     Row("output error per MAC saved + reconstruction", "output_error", 1, None, "reconstruct"),
     Row("+ influence on predictions + reconstruction", "output_error", 1, 0.5, "reconstruct"),
-    Row("+ MACs saved to a power that grows with what goes (the default)", "output_error", 1, 0.5, "reconstruct", True),
+    Row("+ the power 1.3 of the MACs saved (the default)", "output_error", 1, 0.5, "reconstruct", True),
     Row("+ a search of 100 plans", "output_error", 1, 0.5, "reconstruct", True, search=100),
 )
 
