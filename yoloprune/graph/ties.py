@@ -25,11 +25,10 @@ def distinct(tie: np.ndarray) -> np.ndarray | None:
     repeats = (ordered[:, 1:] == ordered[:, :-1]).any(1)
     if not repeats.any():
         return tie
-    counts = [np.unique(row, return_inverse=True, return_counts=True) for row in tie]
-    if all(np.array_equal(found, counts[0][0]) for found, _, _ in counts):
+    if _same_sets(ordered):
         return tie
     repeated = np.flatnonzero(repeats).tolist()
-    _, inverse, count = counts[repeated[0]]
+    _, inverse, count = np.unique(tie[repeated[0]], return_inverse=True, return_counts=True)
     if len(np.unique(count)) != 1:
         return None
     blocks = tie[:, np.argsort(inverse, kind="stable")].reshape(len(tie), -1, count[0])
@@ -57,7 +56,7 @@ def resolve(classes: np.ndarray, ties: list[np.ndarray]) -> tuple[np.ndarray, np
     Returns:
         Refined class of each component (n,), and for each refined class the number of its tied set.
     """
-    used = [tie for tie in ties if any(not np.array_equal(np.unique(row), np.unique(tie[0])) for row in tie[1:])]
+    used = [tie for tie in ties if not _same_sets(np.sort(tie, axis=1))]
     if used:
         classes = _refine(classes, used)
     n = int(classes.max(initial=-1)) + 1
@@ -66,6 +65,14 @@ def resolve(classes: np.ndarray, ties: list[np.ndarray]) -> tuple[np.ndarray, np
     a = np.concatenate([np.zeros(0, np.int64), *(np.broadcast_to(c[0], c[1:].shape).ravel() for c in facing)])
     b = np.concatenate([np.zeros(0, np.int64), *(c[1:].ravel() for c in facing)])
     return classes, connected_components(coo_matrix((np.ones(len(a), bool), (a, b)), (n, n)), directed=False)[1]
+
+
+def _same_sets(ordered: np.ndarray) -> bool:
+    """Whether all parts hold the same components, however often; each part is sorted."""
+    if (ordered == ordered[:1]).all():  # all at once: there can be thousands of parts
+        return True
+    first = np.unique(ordered[0])
+    return all(np.array_equal(np.unique(row), first) for row in ordered[1:])
 
 
 def _refine(classes: np.ndarray, ties: list[np.ndarray]) -> np.ndarray:
