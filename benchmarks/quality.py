@@ -35,7 +35,6 @@ from yoloprune.yolo import checkpoints
 from yoloprune.yolo.budget import gflops, plan_for_target
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.probe import prediction_probe
-from yoloprune.yolo.ranking import ranking_options
 from yoloprune.yolo.run.data import calibration_batches, training_loss
 from yoloprune.yolo.run.network import with_network
 from yoloprune.yolo.run.options import BUDGET_IMGSZ
@@ -55,7 +54,6 @@ class Row(NamedTuple):
         per_mac: Power of the MACs saved that scores are divided by.
         influence: Factor of the influence on predictions, times the squared share that stays; None: no gradients.
         recovery: "", "bn" or "reconstruct".
-        default: Whether the power and the influence are those that the command takes.
         search: Plans of the search of widths.
     """
 
@@ -64,7 +62,6 @@ class Row(NamedTuple):
     per_mac: float
     influence: float | None
     recovery: str
-    default: bool = False
     search: int = 0
 
 
@@ -77,8 +74,8 @@ ROWS = (
     Row("+ influence on predictions + BN recalibration", "output_error", 1, 0.5, "bn"),
     Row("output error per MAC saved + reconstruction", "output_error", 1, None, "reconstruct"),
     Row("+ influence on predictions + reconstruction", "output_error", 1, 0.5, "reconstruct"),
-    Row("+ the power 1.3 of the MACs saved (the default)", "output_error", 1, 0.5, "reconstruct", True),
-    Row("+ a search of 100 plans", "output_error", 1, 0.5, "reconstruct", True, search=100),
+    Row("+ the power 1.3 of the MACs saved (the default)", "output_error", 1.3, 0.5, "reconstruct"),
+    Row("+ a search of 100 plans", "output_error", 1.3, 0.5, "reconstruct", search=100),
 )
 
 
@@ -111,8 +108,6 @@ def pruned_by(
         given |= {"batches": images}
     if row.criterion == "l2":
         given |= {"relative": True}
-    if row.default:
-        given |= ranking_options(ratio)
     scores = score(graph, network, row.criterion, **given)
     target = ratio * gflops(network, BUDGET_IMGSZ)
     plan_of = partial(plan_for_target, graph, network, imgsz=BUDGET_IMGSZ, target_gflops=target)

@@ -60,12 +60,8 @@ def split(call: Call) -> None:
     for layer in labels.layers:
         _cut(call, layer, dim, sizes, asked)
     for i, out in enumerate(call.out):
-        call.put_layers(
-            out,
-            [layer.narrow(dim, sum(sizes[:i]), sizes[i]) for layer in labels.layers],
-            labels.zero,
-            labels.wild,
-        )
+        pieces = [layer.narrow(dim, sum(sizes[:i]), sizes[i]) for layer in labels.layers]
+        call.put_layers(out, pieces, labels.zero, labels.wild)
 
 
 @rule("slice", "narrow")
@@ -99,12 +95,7 @@ def slice_(call: Call) -> None:
                 before = bound % n
                 asked = (bound, None) if bound > 0 else (None, bound)
                 _cut(call, layer, dim, [before, n - before], asked)
-    call.put_layers(
-        call.out,
-        [call.replay(layer) for layer in labels.layers],
-        labels.zero,
-        labels.wild,
-    )
+    call.put_replayed(labels)
 
 
 @rule("select", "unbind")
@@ -126,12 +117,7 @@ def select(call: Call) -> None:
         for i, out in enumerate(call.out):
             call.put_layers(out, [layer.select(dim, i) for layer in labels.layers], labels.zero, labels.wild)
     else:
-        call.put_layers(
-            call.out,
-            [call.replay(layer) for layer in labels.layers],
-            labels.zero,
-            labels.wild,
-        )
+        call.put_replayed(labels)
 
 
 @rule("glu")

@@ -39,8 +39,7 @@ def move(call: Call) -> None:
     labels = call.labels(call.args[0])
     if labels is None:
         return
-    layers = [call.replay(layer) for layer in labels.layers]
-    call.put_layers(call.out, layers, labels.zero, labels.wild)
+    call.put_replayed(labels)
 
 
 def _merged_dims(source: torch.Size, target: torch.Size) -> list[list[int]]:

@@ -25,7 +25,7 @@ def positions(call: Call) -> None:
     for layer in labels.layers:
         if counted & set(varying(layer)):
             call.ledger.freeze(layer, f"is counted by {call.name}")
-    call.put_layers(call.out, [call.replay(layer) for layer in labels.layers], labels.zero)
+    call.put_replayed(labels, wild=False)
 
 
 @rule("roll")
@@ -39,7 +39,7 @@ def roll(call: Call) -> None:
     for layer in labels.layers:
         if set(varying(layer)) & set(dims):
             call.ledger.freeze(layer, "is rolled by a fixed number of channels")
-    call.put_layers(call.out, [call.replay(layer) for layer in labels.layers], labels.zero)
+    call.put_replayed(labels, wild=False)
 
 
 @rule("constant_pad_nd", "pad")
@@ -82,4 +82,4 @@ def channel_shuffle(call: Call) -> None:
         if 1 in varying(layer):
             rows = lines_along(layer, 1).unflatten(1, (call.arg("groups"), -1))
             call.ledger.unite(rows, rows[:, :1])
-    call.put_layers(call.out, [call.replay(layer) for layer in labels.layers], labels.zero, labels.wild)
+    call.put_replayed(labels)

@@ -58,6 +58,11 @@ class Call:
             self.ledger.rectangle(layer)
         self.put(out, Labels(tuple(layers), zero, wild))
 
+    def put_replayed(self, labels: Labels, wild: bool = True) -> None:
+        """Label the output by the very same call on each layer of the input's labels."""
+        layers = [self.replay(layer) for layer in labels.layers]
+        self.put_layers(self.out, layers, labels.zero, wild and labels.wild)
+
     def layers(self, tensor: Tensor) -> tuple[Tensor, ...]:
         """Label layers of a tensor, none if it has no labels."""
         labels = self.labels(tensor)

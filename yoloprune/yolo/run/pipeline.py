@@ -220,7 +220,7 @@ class Run:
             state = self._folder and self._folder.search(number)
             if state and options.search:
                 state.parent.mkdir(parents=True, exist_ok=True)
-            pruned, later, notes = prune_once(yolo, target, options, state=state, tell=self._progress.say)
+            pruned, later, notes, share = prune_once(yolo, target, options, state=state, tell=self._progress.say)
             plan = later if plan is None else plan.compose(later)
             reached = cost(pruned.model)
         self._progress.say(f"{reached.gflops:.2f} GFLOPs, {reached.params / 1e6:.3f}M parameters")
@@ -238,10 +238,9 @@ class Run:
                 checkpoints.save(pruned, start)
             distillation = self._distillation(number, plan) if options.distill else None
             before = self._validate(pruned, "Validate before fine-tuning") if options.val else {}
-            removed = 1 - target.share(cost(yolo.model))
             with self._phase(f"Fine-tune for {options.epochs} epochs{which}", "fine-tune", speaks=True) as train:
                 tuned, row.epochs, row.metrics = fine_tune(
-                    start, options, self._folder.train(number), distillation, removed=removed
+                    start, options, self._folder.train(number), distillation, removed=1 - share
                 )
             row.train_seconds = train.seconds
             pruned = self._better(pruned, before, tuned, row) if before else tuned

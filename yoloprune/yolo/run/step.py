@@ -39,11 +39,12 @@ _EVERY = 10  # trials of a search between two lines about it
 
 
 class Pruned(NamedTuple):
-    """What a pruning gave: the network, the plan against the weights before it, and what the user should know."""
+    """What a pruning gave: network, plan against the weights before it, lines for the user, share that was to stay."""
 
     yolo: YOLO
     plan: Plan
     notes: list[str]
+    share: float
 
 
 def prune_once(
@@ -117,7 +118,7 @@ def prune_once(
     pruned = plan.apply(yolo.model)
     if options.recover:
         notes += _recover(pruned, yolo.model, plan, batches, options.seed)
-    return Pruned(with_network(yolo, pruned), plan, notes)
+    return Pruned(with_network(yolo, pruned), plan, notes, share)
 
 
 def _recover(pruned: nn.Module, original: nn.Module, plan: Plan, batches: list[dict[str, Any]], seed: int) -> list[str]:
@@ -150,9 +151,7 @@ def _seconds(graph: Graph, network: nn.Module, options: Options) -> np.ndarray:
     """What each operator takes on the run's device for one image of its size."""
     device = select_device(options.device, verbose=False)
     image = torch.zeros(1, network.yaml.get("channels", 3), options.imgsz, options.imgsz, device=device)
-    seconds = operator_seconds(graph, network.to(device), image)
-    network.cpu()
-    return seconds
+    return operator_seconds(graph, network.to(device), image)  # it stays there, as where batches were made
 
 
 def _loss(yolo: YOLO, options: Options) -> Callable[[nn.Module, dict[str, Any]], Tensor]:
