@@ -16,7 +16,7 @@ from .figure import new_figure
 __all__ = ["draw_sparsity"]
 
 _WEAK = 0.1  # a channel below a tenth of its group's typical score costs next to nothing to prune
-_LINES = (0.1, 0.5, 0.9)
+_LINES = {0.1: ".:", 0.5: ".-", 0.9: ".--"}  # share of channels below: line style
 
 
 def draw_sparsity(rows: Sequence[Distribution], path: Path) -> None:
@@ -47,17 +47,11 @@ def draw_sparsity(rows: Sequence[Distribution], path: Path) -> None:
     norm = LogNorm(1, max(counts.max(), 2))
     mesh = course.pcolormesh(borders, EDGES, shown, norm=norm, cmap="Blues", rasterized=True)
     figure.colorbar(mesh, ax=ends, label="channels (left)")
-    for share in _LINES:
+    for share, style in _LINES.items():
         line = [row.quantiles[QUANTILES.index(share)] for row in rows]
-        course.plot(epochs, np.clip(line, EDGES[0], EDGES[-1]), color="#b3423a", linewidth=1, marker=".", markersize=3)
-        course.annotate(
-            f"{share:.0%}",
-            (epochs[-1], np.clip(line[-1], EDGES[0], EDGES[-1])),
-            xytext=(3, 3),
-            textcoords="offset points",
-            color="#b3423a",
-            fontsize=8,
-        )
+        points = np.clip(line, EDGES[0], EDGES[-1])
+        course.plot(epochs, points, style, color="#b3423a", linewidth=1, markersize=3, label=f"{share:.0%}")
+    course.legend(title="share of channels below", ncols=len(_LINES), fontsize=8, title_fontsize=8, loc="lower left")
     course.set_yscale("log")
     course.set_ylim(min(EDGES[np.flatnonzero(counts.sum(0))[0]], _WEAK / 10), EDGES[-1])
     course.xaxis.set_major_locator(MaxNLocator(integer=True))
