@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.graph.exactness import enliven, mask_error
-from yoloprune.graph import Plan, trace
+from yoloprune.graph import Plan, meetings, trace
 
 
 def live(graph):
@@ -249,3 +250,15 @@ def test_torchvision_models_are_exact(name) -> None:
     graph = trace(model, x)
     assert not graph.unsupported
     assert mask_error(model, graph.random_plan(0.4, 0), x) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["densenet121", "swin_t"])
+def test_meetings_that_are_folded_on_the_way_give_the_same_graph(name, monkeypatch) -> None:
+    model, image = getattr(torchvision.models, name)(weights=None), torch.zeros(1, 3, 64, 64)
+    whole = trace(model, image)
+    monkeypatch.setattr(meetings, "_MOST", 1000)
+    folded = trace(model, image)
+    assert np.array_equal(whole.component, folded.component)
+    assert np.array_equal(whole.frozen, folded.frozen)
+    assert np.array_equal(whole.tied, folded.tied)
+    assert [g.reason for g in whole.groups] == [g.reason for g in folded.groups]

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
 from yoloprune.errors import UserError
@@ -76,16 +74,8 @@ class Graph:
         self.unsupported = dict(ledger.unsupported)
         self.statistics = sorted(ledger.statistics)
         n = ledger.size
-        if ledger.edges:
-            a = torch.cat([e[0] for e in ledger.edges]).numpy()
-            b = torch.cat([e[1] for e in ledger.edges]).numpy()
-        else:
-            a = b = np.zeros(0, np.int64)
-        constant = (a == FROZEN) | (b == FROZEN)
-        meets_constant = np.concatenate([a[constant], b[constant]])
-        a, b = a[~constant], b[~constant]
-        count, component = connected_components(coo_matrix((np.ones(len(a), bool), (a, b)), (n, n)), directed=False)
-        self.component, self.n_components = component.astype(np.int64), int(count)
+        self.component, meets_constant = ledger.meetings.components(n)
+        self.n_components = int(self.component.max()) + 1
 
         events = [(meets_constant, "meets a constant's channels")]
         events += [(labels.numpy(), reason) for labels, reason in ledger.frozen] + user_frozen

@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from yoloprune.graph.meetings import FROZEN, Meetings
+
 __all__ = [
     "FROZEN",
     "CostTerm",
@@ -33,8 +35,6 @@ __all__ = [
     "shrinking",
     "varying",
 ]
-
-FROZEN = 0  # the label of an index that must stay: a constant's own channels
 
 
 class Slice(NamedTuple):
@@ -102,7 +102,7 @@ class Ledger:
     """What one execution says about labels, written down as it happens and resolved once at the end."""
 
     slices: list[Slice] = field(default_factory=list)
-    edges: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    meetings: Meetings = field(default_factory=Meetings)
     frozen: list[tuple[Tensor, str]] = field(default_factory=list)
     producers: list[Tensor] = field(default_factory=list)
     ties: list[Tensor] = field(default_factory=list)  # (parts, length): parts lose equally many
@@ -137,7 +137,7 @@ class Ledger:
         if same_memory(a, b):
             return
         a, b = torch.broadcast_tensors(a, b)
-        self.edges.append((a.reshape(-1), b.reshape(-1)))
+        self.meetings.add(a.reshape(-1), b.reshape(-1), self.size)
 
     def unite_along(self, layer: Tensor, dims: Iterable[int]) -> Tensor:
         """Unite the labels along `dims`; returns the layer broadcast along them."""
@@ -150,7 +150,12 @@ class Ledger:
 
     def freeze(self, labels: Tensor, reason: str) -> None:
         """Say that these labels must stay, and why."""
-        self.frozen.append((compact(labels).reshape(-1), reason))
+        labels = compact(labels).reshape(-1)
+        if len(labels) > self.size:  # each label once, found without sorting
+            seen = torch.zeros(self.size, dtype=torch.bool)
+            seen[labels] = True
+            labels = seen.nonzero().squeeze(1)
+        self.frozen.append((labels, reason))
 
     def unknown(self, operator: str, carried: Iterable[Labels]) -> None:
         """Name an operator that no rule covers, and freeze what it touches."""
