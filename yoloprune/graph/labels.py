@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from yoloprune.graph.meetings import FROZEN, Meetings
 
@@ -97,6 +98,14 @@ def same_memory(a: Tensor, b: Tensor) -> bool:
     return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride()
 
 
+def _distinct_rows(parts: Tensor) -> Tensor:
+    """A copy of the rows without those that stood there already: attention brings the same ones for every token."""
+    first: dict[bytes, int] = {}
+    for number, row in enumerate(parts.numpy()):
+        first.setdefault(row.tobytes(), number)
+    return parts[list(first.values())]
+
+
 @dataclass
 class Ledger:
     """What one execution says about labels, written down as it happens and resolved once at the end."""
@@ -111,8 +120,7 @@ class Ledger:
     unsupported: dict[str, int] = field(default_factory=dict)
     links: dict[tuple[str, str], None] = field(default_factory=dict)  # layers of which the first feeds the second
     size: int = 1
-    _tied: set[tuple] = field(default_factory=set)
-    _kept_alive: list[Tensor] = field(default_factory=list)
+    _tied: dict[tuple, StorageWeakRef] = field(default_factory=dict)
 
     def allocate(self, parameter: str, tensor: Tensor) -> Labels:
         """Give every dimension of a parameter one fresh label per index (none where the size is 1)."""
@@ -170,6 +178,7 @@ class Ledger:
 
     def tie(self, parts: Tensor) -> None:
         """Parts (rows of a 2-D tensor) may lose different labels, but must lose equally many."""
+        parts = _distinct_rows(parts)
         if parts.shape[0] > 1 and parts.shape[1] > 0:
             self.ties.append(parts)
 
@@ -194,10 +203,9 @@ class Ledger:
         if len(dims) < 2:
             return
         key = (layer.data_ptr(), layer.shape, layer.stride())
-        if key in self._tied:
+        if key in self._tied and not self._tied[key].expired():  # a freed buffer's address may have come back
             return
-        self._tied.add(key)
-        self._kept_alive.append(layer)  # a freed buffer's address could come back and hide another rectangle
+        self._tied[key] = StorageWeakRef(layer.untyped_storage())
         small = compact(layer, dims)
         fast = shrinking(layer)
         self.tie(small.movedim(fast, -1).reshape(-1, layer.shape[fast]))
