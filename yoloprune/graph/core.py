@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from yoloprune.errors import UserError
 from yoloprune.graph import budget, matrices, tracer
 from yoloprune.graph.cost import Cost
-from yoloprune.graph.labels import FROZEN, Ledger, Slice
+from yoloprune.graph.labels import Ledger, Slice
 from yoloprune.graph.matrices import Matrix
+from yoloprune.graph.meetings import FROZEN
 from yoloprune.graph.parameters import named_tensors
 from yoloprune.graph.plan import Plan
 from yoloprune.graph.ties import distinct, resolve

@@ -22,10 +22,9 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from yoloprune.graph.meetings import FROZEN, Meetings
+from yoloprune.graph.meetings import Meetings
 
 __all__ = [
-    "FROZEN",
     "CostTerm",
     "Labels",
     "Ledger",

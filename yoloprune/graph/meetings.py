@@ -12,7 +12,7 @@ __all__ = ["FROZEN", "Meetings"]
 
 FROZEN = 0  # the label of an index that must stay: a constant's own channels
 
-_MOST = 4_000_000  # pairs kept as they came; tokens times channels of a video transformer are many times as many
+_MOST = 4_000_000  # pairs kept as they came, 64 MB: a video transformer brings tens of millions
 
 
 class Meetings:

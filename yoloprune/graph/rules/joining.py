@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from yoloprune.graph.labels import FROZEN, Labels, compact, varying
+from yoloprune.graph.labels import Labels, compact, varying
+from yoloprune.graph.meetings import FROZEN
 from yoloprune.graph.rules.registry import Call, rule
 
 __all__: list[str] = []

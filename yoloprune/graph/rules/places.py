@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from yoloprune.graph.labels import FROZEN, compact, lines_along, varying
+from yoloprune.graph.labels import compact, lines_along, varying
+from yoloprune.graph.meetings import FROZEN
 from yoloprune.graph.rules.registry import Call, rule
 
 __all__: list[str] = []
