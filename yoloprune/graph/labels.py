@@ -1,7 +1,7 @@
 """Integer labels that ride beside tensor values: what they are, and how they meet.
 
 A label is one index of one dimension of one parameter or buffer ("index i of dimension d of p"). A tensor carries any
-number of label *layers*; each layer is an int64 tensor of the tensor's own shape, and says for every element which
+number of label *layers*; each layer is an int32 tensor of the tensor's own shape, and says for every element which
 slice it belongs to. A layer varies along some dimensions and is a stride-0 broadcast along the others, so labels cost
 no memory and PyTorch's own view operators move them exactly.
 
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from yoloprune.graph.meetings import Meetings
+from yoloprune.graph.meetings import LABEL, Meetings
 
 __all__ = [
     "CostTerm",
@@ -60,7 +60,7 @@ class Labels:
     """Label layers of one tensor.
 
     Attributes:
-        layers: int64 tensors of the tensor's shape, stride 0 where a layer does not vary.
+        layers: int32 tensors of the tensor's shape, stride 0 where a layer does not vary.
         zero: Whether zeroing the labelled slices makes these values zero (a sigmoid's output is not).
         wild: A constant fill (`torch.zeros`): it has no channels of its own and fits any width.
     """
@@ -88,7 +88,7 @@ def compact(layer: Tensor, keep: Iterable[int] | None = None) -> Tensor:
 
 
 def lines_along(layer: Tensor, dim: int) -> Tensor:
-    """The layer as lines along a dimension, int64 (lines, size)."""
+    """The layer as lines along a dimension, int32 (lines, size)."""
     return compact(layer).movedim(dim, -1).reshape(-1, layer.shape[dim])
 
 
@@ -127,7 +127,7 @@ class Ledger:
         for dim, size in enumerate(tensor.shape):
             if size > 1:
                 self.slices.append(Slice(parameter, dim, self.size, size))
-                vector = torch.arange(self.size, self.size + size)
+                vector = torch.arange(self.size, self.size + size, dtype=LABEL)
                 layers.append(vector.as_strided(tensor.shape, [int(d == dim) for d in range(tensor.dim())]))
                 self.size += size
         return Labels(tuple(layers), zero=True)
@@ -185,8 +185,8 @@ class Ledger:
         """A dimension whose size the code derives from another's width keeps the proportion.
 
         Args:
-            lines: Labels along the dimension, int64 (parts, m).
-            width: Labels that its size was derived from, int64 (n,).
+            lines: Labels along the dimension, int32 (parts, m).
+            width: Labels that its size was derived from, int32 (n,).
         """
         if torch.isin(lines, width).all():
             return  # their own width

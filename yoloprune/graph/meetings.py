@@ -8,11 +8,12 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-__all__ = ["FROZEN", "Meetings"]
+__all__ = ["FROZEN", "LABEL", "Meetings"]
 
+LABEL = torch.int32  # a label; attention over a video holds hundreds of millions of copies of them
 FROZEN = 0  # the label of an index that must stay: a constant's own channels
 
-_MOST = 4_000_000  # pairs kept as they came, 64 MB: a video transformer brings tens of millions
+_MOST = 4_000_000  # pairs kept as they came, 32 MB: a video transformer brings tens of millions
 
 
 class Meetings:
@@ -26,8 +27,8 @@ class Meetings:
         """Say that labels belong together.
 
         Args:
-            a: Labels, int64 (pairs,).
-            b: Their partners, int64 (pairs,).
+            a: Labels, int32 (pairs,).
+            b: Their partners, int32 (pairs,).
             size: The number of labels so far.
         """
         self._pairs.append((a, b))
@@ -44,7 +45,7 @@ class Meetings:
         Returns:
             The component of each label, int64 (size,), and the labels that met a constant's, which joins nothing.
         """
-        a, b = (np.concatenate([pair[i].numpy() for pair in self._pairs] or [np.zeros(0, np.int64)]) for i in (0, 1))
+        a, b = (np.concatenate([pair[i].numpy() for pair in self._pairs] or [np.zeros(0, np.int32)]) for i in (0, 1))
         constant = (a == FROZEN) | (b == FROZEN)
         met = np.concatenate([a[constant], b[constant]])
         a, b = a[~constant], b[~constant]
@@ -57,5 +58,5 @@ class Meetings:
         root, met = lowest[component], np.unique(met)
         others = np.flatnonzero(root != np.arange(size))
         pairs = (others, root[others]), (met, np.full(len(met), FROZEN))
-        self._pairs = [(torch.from_numpy(a), torch.from_numpy(b)) for a, b in pairs]
+        self._pairs = [(torch.from_numpy(a).to(LABEL), torch.from_numpy(b).to(LABEL)) for a, b in pairs]
         self._waiting = 0

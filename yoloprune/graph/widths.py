@@ -26,7 +26,7 @@ class Width(int):
     and is no size: its labels are frozen, and the result is an ordinary number.
 
     Attributes:
-        labels: int64 (n,).
+        labels: int32 (n,).
         ledger: Where it is written down what follows from its use.
     """
 
@@ -46,7 +46,7 @@ class Width(int):
         return Width(value, self.labels, self.ledger)
 
     def meet(self, lines: Tensor) -> None:
-        """A dimension with these labels, int64 (parts, m), was given this size."""
+        """A dimension with these labels, int32 (parts, m), was given this size."""
         self.ledger.follow(lines, self.labels)
 
     def _same(self, other: Any) -> bool:
@@ -112,7 +112,7 @@ class Count(Width):
 
     def __new__(cls, value: int, ledger: Ledger) -> Count:
         """See the class."""
-        self = super().__new__(cls, value, np.zeros(0, np.int64), ledger)
+        self = super().__new__(cls, value, np.zeros(0, np.int32), ledger)
         self.parts: Tensor | None = None
         self.waiting: list[Tensor] = []
         self.stays = False
