@@ -96,11 +96,14 @@ def search(
     all_chains = chains(graph, scores, round_to)
     entries = sorted((float(s), i) for i, c in enumerate(all_chains) for s in c.scores)  # a chain's scores never fall
 
+    components = np.concatenate([step for c in all_chains for step in c.steps] or [np.zeros(0, np.int64)])
+    sizes = [(i, rank, len(step)) for i, c in enumerate(all_chains) for rank, step in enumerate(c.steps)]
+    chain, rank, size = np.array(sizes, np.int64).reshape(-1, 3).T
+    chain, rank = np.repeat(chain, size), np.repeat(rank, size)
+
     def removed(counts: np.ndarray) -> np.ndarray:
         gone = np.zeros(graph.n_components, bool)
-        for chain, count in zip(all_chains, counts, strict=True):
-            for step in chain.steps[:count]:
-                gone[step] = True
+        gone[components[rank < counts[chain]]] = True
         return gone
 
     def weakest(n: int) -> np.ndarray:

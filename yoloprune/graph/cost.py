@@ -69,6 +69,6 @@ def _scale(base: np.ndarray, packed: tuple, owner: np.ndarray, kept: np.ndarray)
     flat, starts, sizes = packed
     out = base.copy()
     if len(sizes):
-        share = np.add.reduceat(kept[flat].astype(np.float64), starts) / sizes
+        share = np.add.reduceat(kept.astype(np.float64)[flat], starts) / sizes
         np.multiply.at(out, owner, share)
     return out
