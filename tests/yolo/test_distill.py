@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
 import pytest
 import torch
 import ultralytics
+from ultralytics.utils.dist import ddp_cleanup, generate_ddp_file
 from ultralytics.utils.torch_utils import unwrap_model
 
 import yoloprune
@@ -12,6 +19,7 @@ from yoloprune.errors import UserError
 from yoloprune.graph import Plan
 from yoloprune.yolo import checkpoints, digits
 from yoloprune.yolo.distill import Distillation, _Criterion, bind_distillation, can_distill
+from yoloprune.yolo.trainer import PrunedDetectionTrainer
 
 TRAIN = {"imgsz": 96, "batch": 8, "epochs": 1, "fraction": 0.1, "plots": False, "workers": 0, "device": "cpu"}
 
@@ -77,6 +85,56 @@ def test_training_keeps_batch_norm_statistics_and_pickles_no_teacher(start, tmp_
     assert (tmp_path / "train" / "weights" / "last.pt").stat().st_size < 2.5 * (
         tmp_path / "run" / "pruned.pt"
     ).stat().st_size
+
+
+def test_norms_and_biases_learn_first_and_at_their_own_rate(start, tmp_path):
+    result, distillation = start
+    options = replace(distillation, norms_lr=10.0, norms_first=0.5)
+    trainer = bind_distillation(result.model._smart_load("trainer"), options)
+    data = str(digits.write(tmp_path / "digits"))
+    rates = TRAIN | {"epochs": 2, "optimizer": "AdamW", "lr0": 1e-4, "lrf": 1.0, "warmup_epochs": 0.0, "nbs": 8}
+    seen = []
+
+    def look(trainer):
+        seen.append({name: p.detach().clone() for name, p in unwrap_model(trainer.model).named_parameters()})
+
+    for event in ("on_train_start", "on_train_epoch_end"):
+        result.model.add_callback(event, look)
+    result.model.train(trainer=trainer, data=data, project=str(tmp_path), name="train", **rates)
+    found = {group["param_group"]: group["lr"] for group in result.model.trainer.optimizer.param_groups}
+    assert found == {"weight": pytest.approx(1e-4), "bn": pytest.approx(1e-3), "bias": pytest.approx(1e-3)}
+    moved = [
+        {name for name in before if not torch.equal(before[name], after[name])} for before, after in pairwise(seen)
+    ]
+    few = {"model.0.bn.weight", "model.0.bn.bias", "model.22.cv3.0.2.bias"}
+    assert few <= moved[0] and not any(name.endswith("conv.weight") for name in moved[0])
+    assert few | {"model.0.conv.weight", "model.22.cv3.0.2.weight"} <= moved[1]
+
+
+@pytest.mark.parametrize(("first", "shares"), [(0.0, [1, 1, 1, 1]), (0.25, [0, 1, 1, 1]), (0.4, [0, 0.25, 0.875, 1])])
+def test_weights_join_in_after_norms(first, shares):
+    options = Distillation(teacher="", plan="", norms_first=first)
+    assert [options.weights_share(epoch / 4) for epoch in (1, 2, 3, 4)] == pytest.approx(shares)
+
+
+def test_options_survive_the_ddp_launcher(start, tmp_path):
+    """A fresh interpreter runs the file that the launcher gives to each process, here for one process on the CPU."""
+    pytest.importorskip("cloudpickle", reason="Ultralytics' DDP launcher needs cloudpickle")
+    _, distillation = start
+    options = replace(distillation, norms_lr=10.0, feature=0.5)
+    data, model = str(digits.write(tmp_path / "digits")), str(tmp_path / "run" / "pruned.pt")
+    overrides = TRAIN | {"model": model, "data": data, "project": str(tmp_path), "name": "train"}
+    run = bind_distillation(PrunedDetectionTrainer, options)(overrides=overrides)
+    run.setup_model()
+    file = generate_ddp_file(run)
+    try:
+        script = Path(file)
+        asked = "type(trainer).__name__, trainer.distillation, trainer.model.criterion.gains"
+        script.write_text(f"{script.read_text()}    print(({asked}))\n")
+        done = subprocess.run([sys.executable, file], capture_output=True, text=True, check=True)
+    finally:
+        ddp_cleanup(run, file)
+    assert done.stdout.splitlines()[-1] == repr(("DistillingPrunedDetectionTrainer", options, options))
 
 
 def test_a_run_distils_by_default_and_resumes(tmp_path):

@@ -169,6 +169,10 @@ def test_learning_rate_follows_what_a_step_removes(tmp_path, monkeypatch) -> Non
     assert [train.get("lr0") for train in seen] == [pytest.approx(3e-4), 0.5, None]
     with pytest.raises(UserError, match="lr0_per_share=0 is no learning rate"):
         Options(target_ratio=0.7, lr0_per_share=0)
+    with pytest.raises(UserError, match="norms_lr=-1 is no multiple of lr0"):
+        Options(target_ratio=0.7, norms_lr=-1)
+    with pytest.raises(UserError, match="norms_first=1 is no share of the epochs"):
+        Options(target_ratio=0.7, norms_first=1)
 
 
 def test_core_does_not_import_ultralytics() -> None:

@@ -24,6 +24,8 @@ from yoloprune.yolo.probe import dense_predictions
 
 __all__ = ["Distillation", "Distilling", "bind_distillation", "can_distill"]
 
+_FEW = {"bn", "bias"}  # Ultralytics' names of the parameter groups that are no weights
+
 
 @dataclass(frozen=True, kw_only=True)
 class Distillation:
@@ -35,6 +37,10 @@ class Distillation:
         output: Gain of the term on predictions.
         feature: Gain of the term on features.
         labels: Gain of Ultralytics' own loss; 0 for images without labels.
+        norms_lr: Learning rate of batch norms and biases, relative to that of all weights.
+        norms_first: Share of the epochs in which they learn alone; over as many more the weights join in. They are few,
+            so a small data set mends the network by them before it can overfit by weights (as Kumar et al., ICLR 2022,
+            train the head first).
     """
 
     teacher: str
@@ -42,6 +48,14 @@ class Distillation:
     output: float = 1.0
     feature: float = 1.0
     labels: float = 1.0
+    norms_lr: float = 1.0
+    norms_first: float = 0.0
+
+    def weights_share(self, progress: float) -> float:
+        """Factor on the weights' learning rate after a share of the epochs, this one included."""
+        if not self.norms_first:
+            return 1.0
+        return min(max(progress / self.norms_first - 1, 0.0), 1.0)
 
 
 class Distilling:
@@ -55,6 +69,25 @@ class Distilling:
     """
 
     distillation: ClassVar[Distillation]
+
+    def build_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Ultralytics' optimizer, whose batch norms and biases learn at a rate of their own."""
+        optimizer = super().build_optimizer(*args, **kwargs)
+        for group in optimizer.param_groups:
+            if group["param_group"] in _FEW:
+                group["lr"] *= self.distillation.norms_lr
+        return optimizer
+
+    def optimizer_step(self) -> None:
+        """Ultralytics' own step, at the weights' share of their learning rate, which follows from the epoch alone."""
+        share = self.distillation.weights_share((self.epoch + 1) / self.epochs)
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        for group in self.optimizer.param_groups:
+            if group["param_group"] not in _FEW:
+                group["lr"] *= share
+        super().optimizer_step()
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
     def _model_train(self) -> None:
         super()._model_train()

@@ -316,7 +316,11 @@ class Run:
         if not labelled:
             self._progress.say("The training images have no labels; the unpruned network alone guides the fine-tuning.")
         return Distillation(
-            teacher=str(self._saved_original()), plan=str(self._folder.step_plan(number)), labels=float(labelled)
+            teacher=str(self._saved_original()),
+            plan=str(self._folder.step_plan(number)),
+            labels=float(labelled),
+            norms_lr=self._options.norms_lr,
+            norms_first=self._options.norms_first,
         )
 
     def _finish(self, yolo: YOLO, plan: Plan, started: float) -> None:
