@@ -23,6 +23,7 @@ _NEW = frozenset(["new_zeros", "new_ones", "new_empty", "new_full"])
 _SIZES = _VIEWS | _FILLS | _NEW
 _SIZES |= {"split", "split_with_sizes", "narrow", "chunk", "__getitem__", "unflatten"}
 _SIZES |= {"layer_norm", "rms_norm", "group_norm", "conv1d", "conv2d", "conv3d"}
+_LEAVES = frozenset(["tolist", "numpy", "__array__", "__dlpack__"])
 
 
 class Request(NamedTuple):
@@ -112,6 +113,7 @@ class Requests(TorchFunctionMode):
         widths: Shape of a tensor, with a `Width` for each labelled dimension.
         composites: Functions that are run by `whole`, called with (function, args, kwargs).
         whole: See above.
+        read: Called with a tensor before its values leave for Python or NumPy past all operators.
     """
 
     def __init__(
@@ -119,9 +121,10 @@ class Requests(TorchFunctionMode):
         widths: Callable[[Tensor], torch.Size],
         composites: Container[str],
         whole: Callable[[Any, tuple, dict], Any],
+        read: Callable[[Tensor], None] | None = None,
     ) -> None:
         super().__init__()
-        self.widths, self.composites, self.whole = widths, composites, whole
+        self.widths, self.composites, self.whole, self.read = widths, composites, whole, read
         self.current: Request | None = None
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -134,6 +137,8 @@ class Requests(TorchFunctionMode):
             return self.widths(args[0]) if dim is None else self.widths(args[0])[dim]
         if name in ("numel", "nelement"):
             return math.prod(self.widths(args[0]))
+        if name in _LEAVES and self.read:
+            self.read(args[0])
         if name not in _SIZES:
             for leaf in tree_leaves((args, kwargs)):
                 if isinstance(leaf, Width):

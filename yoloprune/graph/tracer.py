@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +17,7 @@ from torch.utils._pytree import tree_flatten
 from yoloprune.graph.attributes import counts, has_handler, resizes_splits
 from yoloprune.graph.beside import Beside
 from yoloprune.graph.labels import Labels, Ledger, shrinking
+from yoloprune.graph.madeup import MadeUp
 from yoloprune.graph.parameters import named_tensors
 from yoloprune.graph.requests import Requests
 from yoloprune.graph.rules import COMPOSITES, RULES, Call
@@ -30,9 +32,10 @@ _SILENT = frozenset(
 
 
 class _Tracer(TorchDispatchMode):
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, made_up: MadeUp | None) -> None:
         super().__init__()
         self.ledger = Ledger()
+        self.made_up = made_up
         # an index or a mask has no channels of its own
         self.own = {id(t): name for name, t in named_tensors(model).items() if t.is_floating_point()}
         self.found: Beside[Labels] = Beside()
@@ -40,7 +43,7 @@ class _Tracer(TorchDispatchMode):
         self.stack: list[nn.Module] = []
         # storages in which values that were zero are not any more, for all their views
         self.soiled: dict[int, Any] = {}
-        self.requests = Requests(self.widths, COMPOSITES, self.whole)
+        self.requests = Requests(self.widths, COMPOSITES, self.whole, made_up.read if made_up else None)
         self.watched: Beside[tuple[Tensor, str]] = Beside()
         self.origin: Beside[frozenset[str]] = Beside()  # the layers that a tensor comes from
         self.paused = False
@@ -130,11 +133,11 @@ class _Tracer(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        out = func(*args, **kwargs)
+        name = func._schema.name.split("::")[-1]
+        out = self.made_up.run(name, func, args, kwargs) if self.made_up else func(*args, **kwargs)
         if self.paused:
             return out
         self.link(args, kwargs, out)
-        name = func._schema.name.split("::")[-1]
         base = name[:-1] if name.endswith("_") and not name.startswith("__") else name
         call = self.call(base, func, args, kwargs, out)
         handler = RULES.get(base)
@@ -172,40 +175,63 @@ def _unfused(model: nn.Module) -> Iterator[None]:
             library.set_flags(enabled)
 
 
+@contextmanager
+def _unchanged(model: nn.Module) -> Iterator[None]:
+    """Put every module's attributes back afterwards: flags, counts, and what a forward pass keeps for the next one."""
+    before = []
+    for m in model.modules():
+        kept = {k: v for k, v in vars(m).items() if isinstance(v, (dict, list)) and "hook" not in k}
+        before.append((vars(m), vars(m).copy(), [(v, copy.copy(v)) for v in kept.values()]))
+    try:
+        yield
+    finally:
+        for own, attributes, containers in before:
+            own.clear()
+            own.update(attributes)
+            for container, content in containers:
+                container.clear()
+                (container.update if isinstance(container, dict) else container.extend)(content)
+
+
 def run(model: nn.Module, example_inputs: Any) -> Ledger:
     """Run the model once in inference mode and write down what its operators say about labels.
 
+    At first without the arithmetic of products and convolutions; with it, from the start, where a value is needed.
+
     Args:
-        model: Any module; its training flags are put back and nothing of it changes.
+        model: Any module; its attributes are put back and nothing of it changes.
         example_inputs: A tensor, a tuple of positional or a dict of keyword arguments.
     """
-    training = {m: m.training for m in model.modules()}
-    tracer = _Tracer(model)
+    given = [t for t in tree_flatten(example_inputs)[0] if isinstance(t, Tensor)]
+    try:
+        return _execute(model, example_inputs, MadeUp([*named_tensors(model).values(), *given]))
+    except Exception:  # `ValuesNeededError`, or whatever zeros led to; an error of the model's own comes again
+        return _execute(model, example_inputs, None)
+
+
+def _execute(model: nn.Module, example_inputs: Any, made_up: MadeUp | None) -> Ledger:
+    tracer = _Tracer(model, made_up)
     handles = [
         hooks.register_module_forward_pre_hook(lambda m, _: tracer.stack.append(m)),
         hooks.register_module_forward_hook(tracer.leave),
     ]
-    counted = [
-        (m, name, value) for m in model.modules() for name in counts(m) if isinstance(value := getattr(m, name), int)
-    ]
-    for m, name, value in counted:
-        setattr(m, name, Count(value, tracer.ledger))
-    model.eval()
     try:
-        with torch.no_grad(), _unfused(model), tracer, tracer.requests:
-            if isinstance(example_inputs, dict):
-                out = model(**example_inputs)
-            elif isinstance(example_inputs, (tuple, list)):
-                out = model(*example_inputs)
-            else:
-                out = model(example_inputs)
+        with _unchanged(model):
+            for m in model.modules():
+                for name in counts(m):
+                    if isinstance(value := getattr(m, name), int):
+                        setattr(m, name, Count(value, tracer.ledger))
+            model.eval()
+            with torch.no_grad(), _unfused(model), tracer, tracer.requests:
+                if isinstance(example_inputs, dict):
+                    out = model(**example_inputs)
+                elif isinstance(example_inputs, (tuple, list)):
+                    out = model(*example_inputs)
+                else:
+                    out = model(example_inputs)
     finally:
-        for m, name, value in counted:
-            setattr(m, name, value)
         for handle in handles:
             handle.remove()
-        for m, flag in training.items():
-            m.training = flag
     for t in tree_flatten(out)[0]:
         if isinstance(t, Tensor):
             tracer.ledger.freeze_all(tracer.labels(t), "reaches the model's output")
