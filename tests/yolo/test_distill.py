@@ -111,6 +111,29 @@ def test_norms_and_biases_learn_first_and_at_their_own_rate(start, tmp_path):
     assert few | {"model.0.conv.weight", "model.22.cv3.0.2.weight"} <= moved[1]
 
 
+def test_a_setback_leads_back_to_the_best_network(tmp_path):
+    Plan({}, {}, 0, 0).save(tmp_path / "plan.json")
+    options = Distillation(
+        teacher=str(digits.WEIGHTS), plan=str(tmp_path / "plan.json"), norms_lr=1e-4, norms_first=0.4
+    )
+    trainer, yolo = bind_distillation(PrunedDetectionTrainer, options), checkpoints.load(digits.WEIGHTS)
+    data = str(digits.write(tmp_path / "digits"))
+    wild = {"imgsz": 160, "epochs": 3, "optimizer": "AdamW", "lr0": 0.02, "lrf": 1.0, "warmup_epochs": 0.0, "nbs": 8}
+    paces, alike = [], []
+
+    def look(trainer):
+        best, now = (torch.load(f, weights_only=False)["ema"].state_dict() for f in (trainer.best, trainer.last))
+        alike.append(all(torch.equal(best[name], now[name]) for name in best))
+        paces.append({g["param_group"]: g.get("pace") for g in trainer.optimizer.param_groups})
+
+    yolo.add_callback("on_model_save", look)  # weights join in after one epoch of three
+    yolo.train(trainer=trainer, data=data, project=str(tmp_path), name="train", **(TRAIN | wild))
+    assert yolo.trainer.best_fitness > 0.5
+    assert alike == [True, True, True]
+    assert [p["weight"] for p in paces] == [None, pytest.approx(0.3), pytest.approx(0.09)]
+    assert {p["bn"] for p in paces} == {p["bias"] for p in paces} == {None}
+
+
 @pytest.mark.parametrize(("first", "shares"), [(0.0, [1, 1, 1, 1]), (0.25, [0, 1, 1, 1]), (0.4, [0, 0.25, 0.875, 1])])
 def test_weights_join_in_after_norms(first, shares):
     options = Distillation(teacher="", plan="", norms_first=first)
