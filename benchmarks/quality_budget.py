@@ -46,8 +46,8 @@ class Way(NamedTuple):
     Attributes:
         name: What the table calls it.
         row: How the network is pruned and recovered; None: a narrower one of the family, with random weights.
-        training: "stock" (Ultralytics' defaults), "recipe" (cfg/custom.yaml), "distill_model" (Ultralytics' own
-            distillation, with its defaults), "distill" (cfg/custom.yaml with our distillation).
+        training: "stock" (Ultralytics' defaults), "recipe" (a file in cfg/), "distill_model" (Ultralytics' own
+            distillation, with its defaults), "distill" (the same with our distillation).
         sparse: Share of the epochs that goes into group-sparse training beforehand.
     """
 
@@ -95,12 +95,12 @@ def train(
     trainer: type = DetectionTrainer if way.row is None else PrunedDetectionTrainer
     keywords: dict[str, Any] = {"batch": 16}
     if way.training in ("recipe", "distill"):
-        recipe = yaml.safe_load(resource("cfg", "custom.yaml").read_text())
+        recipe = yaml.safe_load(resource("cfg", f"{args.recipe}.yaml").read_text())
         lr0 = recipe["lr0_per_share"] * (1 - ratio)
         keywords = {"batch": recipe["batch"], "lr0": lr0, **recipe["train"]}
     if way.training == "distill":
         plan.save(folder / "plan.json")
-        first = {key: recipe[key] for key in ("norms_lr", "norms_first")}
+        first = {key: recipe[key] for key in ("norms_lr", "norms_first") if key in recipe}
         distillation = Distillation(teacher=str(teacher), plan=str(folder / "plan.json"), **first)
         trainer = bind_distillation(trainer, distillation)
     if way.training == "distill_model":
@@ -160,6 +160,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30, help="epochs of every row, group-sparse ones included")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of calibration images and training")
     parser.add_argument("--sparsity", type=float, default=1e-3, help="strength of the group-sparse training")
+    parser.add_argument("--recipe", default="custom", help="in cfg/, of the rows that use one")
     parser.add_argument("--ways", type=int, nargs="+", default=range(len(WAYS)), help="which rows, from 0")
     parser.add_argument("--json", type=Path, required=True)
     args = parser.parse_args()

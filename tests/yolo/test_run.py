@@ -124,7 +124,7 @@ def test_step_targets_are_geometric() -> None:
     assert step_targets(Options(target_ratio=0.25), Cost(8.0, 100))[0].gflops == 2
 
 
-@pytest.mark.parametrize("name", ["custom", "quick", "coco", "digits"])
+@pytest.mark.parametrize("name", ["custom", "few", "quick", "coco", "digits"])
 def test_recipes_are_valid(name) -> None:
     content = read_recipe(name)
     assert merge(content, {"target_gflops": 5.0}).target_gflops == 5.0  # takes the place of the recipe's own target

@@ -27,7 +27,9 @@ def read_recipe(name: str) -> dict[str, Any]:
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         if not path.is_file():
-            raise UserError(f"The recipe {name} does not exist; give an existing YAML file, or coco, custom or quick.")
+            raise UserError(
+                f"The recipe {name} does not exist; give an existing YAML file, or coco, custom, few or quick."
+            )
         return _parse(path)
     try:
         path = resource("cfg", f"{name}.yaml")
