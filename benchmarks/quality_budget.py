@@ -63,8 +63,8 @@ WAYS = (
     Way("torch-pruning's Taylor + BN recalibration, Ultralytics' fine-tuning", TAYLOR, "stock"),
     Way("default ranking and reconstruction, Ultralytics' fine-tuning", DEFAULT, "stock"),
     Way("the same, Ultralytics' distill_model", DEFAULT, "distill_model"),
-    Way("the same, recipe `custom` without distillation", DEFAULT, "recipe"),
-    Way("the same, recipe `custom` with distillation (the default)", DEFAULT, "distill"),
+    Way("the same, the recipe without distillation", DEFAULT, "recipe"),
+    Way("the same, the recipe with distillation", DEFAULT, "distill"),
     Way("group-sparse for a third of the epochs, then the default", DEFAULT, "distill", 1 / 3),
     Way("group-sparse for a third of the epochs, then L2 and Ultralytics' fine-tuning", L2, "stock", 1 / 3),
     Way("a search of 100 plans beyond the budget, then the default", SEARCHED, "distill"),
@@ -170,7 +170,7 @@ def main() -> None:
     found.setdefault("base", validate(base, args.data, imgsz=args.imgsz, device="cpu").map)
     table = found.setdefault("rows", [])
     for seed, ratio, way in ((s, r, WAYS[w]) for s in args.seeds for r in args.ratios for w in args.ways):
-        key = {"way": way.name, "ratio": ratio, "seed": seed, "epochs": args.epochs}
+        key = {"way": way.name, "ratio": ratio, "seed": seed, "epochs": args.epochs, "recipe": args.recipe}
         if not any(key.items() <= row.items() for row in table):
             table.append({**key, **measure(base, way, ratio, everything, args, seed)})
             args.json.write_text(json.dumps(found, indent=1) + "\n")
@@ -179,7 +179,8 @@ def main() -> None:
     for way in (WAYS[w] for w in args.ways):
         cells = []
         for ratio in args.ratios:
-            rows = [t for t in table if (t["way"], t["ratio"], t["epochs"]) == (way.name, ratio, args.epochs)]
+            wanted = {"way": way.name, "ratio": ratio, "epochs": args.epochs, "recipe": args.recipe}
+            rows = [t for t in table if wanted.items() <= t.items()]
             after, before = [t["map"] for t in rows], [t["before"] for t in rows]
             cells.append(f"{with_spread(after)} ({statistics.mean(before):.3f})")
         print(f"| {way.name} | " + " | ".join(cells) + " |")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import torch
 import ultralytics
 from torch import nn
+from ultralytics.utils.dist import ddp_cleanup, generate_ddp_file
 
 from yoloprune.yolo.guard import quiet
 from yoloprune.yolo.model import YOLO
@@ -52,6 +55,24 @@ def enliven(network: nn.Module) -> None:
     for name, parameter in network.model[-1].named_parameters():
         if name.endswith("bias") and parameter.ndim == 1:
             nn.init.normal_(parameter)
+
+
+def launched(run: Any, asked: str) -> str:
+    """What a fresh interpreter, given the file of Ultralytics' DDP launcher, says of `trainer` after its training.
+
+    Args:
+        run: A trainer whose model is set up.
+        asked: Expressions, separated by commas, of which the repr is returned.
+    """
+    pytest.importorskip("cloudpickle", reason="Ultralytics' DDP launcher needs cloudpickle")
+    file = generate_ddp_file(run)
+    try:
+        script = Path(file)
+        script.write_text(f"{script.read_text()}    print(({asked}))\n")
+        done = subprocess.run([sys.executable, file], capture_output=True, text=True, check=True)
+    finally:
+        ddp_cleanup(run, file)
+    return done.stdout.splitlines()[-1]
 
 
 def shapes(network: nn.Module) -> dict[str, torch.Size]:

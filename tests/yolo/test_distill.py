@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
 import ultralytics
-from ultralytics.utils.dist import ddp_cleanup, generate_ddp_file
+from conftest import launched
 from ultralytics.utils.torch_utils import unwrap_model
 
 import yoloprune
@@ -122,9 +119,12 @@ def test_a_setback_leads_back_to_the_best_network(tmp_path):
     paces, alike = [], []
 
     def look(trainer):
-        best, now = (torch.load(f, weights_only=False)["ema"].state_dict() for f in (trainer.best, trainer.last))
+        saved = [torch.load(file, weights_only=False) for file in (trainer.best, trainer.last)]
+        best, now = (checkpoint["ema"].state_dict() for checkpoint in saved)
         alike.append(all(torch.equal(best[name], now[name]) for name in best))
-        paces.append({g["param_group"]: g.get("pace") for g in trainer.optimizer.param_groups})
+        fresh = trainer.build_optimizer(unwrap_model(trainer.model), name="AdamW")
+        fresh.load_state_dict(saved[1]["optimizer"])  # as a resumed training does
+        paces.append({g["param_group"]: g.get("pace") for g in fresh.param_groups})
 
     yolo.add_callback("on_model_save", look)  # weights join in after one epoch of three
     yolo.train(trainer=trainer, data=data, project=str(tmp_path), name="train", **(TRAIN | wild))
@@ -142,22 +142,14 @@ def test_weights_join_in_after_norms(first, shares):
 
 def test_options_survive_the_ddp_launcher(start, tmp_path):
     """A fresh interpreter runs the file that the launcher gives to each process, here for one process on the CPU."""
-    pytest.importorskip("cloudpickle", reason="Ultralytics' DDP launcher needs cloudpickle")
     _, distillation = start
     options = replace(distillation, norms_lr=10.0, feature=0.5)
     data, model = str(digits.write(tmp_path / "digits")), str(tmp_path / "run" / "pruned.pt")
     overrides = TRAIN | {"model": model, "data": data, "project": str(tmp_path), "name": "train"}
     run = bind_distillation(PrunedDetectionTrainer, options)(overrides=overrides)
     run.setup_model()
-    file = generate_ddp_file(run)
-    try:
-        script = Path(file)
-        asked = "type(trainer).__name__, trainer.distillation, trainer.model.criterion.gains"
-        script.write_text(f"{script.read_text()}    print(({asked}))\n")
-        done = subprocess.run([sys.executable, file], capture_output=True, text=True, check=True)
-    finally:
-        ddp_cleanup(run, file)
-    assert done.stdout.splitlines()[-1] == repr(("DistillingPrunedDetectionTrainer", options, options))
+    asked = "type(trainer).__name__, trainer.distillation, trainer.model.criterion.gains"
+    assert launched(run, asked) == repr(("DistillingPrunedDetectionTrainer", options, options))
 
 
 def test_a_run_distils_by_default_and_resumes(tmp_path):

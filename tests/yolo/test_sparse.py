@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +9,7 @@ import conftest
 import pytest
 import torch
 import ultralytics
-from conftest import OTHER_TASKS, equal, narrow, shapes, write_data
-from ultralytics.utils.dist import ddp_cleanup, generate_ddp_file
+from conftest import OTHER_TASKS, equal, launched, narrow, shapes, write_data
 
 from yoloprune.errors import UserError
 from yoloprune.sparsity import read_rows
@@ -155,22 +152,14 @@ def test_a_resumed_run_ends_where_a_whole_one_does(
 
 def test_options_survive_the_ddp_launcher(pruned_yolo: YOLO, tiny_data: Path, tmp_path: Path) -> None:
     """A fresh interpreter runs the file that the launcher gives to each process, here for one process on the CPU."""
-    pytest.importorskip("cloudpickle", reason="Ultralytics' DDP launcher needs cloudpickle")
     checkpoints.save(pruned_yolo, tmp_path / "pruned.pt")
     overrides = {**SHORT, "model": str(tmp_path / "pruned.pt"), "data": str(tiny_data), "project": str(tmp_path)}
     options = Sparsity(strength=0.125, alpha=2.0, scope="convolutions", warmup=0.25, growth=3.0)
     run = bind(trainer.PrunedDetectionTrainer, options, prune_head=True)(overrides=overrides)
     run.setup_model()
-    file = generate_ddp_file(run)
-    try:
-        script = Path(file)
-        asked = "type(trainer).__name__, trainer.sparsity, trainer.prune_head, trainer._regulariser.scope"
-        script.write_text(f"{script.read_text()}    print(({asked}))\n")
-        done = subprocess.run([sys.executable, file], capture_output=True, text=True, check=True)
-    finally:
-        ddp_cleanup(run, file)
+    asked = "type(trainer).__name__, trainer.sparsity, trainer.prune_head, trainer._regulariser.scope"
     said = ("SparseDetectionTrainerWithOptions", options, True, "convolutions")
-    assert done.stdout.splitlines()[-1] == repr(said)
+    assert launched(run, asked) == repr(said)
     (row,) = read_rows(run.save_dir / "sparsity.csv")
     assert row.strength == pytest.approx(0.375), "one epoch, so the last: three times the strength"
     assert shapes(checkpoints.load(run.save_dir / "weights" / "last.pt").model) == shapes(pruned_yolo.model)

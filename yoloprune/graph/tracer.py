@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -203,10 +203,9 @@ def run(model: nn.Module, example_inputs: Any) -> Ledger:
         example_inputs: A tensor, a tuple of positional or a dict of keyword arguments.
     """
     given = [t for t in tree_flatten(example_inputs)[0] if isinstance(t, Tensor)]
-    try:
+    with suppress(Exception):  # `ValuesNeededError`, or whatever zeros led to; an error of the model's own comes again
         return _execute(model, example_inputs, MadeUp([*named_tensors(model).values(), *given]))
-    except Exception:  # `ValuesNeededError`, or whatever zeros led to; an error of the model's own comes again
-        return _execute(model, example_inputs, None)
+    return _execute(model, example_inputs, None)
 
 
 def _execute(model: nn.Module, example_inputs: Any, made_up: MadeUp | None) -> Ledger:
