@@ -18,7 +18,7 @@ import yoloprune
 from yoloprune.errors import UserError
 from yoloprune.report import Record
 from yoloprune.yolo import checkpoints, digits
-from yoloprune.yolo.run import recipe, step
+from yoloprune.yolo.run import step
 from yoloprune.yolo.run.api import prepare
 from yoloprune.yolo.run.options import Options
 from yoloprune.yolo.run.progress import Progress
@@ -140,12 +140,17 @@ def test_recipes_are_valid(name) -> None:
         ([1], "must be a mapping"),
     ],
 )
-def test_broken_recipes(tmp_path, monkeypatch, content, sentence) -> None:
+def test_broken_recipes(tmp_path, content, sentence) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(content))
-    monkeypatch.setattr(recipe, "resource", lambda *parts: path)
     with pytest.raises(UserError, match=sentence):
-        read_recipe("mine")
+        read_recipe(str(path))
+
+
+@pytest.mark.parametrize("name", ["none", "mine.yaml"])
+def test_missing_recipes_name_those_that_are_there(name) -> None:
+    with pytest.raises(UserError, match=f"recipe {name} does not exist; .* one of coco, custom, digits"):
+        read_recipe(name)
 
 
 def test_options_survive_the_file(tmp_path) -> None:

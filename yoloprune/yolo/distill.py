@@ -7,8 +7,10 @@ away from what it has learnt on a large one.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -44,6 +46,8 @@ class Distillation:
         norms_first: Share of the epochs in which they learn alone; over as many more the weights join in. They are few,
             so a small data set mends the network by them before it can overfit by weights (as Kumar et al., ICLR 2022,
             train the head first).
+        way_back: Whether a setback leads back to the best network, the one before training included, whose weights
+            learn slower from there.
     """
 
     teacher: str
@@ -53,6 +57,7 @@ class Distillation:
     labels: float = 1.0
     norms_lr: float = 1.0
     norms_first: float = 0.0
+    way_back: bool = False
 
     def weights_share(self, progress: float) -> float:
         """Factor on the weights' learning rate after a share of the epochs, this one included."""
@@ -93,28 +98,57 @@ class Distilling:
             group["lr"] = rate
 
     def save_model(self) -> bool:
-        """Ultralytics' checkpoints; after a setback by weights the best network, which learns slower from here.
+        """Ultralytics' checkpoints; after a setback the best network, whose weights learn slower from there.
 
         The data decide how fast weights may learn: YOLOv8n at half its GFLOPs gains on blood cells at a rate that costs
         it a third of its mAP on a few hundred COCO images. A resumed training finds network and pace in the checkpoint.
         With several GPUs there is no way back, as only one process saves.
         """
-        if RANK == -1 and self._weights_share and self._set_back():
-            best = load_checkpoint(self.best)[0].float().state_dict()
+        if self._goes_back and self._weights_share and self._set_back():
+            if self._start_fitness > self.best_fitness:
+                known, state = self._start_fitness, torch.load(self._start, weights_only=True)["model"]
+            else:
+                known, state = self.best_fitness, load_checkpoint(self.best)[0].float().state_dict()
             for network in (unwrap_model(self.model), self.ema.ema):
-                network.load_state_dict(best)
+                network.load_state_dict(state)
+            self.optimizer.state.clear()  # its momentum leads where the setback came from
             for group in self.optimizer.param_groups:
                 if group["param_group"] not in _FEW:
                     group["pace"] = group.get("pace", 1.0) * _SLOWER
             LOGGER.info(
-                f"Fitness fell from {self.best_fitness:.3f} to {self.fitness:.3f}: back to the best network, whose "
-                f"weights learn at {_SLOWER} times the rate from here."
+                f"Fitness fell from {known:.3f} to {self.fitness:.3f}: back to the network that had it, whose weights "
+                f"learn at {_SLOWER} times the rate from here."
             )
         return super().save_model()
 
+    def final_eval(self) -> None:
+        """Ultralytics' own, after which nothing leads back."""
+        super().final_eval()
+        self._start.unlink(missing_ok=True)
+
+    def _setup_train(self) -> None:
+        super()._setup_train()
+        if not self._goes_back:
+            return
+        if not self.resume:
+            network = self.ema.ema
+            validator = self.get_validator()
+            validator.args.plots = validator.args.compile = False
+            fitness = validator(model=copy.deepcopy(network))["fitness"]  # a copy, since it is fused
+            torch.save({"fitness": float(fitness), "model": network.state_dict()}, self._start)
+        self._start_fitness = torch.load(self._start, weights_only=True, mmap=True)["fitness"]
+
     def _set_back(self) -> bool:
-        known = self.fitness is not None and self.best.exists()  # not with val=False or save=False
-        return known and self.fitness < _SETBACK * self.best_fitness
+        return self.fitness < max(self._start_fitness, _SETBACK * self.best_fitness)
+
+    @property
+    def _goes_back(self) -> bool:
+        return self.distillation.way_back and RANK == -1 and self.args.val and self.args.save
+
+    @property
+    def _start(self) -> Path:
+        """File of the network before training and its fitness, for a resumed training too."""
+        return self.wdir / "start.pt"
 
     @property
     def _weights_share(self) -> float:

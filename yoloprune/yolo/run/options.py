@@ -82,6 +82,8 @@ class Options:
             used where `train` has an lr0.
         norms_lr: Learning rate of batch norms and biases relative to lr0, where the fine-tuning distils.
         norms_first: Share of the epochs in which they learn alone, where the fine-tuning distils.
+        way_back: Whether epochs that harm lead back to the best network and to a lower learning rate, where the
+            fine-tuning distils: for small data sets.
         train: Further keywords for Ultralytics' `train()`.
 
     Raises:
@@ -120,6 +122,7 @@ class Options:
     lr0_per_share: float | None = None
     norms_lr: float = 1.0
     norms_first: float = 0.0
+    way_back: bool = False
     train: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):

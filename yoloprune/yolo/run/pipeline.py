@@ -247,14 +247,14 @@ class Run:
         return pruned, plan, row
 
     def _better(self, pruned: YOLO, before: dict[str, float], tuned: YOLO, row: StepRow) -> YOLO:
-        """The fine-tuned network, unless it validates worse than before: Ultralytics' best epoch is one of its own."""
+        """The fine-tuned network, if it validates better than before: Ultralytics' best epoch is one of its own."""
         after = self._validate(tuned, "Validate the fine-tuned")
         name = next(iter(before))
-        if after[name] >= before[name]:
+        if after[name] > before[name]:
             return tuned
         self._note(
-            f"Fine-tuning lowered {name} from {before[name]:.3f} to {after[name]:.3f}, so the network from before "
-            "it is kept; try a lower --lr0 or more images."
+            f"Fine-tuning did not raise {name} ({before[name]:.3f} before, {after[name]:.3f} after), so the network from "
+            "before it is kept; try a lower --lr0 or more images."
         )
         row.metrics = before
         return pruned
@@ -321,6 +321,7 @@ class Run:
             labels=float(labelled),
             norms_lr=self._options.norms_lr,
             norms_first=self._options.norms_first,
+            way_back=self._options.way_back,
         )
 
     def _finish(self, yolo: YOLO, plan: Plan, started: float) -> None:

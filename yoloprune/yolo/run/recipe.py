@@ -24,17 +24,12 @@ def read_recipe(name: str) -> dict[str, Any]:
     Raises:
         UserError: The recipe is missing or broken, or has a key that is no option.
     """
-    if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        if not path.is_file():
-            raise UserError(
-                f"The recipe {name} does not exist; give an existing YAML file, or coco, custom, few or quick."
-            )
-        return _parse(path)
-    try:
-        path = resource("cfg", f"{name}.yaml")
-    except FileNotFoundError as error:
-        raise UserError(str(error)) from error
+    named = {path.stem: path for path in resource("cfg").glob("*.yaml")}
+    path = named.get(name) or Path(name)
+    if not path.is_file():
+        raise UserError(
+            f"The recipe {name} does not exist; give an existing YAML file or one of {', '.join(sorted(named))}."
+        )
     return _parse(path)
 
 
