@@ -25,6 +25,7 @@ from rich.table import Table
 WORKER = Path(__file__).with_name("graph_worker.py")
 SETUP = ("trace", "groups")
 STEP = ("score", "plan", "apply", "step")
+FORWARD = "one forward pass"
 SECONDS, GIGABYTES = 120, 8
 PACKAGES = ("torch", "torchvision", "ultralytics", "yoloprune", "torch-pruning")
 
@@ -32,7 +33,7 @@ PACKAGES = ("torch", "torchvision", "ultralytics", "yoloprune", "torch-pruning")
 def tools(model: str) -> list[tuple[str, str, int]]:
     """Label, argument of the worker and pixels of each case of a model, the smaller inputs first."""
     small, usual = inputs(model)
-    ours = [("yoloprune", "yoloprune", small)]
+    ours = [(FORWARD, "forward", small), ("yoloprune", "yoloprune", small)]
     sizes = sorted({small, usual})
     if not model.startswith("yolov8"):
         return ours + [("torch-pruning", "torch-pruning", pixels) for pixels in sizes]
@@ -82,6 +83,9 @@ def summary(runs: list[dict]) -> dict:
         "processor_setup_s": median(SETUP, "processor"),
         "processor_s": median(SETUP + STEP, "processor"),
         "peak_mb": statistics.median(run["peak_mb"] for run in runs),
+        "setup_added_mb": statistics.median(
+            max(run["mb"].get(stage, 0.0) for stage in SETUP) - run["before_mb"] for run in runs
+        ),
         "added_mb": statistics.median(run["peak_mb"] - run["before_mb"] for run in runs),
         **{key: last[key] for key in ("groups", "labels", "layers") if key in last},
         "parameters_kept": last["parameters_kept"],
@@ -92,7 +96,7 @@ def add_ratios(table: list[dict]) -> None:
     """Give each row its processor times over those of yoloprune on the same model, where both ended."""
     ours = {row["model"]: row for row in table if row["tool"] == "yoloprune" and row["result"] == "ok"}
     for row in table:
-        if row["result"] == "ok" and (own := ours.get(row["model"])):
+        if row["tool"] != FORWARD and row["result"] == "ok" and (own := ours.get(row["model"])):
             row["setup_ratio"] = row["processor_setup_s"] / own["processor_setup_s"]
             row["ratio"] = row["processor_s"] / own["processor_s"]
 
@@ -118,7 +122,7 @@ def render(table: list[dict]) -> Iterator[Table]:
     comparison = Table(title="Processor seconds and peak memory")
     for column in ("model", "tool", "px"):
         comparison.add_column(column)
-    for column in ("set-up", "step", "total", "set-up ratio", "ratio", "peak MB", "added MB"):
+    for column in ("set-up", "step", "total", "set-up ratio", "ratio", "peak MB", "set-up: added MB", "added MB"):
         comparison.add_column(column, justify="right")
     comparison.add_column("result")
     stages = Table(title="yoloprune by stage, processor seconds")
@@ -126,13 +130,13 @@ def render(table: list[dict]) -> Iterator[Table]:
     for column in ("trace", "score", "plan", "apply", "groups found"):
         stages.add_column(column, justify="right")
     for row in table:
-        figures = [""] * 7
+        figures = [""] * 8
         result = row["result"] + (f" ({row['stage']})" if row.get("stage") else "")
         if row["result"] == "ok":
             setup, total = row["processor_setup_s"], row["processor_s"]
             figures = [f"{seconds:.3f}" for seconds in (setup, total - setup, total)]
             figures += [f"{row[key]:.1f}" if key in row else "" for key in ("setup_ratio", "ratio")]
-            figures += [f"{row[key]:.0f}" for key in ("peak_mb", "added_mb")]
+            figures += [f"{row[key]:.0f}" for key in ("peak_mb", "setup_added_mb", "added_mb")]
             if row["tool"] == "yoloprune":
                 seconds = [f"{row['processor'][stage]:.3f}" for stage in ("trace", "score", "plan", "apply")]
                 stages.add_row(row["model"], *seconds, str(row["groups"]))

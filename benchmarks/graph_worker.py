@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import json
 import sys
 import time
@@ -22,11 +23,12 @@ RATIO = 0.5  # of the channels for torch-pruning, of the MACs for yoloprune
 
 
 class Clock:
-    """Wall-clock and processor seconds by stage; after an exception, `stage` is the one that failed."""
+    """Wall-clock and processor seconds and peak memory by stage; after an exception, `stage` is the one that failed."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.processor: dict[str, float] = {}
+        self.megabytes: dict[str, float] = {}
         self.stage = ""
 
     @contextlib.contextmanager
@@ -37,15 +39,22 @@ class Clock:
         yield
         self.seconds[stage] = time.perf_counter() - start
         self.processor[stage] = time.process_time() - processor
+        self.megabytes[stage] = peak_megabytes()
+
+
+def measure_forward(model: nn.Module, yolo: bool, clock: Clock, pixels: int) -> tuple[nn.Module, dict]:
+    """A plain forward pass, beside which a trace can be seen."""
+    with clock("trace"), torch.inference_mode():
+        model(torch.zeros(1, 3, pixels, pixels))
+    return model, {}
 
 
 def measure_yoloprune(model: nn.Module, yolo: bool, clock: Clock, pixels: int) -> tuple[nn.Module, dict]:
     """Time ours: trace with groups, group L2 scores, a budget plan at half the MACs in multiples of 8, in place."""
     from yoloprune.criteria import score
     from yoloprune.graph import trace
+    from yoloprune.yolo.trace import trace_yolo
 
-    if yolo:  # the trace is timed, not the import of what is imported already
-        from yoloprune.yolo.trace import trace_yolo
     with clock("trace"):  # groups included
         graph = trace_yolo(model) if yolo else trace(model, torch.zeros(1, 3, pixels, pixels))
     with clock("score"):
@@ -90,6 +99,7 @@ def main(tool: str, name: str, pixels: int, threads: int) -> dict:
     """Build the model, measure one tool and check that the pruned network runs."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
+    importlib.import_module({"yoloprune": "yoloprune.yolo.trace", "forward": "torch"}.get(tool, "torch_pruning"))
     model = build(name)
     yolo = name.startswith("yolov8")
     if tool == "torch-pruning-replaced":
@@ -101,9 +111,9 @@ def main(tool: str, name: str, pixels: int, threads: int) -> dict:
     gc.freeze()  # or a full collection of what the libraries hold, a tenth of a second, lands in some stage by chance
     forget_peak()
     clock, before = Clock(), peak_megabytes()
-    row: dict = {"before_mb": before, "seconds": clock.seconds, "processor": clock.processor}
+    row: dict = {"before_mb": before, "seconds": clock.seconds, "processor": clock.processor, "mb": clock.megabytes}
     row["layers"] = sum(isinstance(m, (nn.modules.conv._ConvNd, nn.Linear)) for m in model.modules())
-    measured = measure_yoloprune if tool == "yoloprune" else measure_torch_pruning
+    measured = {"yoloprune": measure_yoloprune, "forward": measure_forward}.get(tool, measure_torch_pruning)
     try:
         pruned, found = measured(model, yolo, clock, pixels)
         row |= found

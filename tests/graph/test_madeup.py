@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from tests.graph.exactness import enliven, mask_error
 from yoloprune.graph import trace, tracer
+from yoloprune.graph.madeup import MadeUp
 
 
 @pytest.fixture
@@ -170,3 +171,32 @@ def test_nothing_made_up_stays_in_the_model() -> None:
     model.last, model.training = "mine", True
     trace(model, torch.randn(1, 3, 8, 8))
     assert (model.kept, model.last, model.training, dict(model.named_buffers())) == ({}, "mine", True, {})
+
+
+class Long(nn.Module):
+    """Many layers; a branch depends on what the first one gave, or on nothing."""
+
+    def __init__(self, *, chooses: bool) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(60))
+        self.chooses = chooses
+
+    def forward(self, x):
+        first = h = self.layers[0](x)
+        for layer in self.layers[1:]:
+            h = layer(h).relu()
+        return h + first if self.chooses and first.sum().item() > 0 else h
+
+
+@pytest.mark.parametrize("chooses", [False, True])
+def test_dead_values_are_forgotten_and_live_ones_are_not(runs, monkeypatch, chooses):
+    most, note = [0], MadeUp._note
+
+    def watch(self, tensor):
+        note(self, tensor)
+        most.append(len(self._places))
+
+    monkeypatch.setattr(MadeUp, "_note", watch)
+    trace(Long(chooses=chooses), torch.zeros(2, 4))
+    assert runs == ([False, True] if chooses else [False])
+    assert len(most) > 100 > 30 > max(most)  # values, and those of them that are remembered at a time

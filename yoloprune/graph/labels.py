@@ -36,6 +36,8 @@ __all__ = [
     "varying",
 ]
 
+_AHEAD = 1 << 16  # labels that are written out at once
+
 
 class Slice(NamedTuple):
     """Labels `start … start + size - 1` are the indices 0 … size - 1 of dimension `dim` of `parameter`."""
@@ -120,6 +122,8 @@ class Ledger:
     links: dict[tuple[str, str], None] = field(default_factory=dict)  # layers of which the first feeds the second
     size: int = 1
     _tied: dict[tuple, StorageWeakRef] = field(default_factory=dict)
+    _numbers: Tensor = field(default_factory=lambda: torch.empty(0, dtype=LABEL))
+    _first: int = 1
 
     def allocate(self, parameter: str, tensor: Tensor) -> Labels:
         """Give every dimension of a parameter one fresh label per index (none where the size is 1)."""
@@ -127,10 +131,18 @@ class Ledger:
         for dim, size in enumerate(tensor.shape):
             if size > 1:
                 self.slices.append(Slice(parameter, dim, self.size, size))
-                vector = torch.arange(self.size, self.size + size, dtype=LABEL)
+                vector = self._fresh(size)
                 layers.append(vector.as_strided(tensor.shape, [int(d == dim) for d in range(tensor.dim())]))
-                self.size += size
         return Labels(tuple(layers), zero=True)
+
+    def _fresh(self, count: int) -> Tensor:
+        """The next labels, cut from larger tensors: small ones would stay between activations and pin their memory."""
+        if self.size + count > self._first + len(self._numbers):
+            self._first = self.size
+            self._numbers = torch.arange(self.size, self.size + max(count, _AHEAD), dtype=LABEL)
+        start = self.size - self._first
+        self.size += count
+        return self._numbers[start : start + count]
 
     def producing(self) -> np.ndarray:
         """Whether each label is an output of some layer, bool (labels,)."""

@@ -15,6 +15,8 @@ _READS = frozenset(["_local_scalar_dense", "equal"])
 _FRESH = frozenset(["empty", "new_empty", "new_empty_strided", "new_full", "new_ones", "new_zeros"])
 _FRESH |= {"empty_like", "full_like", "ones_like", "zeros_like"}  # their results hang on no argument's values
 
+_AT_ONCE = 16  # made-up storages between two looks for dead ones, at least
+
 
 class ValuesNeededError(Exception):
     """Something hangs on a value that was not computed."""
@@ -34,6 +36,7 @@ class MadeUp:
         self._lasting = {_memory(t) for t in lasting}
         # storages that hold made-up values; a weak reference keeps the address of a freed one from coming back
         self._places: dict[int, StorageWeakRef] = {}
+        self._most = _AT_ONCE
 
     def run(self, name: str, func: Any, args: tuple, kwargs: dict) -> Any:
         """Run an ATen operator.
@@ -65,6 +68,9 @@ class MadeUp:
 
     def _note(self, tensor: Tensor) -> None:
         self._places.setdefault(_memory(tensor), StorageWeakRef(tensor.untyped_storage()))
+        if len(self._places) > self._most:  # what is left of dead storages lies between live ones and wastes memory
+            self._places = {place: weak for place, weak in self._places.items() if not weak.expired()}
+            self._most = 2 * len(self._places) + _AT_ONCE
 
     def _takes_made_up(self, name: str, args: tuple, kwargs: dict) -> bool:
         found = [t for t in _tensors((*args, *kwargs.values())) if _memory(t) in self._places]

@@ -70,7 +70,8 @@ def epochs_within(yolo: YOLO, options: Options, seconds: float) -> tuple[int, fl
     own = cost(yolo.model)
     share = step_targets(options, own)[-1].share(own)
     compares = compares_heads(yolo, options)
-    fixed = (2 + 2 * options.steps + 2 * compares) * options.val * val * look
+    validations = 2 + (2 + options.way_back) * options.steps + 2 * compares
+    fixed = validations * options.val * val * look
     fixed += (options.steps + compares) * bool(options.recover) * _RECOVERY * options.calibration_images * step
     fixed += options.steps * options.search * _TRIAL * options.calibration_images * step
     epoch = train * (step * share + bool(options.distill) * look) + val * look
