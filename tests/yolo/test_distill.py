@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import pytest
 import torch
 import ultralytics
-from conftest import launched
+from conftest import equal, launched
 from ultralytics.utils.torch_utils import unwrap_model
 
 import yoloprune
@@ -17,6 +18,8 @@ from yoloprune.errors import UserError
 from yoloprune.graph import Plan
 from yoloprune.yolo import checkpoints, digits
 from yoloprune.yolo.distill import Distillation, _Criterion, bind_distillation, can_distill
+from yoloprune.yolo.run.continuation import Continuation
+from yoloprune.yolo.run.training import train_or_go_on
 from yoloprune.yolo.trainer import PrunedDetectionTrainer
 
 TRAIN = {"imgsz": 96, "batch": 8, "epochs": 1, "fraction": 0.1, "plots": False, "workers": 0, "device": "cpu"}
@@ -134,6 +137,39 @@ def test_a_setback_leads_back_to_the_best_network(tmp_path):
     assert [p["weight"] for p in paces] == [pytest.approx(0.3), pytest.approx(0.09)]
     assert {p["bn"] for p in paces} == {p["bias"] for p in paces} == {None}
     assert not (tmp_path / "train" / "weights" / "start.pt").exists()
+
+
+def test_a_resumed_training_goes_on_after_a_setback(tmp_path, monkeypatch):
+    Plan({}, {}, 0, 0).save(tmp_path / "plan.json")
+    options = Distillation(teacher=str(digits.WEIGHTS), plan=str(tmp_path / "plan.json"), way_back=True)
+    data, paces, start = str(digits.write(tmp_path / "digits")), [], tmp_path / "start.pt"
+    yolo = checkpoints.load(digits.WEIGHTS)
+    for weight in [p for p in yolo.model.parameters() if p.dim() == 4]:  # so that there is something to learn
+        weight.data += 0.15 * weight.std() * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    checkpoints.save(yolo, start)
+    wild = TRAIN | {"imgsz": 160, "epochs": 3, "optimizer": "AdamW", "lr0": 0.002, "warmup_epochs": 0.0, "nbs": 8}
+    keywords = {name: wild.pop(name) for name in ("imgsz", "epochs", "batch", "device")}
+
+    def train(name):
+        folder, bind = tmp_path / name, partial(bind_distillation, distillation=options)
+        trained = train_or_go_on(start, folder, bind=bind, otherwise="", data=data, train=wild, seed=0, **keywords)
+        paces.append(trained.trainer.optimizer.param_groups[0].get("pace"))
+        return checkpoints.load(folder / "weights" / "last.pt").model
+
+    whole, original = train("whole"), Continuation.on_train_epoch_start
+
+    def interrupt(self, trainer):
+        if trainer.epoch == 2:
+            raise KeyboardInterrupt
+        original(self, trainer)
+
+    monkeypatch.setattr(Continuation, "on_train_epoch_start", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train("cut")
+    monkeypatch.undo()
+    assert equal(whole, train("cut"))
+    assert paces[0] == paces[1] < 1  # there was a setback
+    assert not equal(whole, checkpoints.load(start).model)  # and something learnt after it
 
 
 @pytest.mark.parametrize(("first", "shares"), [(0.0, [1, 1, 1, 1]), (0.25, [0, 1, 1, 1]), (0.4, [0, 0.25, 0.875, 1])])
