@@ -100,8 +100,9 @@ def train(
         keywords = {"batch": recipe["batch"], "lr0": lr0, **recipe["train"]}
     if way.training == "distill":
         plan.save(folder / "plan.json")
-        first = {key: recipe[key] for key in ("norms_lr", "norms_first", "way_back") if key in recipe}
-        distillation = Distillation(teacher=str(teacher), plan=str(folder / "plan.json"), **first)
+        distillation = Distillation(
+            teacher=str(teacher), plan=str(folder / "plan.json"), way_back=recipe.get("way_back", False)
+        )
         trainer = bind_distillation(trainer, distillation)
     if way.training == "distill_model":
         keywords["distill_model"] = str(teacher)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 
 import pytest
 import torch
@@ -88,30 +87,6 @@ def test_training_keeps_batch_norm_statistics_and_pickles_no_teacher(start, tmp_
     ).stat().st_size
 
 
-def test_norms_and_biases_learn_first_and_at_their_own_rate(start, tmp_path):
-    result, distillation = start
-    options = replace(distillation, norms_lr=10.0, norms_first=0.5)
-    trainer = bind_distillation(result.model._smart_load("trainer"), options)
-    data = str(digits.write(tmp_path / "digits"))
-    rates = TRAIN | {"epochs": 2, "optimizer": "AdamW", "lr0": 1e-4, "lrf": 1.0, "warmup_epochs": 0.0, "nbs": 8}
-    seen = []
-
-    def look(trainer):
-        seen.append({name: p.detach().clone() for name, p in unwrap_model(trainer.model).named_parameters()})
-
-    for event in ("on_train_start", "on_train_epoch_end"):
-        result.model.add_callback(event, look)
-    result.model.train(trainer=trainer, data=data, project=str(tmp_path), name="train", **rates)
-    found = {group["param_group"]: group["lr"] for group in result.model.trainer.optimizer.param_groups}
-    assert found == {"weight": pytest.approx(1e-4), "bn": pytest.approx(1e-3), "bias": pytest.approx(1e-3)}
-    moved = [
-        {name for name in before if not torch.equal(before[name], after[name])} for before, after in pairwise(seen)
-    ]
-    few = {"model.0.bn.weight", "model.0.bn.bias", "model.22.cv3.0.2.bias"}
-    assert few <= moved[0] and not any(name.endswith("conv.weight") for name in moved[0])
-    assert few | {"model.0.conv.weight", "model.22.cv3.0.2.weight"} <= moved[1]
-
-
 def test_a_setback_leads_back_to_the_best_network(tmp_path):
     """At a wild rate no epoch is as good as the network before training, so each leads back to that."""
     Plan({}, {}, 0, 0).save(tmp_path / "plan.json")
@@ -136,7 +111,6 @@ def test_a_setback_leads_back_to_the_best_network(tmp_path):
     assert yolo.trainer.best_fitness < 0.5
     assert [p["weight"] for p in paces] == [pytest.approx(0.3), pytest.approx(0.09)]
     assert {p["bn"] for p in paces} == {p["bias"] for p in paces} == {None}
-    assert not (tmp_path / "train" / "weights" / "start.pt").exists()
 
 
 def test_a_resumed_training_goes_on_after_a_setback(tmp_path, monkeypatch):
@@ -172,16 +146,10 @@ def test_a_resumed_training_goes_on_after_a_setback(tmp_path, monkeypatch):
     assert not equal(whole, checkpoints.load(start).model)  # and something learnt after it
 
 
-@pytest.mark.parametrize(("first", "shares"), [(0.0, [1, 1, 1, 1]), (0.25, [0, 1, 1, 1]), (0.4, [0, 0.25, 0.875, 1])])
-def test_weights_join_in_after_norms(first, shares):
-    options = Distillation(teacher="", plan="", norms_first=first)
-    assert [options.weights_share(epoch / 4) for epoch in (1, 2, 3, 4)] == pytest.approx(shares)
-
-
 def test_options_survive_the_ddp_launcher(start, tmp_path):
     """A fresh interpreter runs the file that the launcher gives to each process, here for one process on the CPU."""
     _, distillation = start
-    options = replace(distillation, norms_lr=10.0, feature=0.5)
+    options = replace(distillation, way_back=True, feature=0.5)
     data, model = str(digits.write(tmp_path / "digits")), str(tmp_path / "run" / "pruned.pt")
     overrides = TRAIN | {"model": model, "data": data, "project": str(tmp_path), "name": "train"}
     run = bind_distillation(PrunedDetectionTrainer, options)(overrides=overrides)

@@ -67,7 +67,7 @@ def run_command(kind: Kind, text: str) -> Callable[..., None]:
             _option(
                 "--recipe",
                 panel=_WEIGHTS,
-                text="Options from a YAML file: coco, custom, few or quick (in cfg/), or a path. Typed ones go first.",
+                text="Options from a YAML file: coco, custom or quick (in cfg/), or a path. Typed ones go first.",
                 default=kind.recipe_default,
             ),
         ] = None,

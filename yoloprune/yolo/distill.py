@@ -26,9 +26,11 @@ from yoloprune.yolo import checkpoints
 from yoloprune.yolo.divergence import prediction_divergence
 from yoloprune.yolo.probe import dense_predictions
 
-__all__ = ["Distillation", "Distilling", "bind_distillation", "can_distill"]
+__all__ = ["START", "Distillation", "Distilling", "bind_distillation", "can_distill"]
 
-_FEW = {"bn", "bias"}  # Ultralytics' names of the parameter groups that are no weights
+START = "start.pt"  # beside Ultralytics' best.pt and last.pt
+
+_NO_WEIGHTS = {"bn", "bias"}  # Ultralytics' names of these parameter groups
 _SETBACK, _SLOWER = 0.9, 0.3  # share of the best fitness below which weights have moved too fast; what then slows them
 
 
@@ -42,10 +44,6 @@ class Distillation:
         output: Gain of the term on predictions.
         feature: Gain of the term on features.
         labels: Gain of Ultralytics' own loss; 0 for images without labels.
-        norms_lr: Learning rate of batch norms and biases, relative to that of all weights.
-        norms_first: Share of the epochs in which they learn alone; over as many more the weights join in. They are few,
-            so a small data set mends the network by them before it can overfit by weights (as Kumar et al., ICLR 2022,
-            train the head first).
         way_back: Whether a setback leads back to the best network, the one before training included, whose weights
             learn slower from there.
     """
@@ -55,15 +53,7 @@ class Distillation:
     output: float = 1.0
     feature: float = 1.0
     labels: float = 1.0
-    norms_lr: float = 1.0
-    norms_first: float = 0.0
     way_back: bool = False
-
-    def weights_share(self, progress: float) -> float:
-        """Factor on the weights' learning rate after a share of the epochs, this one included."""
-        if not self.norms_first:
-            return 1.0
-        return min(max(progress / self.norms_first - 1, 0.0), 1.0)
 
 
 class Distilling:
@@ -78,21 +68,11 @@ class Distilling:
 
     distillation: ClassVar[Distillation]
 
-    def build_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """Ultralytics' optimizer, whose batch norms and biases learn at a rate of their own."""
-        optimizer = super().build_optimizer(*args, **kwargs)
-        for group in optimizer.param_groups:
-            if group["param_group"] in _FEW:
-                group["lr"] *= self.distillation.norms_lr
-        return optimizer
-
     def optimizer_step(self) -> None:
-        """Ultralytics' own step, at the weights' share of their learning rate, which follows from the epoch alone."""
-        share = self._weights_share
+        """Ultralytics' own step, at the pace that setbacks have left the weights."""
         rates = [group["lr"] for group in self.optimizer.param_groups]
         for group in self.optimizer.param_groups:
-            if group["param_group"] not in _FEW:
-                group["lr"] *= share * group.get("pace", 1.0)
+            group["lr"] *= group.get("pace", 1.0)
         super().optimizer_step()
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
@@ -104,7 +84,7 @@ class Distilling:
         it a third of its mAP on a few hundred COCO images. A resumed training finds network and pace in the checkpoint.
         With several GPUs there is no way back, as only one process saves.
         """
-        if self._goes_back and self._weights_share and self._set_back():
+        if self._goes_back and self._set_back():
             if self._start_fitness > self.best_fitness:
                 known, state = self._start_fitness, torch.load(self._start, weights_only=True)["model"]
             else:
@@ -113,18 +93,13 @@ class Distilling:
                 network.load_state_dict(state)
             self.optimizer.state.clear()  # its momentum leads where the setback came from
             for group in self.optimizer.param_groups:
-                if group["param_group"] not in _FEW:
+                if group["param_group"] not in _NO_WEIGHTS:
                     group["pace"] = group.get("pace", 1.0) * _SLOWER
             LOGGER.info(
                 f"Fitness fell from {known:.3f} to {self.fitness:.3f}: back to the network that had it, whose weights "
                 f"learn at {_SLOWER} times the rate from here."
             )
         return super().save_model()
-
-    def final_eval(self) -> None:
-        """Ultralytics' own, after which nothing leads back."""
-        super().final_eval()
-        self._start.unlink(missing_ok=True)
 
     def _setup_train(self) -> None:
         super()._setup_train()
@@ -147,12 +122,8 @@ class Distilling:
 
     @property
     def _start(self) -> Path:
-        """File of the network before training and its fitness, for a resumed training too."""
-        return self.wdir / "start.pt"
-
-    @property
-    def _weights_share(self) -> float:
-        return self.distillation.weights_share((self.epoch + 1) / self.epochs)
+        """The network before training and its fitness, for a resumed training too."""
+        return self.wdir / START
 
     def _model_train(self) -> None:
         super()._model_train()

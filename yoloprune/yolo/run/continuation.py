@@ -22,6 +22,7 @@ from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from yoloprune.files import atomic
+from yoloprune.yolo.distill import START
 
 __all__ = ["Continuation"]
 
@@ -67,7 +68,8 @@ class Continuation:
 
     def discard(self) -> None:
         """Remove the state, once the step that it belongs to is finished."""
-        self.path.unlink(missing_ok=True)
+        for name in (self.path.name, START):
+            self.path.with_name(name).unlink(missing_ok=True)
 
     def on_train_start(self, trainer: Any) -> None:
         """Put back weights and optimizer in full precision, and watch the optimizer's steps."""

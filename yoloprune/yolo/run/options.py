@@ -80,8 +80,6 @@ class Options:
         calibration_images: Training images, without their labels but for some criteria, to rank and recover by.
         lr0_per_share: Initial learning rate of a step's fine-tuning, per share of the cost that the step removes; not
             used where `train` has an lr0.
-        norms_lr: Learning rate of batch norms and biases relative to lr0, where the fine-tuning distils.
-        norms_first: Share of the epochs in which they learn alone, where the fine-tuning distils.
         way_back: Whether epochs that harm lead back to the best network and to a lower learning rate, where the
             fine-tuning distils: for small data sets.
         train: Further keywords for Ultralytics' `train()`.
@@ -120,8 +118,6 @@ class Options:
     seed: int = 0
     calibration_images: int = 128
     lr0_per_share: float | None = None
-    norms_lr: float = 1.0
-    norms_first: float = 0.0
     way_back: bool = False
     train: dict[str, Any] = field(default_factory=dict)
 
@@ -147,10 +143,6 @@ class Options:
             raise UserError(f"sparsity={self.sparsity} is no strength; give a positive number, such as 0.001.")
         if self.lr0_per_share is not None and not self.lr0_per_share > 0:
             raise UserError(f"lr0_per_share={self.lr0_per_share} is no learning rate; give a positive number.")
-        if not self.norms_lr > 0:
-            raise UserError(f"norms_lr={self.norms_lr} is no multiple of lr0; give a positive number.")
-        if not 0 <= self.norms_first < 1:
-            raise UserError(f"norms_first={self.norms_first} is no share of the epochs; give one from 0 to below 1.")
         if self.budget is not None and not self.budget > 0:
             raise UserError(f"budget={self.budget} is no time; give seconds.")
         if self.criterion is not None:

@@ -319,8 +319,6 @@ class Run:
             teacher=str(self._saved_original()),
             plan=str(self._folder.step_plan(number)),
             labels=float(labelled),
-            norms_lr=self._options.norms_lr,
-            norms_first=self._options.norms_first,
             way_back=self._options.way_back,
         )
 
