@@ -253,8 +253,8 @@ class Run:
         if after[name] > before[name]:
             return tuned
         self._note(
-            f"Fine-tuning did not raise {name} ({before[name]:.3f} before, {after[name]:.3f} after), so the network from "
-            "before it is kept; try a lower --lr0 or more images."
+            f"Fine-tuning did not raise {name} ({before[name]:.3f} before, {after[name]:.3f} after), so the network "
+            "from before it is kept; try a lower --lr0 or more images."
         )
         row.metrics = before
         return pruned
