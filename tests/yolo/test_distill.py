@@ -15,7 +15,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 import yoloprune
 from yoloprune.errors import UserError
 from yoloprune.graph import Plan
-from yoloprune.yolo import checkpoints, digits
+from yoloprune.yolo import checkpoints, digits, distill
 from yoloprune.yolo.distill import Distillation, _Criterion, bind_distillation, can_distill
 from yoloprune.yolo.run.continuation import Continuation
 from yoloprune.yolo.run.training import train_or_go_on
@@ -144,6 +144,16 @@ def test_a_resumed_training_goes_on_after_a_setback(tmp_path, monkeypatch):
     assert equal(whole, train("cut"))
     assert paces[0] == paces[1] < 1  # there was a setback
     assert not equal(whole, checkpoints.load(start).model)  # and something learnt after it
+
+
+def test_several_processes_say_that_nothing_leads_back(monkeypatch, caplog):
+    class Trainer:
+        def _setup_train(self):
+            pass
+
+    monkeypatch.setattr(distill, "RANK", 0)
+    bind_distillation(Trainer, Distillation(teacher="", plan="", way_back=True))()._setup_train()
+    assert "do not lead back" in caplog.text
 
 
 def test_options_survive_the_ddp_launcher(start, tmp_path):

@@ -103,6 +103,8 @@ class Distilling:
 
     def _setup_train(self) -> None:
         super()._setup_train()
+        if self.distillation.way_back and RANK == 0:
+            LOGGER.warning("Epochs that harm do not lead back to the best network where several processes train.")
         if not self._goes_back:
             return
         if not self.resume:
@@ -110,7 +112,7 @@ class Distilling:
             validator = self.get_validator()
             validator.args.plots = validator.args.compile = False
             fitness = validator(model=copy.deepcopy(network))["fitness"]  # a copy, since it is fused
-            torch.save({"fitness": float(fitness), "model": network.state_dict()}, self._start)
+            torch.save({"fitness": round(float(fitness), 5), "model": network.state_dict()}, self._start)
         self._start_fitness = torch.load(self._start, weights_only=True, mmap=True)["fitness"]
 
     def _set_back(self) -> bool:
