@@ -33,6 +33,7 @@ from yoloprune.graph import Plan
 from yoloprune.recovery import recalibrate_bn, reconstruct
 from yoloprune.yolo import checkpoints
 from yoloprune.yolo.budget import gflops, plan_for_target
+from yoloprune.yolo.evenness import best_limit
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.probe import prediction_probe
 from yoloprune.yolo.run.data import calibration_batches, training_loss
@@ -40,6 +41,7 @@ from yoloprune.yolo.run.network import with_network
 from yoloprune.yolo.run.options import BUDGET_IMGSZ
 from yoloprune.yolo.search import search_widths
 from yoloprune.yolo.trace import trace_yolo
+from yoloprune.yolo.trial import Trial
 from yoloprune.yolo.validation import validate
 
 SHARED = Path(os.environ.get("YOLOPRUNE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
@@ -54,6 +56,7 @@ class Row(NamedTuple):
         per_mac: Power of the MACs saved that scores are divided by.
         influence: Factor of the influence on predictions, times the squared share that stays; None: no gradients.
         recovery: "", "bn" or "reconstruct".
+        limit: Whether a limit on what a layer may lose is found by trial.
         search: Plans of the search of widths.
     """
 
@@ -62,6 +65,7 @@ class Row(NamedTuple):
     per_mac: float
     influence: float | None
     recovery: str
+    limit: bool = False
     search: int = 0
 
 
@@ -74,8 +78,9 @@ ROWS = (
     Row("+ influence on predictions + BN recalibration", "output_error", 1, 0.5, "bn"),
     Row("output error per MAC saved + reconstruction", "output_error", 1, None, "reconstruct"),
     Row("+ influence on predictions + reconstruction", "output_error", 1, 0.5, "reconstruct"),
-    Row("+ the power 1.3 of the MACs saved (the default)", "output_error", 1.3, 0.5, "reconstruct"),
-    Row("+ a search of 100 plans", "output_error", 1.3, 0.5, "reconstruct", search=100),
+    Row("+ the power 1.3 of the MACs saved", "output_error", 1.3, 0.5, "reconstruct"),
+    Row("+ a limit on what a layer may lose, by trial (the default)", "output_error", 1.3, 0.5, "reconstruct", True),
+    Row("+ a search of 100 plans", "output_error", 1.3, 0.5, "reconstruct", True, 100),
 )
 
 
@@ -111,8 +116,12 @@ def pruned_by(
     scores = score(graph, network, row.criterion, **given)
     target = ratio * gflops(network, BUDGET_IMGSZ)
     plan_of = partial(plan_for_target, graph, network, imgsz=BUDGET_IMGSZ, target_gflops=target)
+    trial = Trial(network, batches, seed) if row.limit or row.search else None
+    if row.limit:
+        found = best_limit(partial(plan_of, scores), trial, ratio)
+        plan_of = partial(plan_of, max_pruning_ratio=found.max_pruning_ratio)
     if row.search:
-        plan = search_widths(graph, network, scores, plan_of, batches, trials=row.search, seed=seed).plan
+        plan = search_widths(graph, scores, plan_of, trial, trials=row.search, seed=seed).plan
     else:
         plan = plan_of(scores)
     pruned = plan.apply(network)

@@ -37,7 +37,7 @@ from yoloprune.yolo.sparse import Sparsity
 from yoloprune.yolo.trainer import PrunedDetectionTrainer
 from yoloprune.yolo.validation import validate
 
-L2, TAYLOR, DEFAULT, SEARCHED = ROWS[0], ROWS[2], ROWS[8], ROWS[9]
+L2, TAYLOR, DEFAULT, SEARCHED = ROWS[0], ROWS[2], ROWS[9], ROWS[10]
 
 
 class Way(NamedTuple):

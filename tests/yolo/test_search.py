@@ -1,4 +1,4 @@
-"""The search of widths, on the embedded digits detector."""
+"""The search of widths, and of a limit on them, on the embedded digits detector."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from yoloprune.yolo import checkpoints, digits
 from yoloprune.yolo.agreement import Disagreement, _hits, disagreement
 from yoloprune.yolo.budget import gflops, plan_for_target
 from yoloprune.yolo.change import PredictionChange
+from yoloprune.yolo.evenness import best_limit
 from yoloprune.yolo.run.data import calibration_batches
 from yoloprune.yolo.search import search_widths
 from yoloprune.yolo.trace import trace_yolo
+from yoloprune.yolo.trial import Trial
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,11 @@ def case(data):
     graph = trace_yolo(network, prune_head=True)
     target = gflops(network) / 2
     plan_of = partial(plan_for_target, graph, network, imgsz=640, target_gflops=target)
-    search = partial(search_widths, graph, network, score(graph, network, "random", seed=0), plan_of, batches)
+    scores = score(graph, network, "random", seed=0)
+
+    def search(**options):
+        return search_widths(graph, scores, plan_of, Trial(network, batches, 0), **options)
+
     return search, network, target
 
 
@@ -127,7 +133,43 @@ def test_a_run_searches_and_says_what_it_found(data, tmp_path) -> None:
     assert json.loads((tmp_path / "a" / "steps" / "1" / "search.json").read_text())["trials"] == 2
 
 
-@pytest.mark.parametrize(("given", "message"), [({"search": -1}, "search=-1"), ({"recover": False}, "recover=False")])
+def test_the_limit_that_keeps_most_is_found() -> None:
+    def plan_of(*, max_pruning_ratio):
+        if max_pruning_ratio < 0.6:
+            raise UserError("out of reach")
+        return max_pruning_ratio
+
+    asked = {0.7: 0.4, 0.85: 0.3, 1.0: 0.5}
+    found = best_limit(plan_of, lambda plan: asked[round(plan, 6)], 0.25)  # layers of half their widths
+    assert found == (pytest.approx(0.85), 0.3, 0.5)
+    assert best_limit(plan_of, lambda plan: 1.0, 0.25).max_pruning_ratio == pytest.approx(0.7)
+    with pytest.raises(UserError, match="out of reach"):
+        best_limit(lambda max_pruning_ratio: plan_of(max_pruning_ratio=0.5), lambda plan: 1.0, 0.25)
+
+
+def test_no_layer_loses_more_than_was_asked_for() -> None:
+    result = yoloprune.prune(
+        digits.WEIGHTS,
+        target_ratio=0.55,
+        criterion="l2",
+        max_pruning_ratio=0.3,
+        steps=2,
+        round_to=1,
+        prune_head=True,
+    )
+    before, after = checkpoints.load(digits.WEIGHTS).model.state_dict(), result.model.model.state_dict()
+    shares = {name: after[name].shape[0] / before[name].shape[0] for name in before if name.endswith("conv.weight")}
+    assert 0.7 <= min(shares.values()) < 0.75
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"search": -1}, "search=-1"),
+        ({"recover": False}, "recover=False"),
+        ({"max_pruning_ratio": 1.2}, "max_pruning_ratio=1.2"),
+    ],
+)
 def test_what_cannot_be_searched_is_refused(data, given, message) -> None:
     with pytest.raises(UserError, match=message):
         yoloprune.prune(digits.WEIGHTS, target_ratio=0.6, data=data, **{"search": 2, **given})

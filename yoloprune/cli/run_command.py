@@ -145,6 +145,15 @@ def run_command(kind: Kind, text: str) -> Callable[..., None]:
                 default="0",
             ),
         ] = None,
+        max_pruning_ratio: Annotated[
+            float | None,
+            _option(
+                "--max-pruning-ratio",
+                panel=_PRUNING,
+                text="Share of its channels that one layer may lose.",
+                default="what keeps most by trial, where there are images",
+            ),
+        ] = None,
         round_to: Annotated[
             int | None,
             _option("--round-to", panel=_PRUNING, text="Widths are multiples of this (1, 8, 16, 32).", default="8"),

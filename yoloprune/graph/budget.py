@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
-from math import gcd
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -30,10 +30,11 @@ class Chain(NamedTuple):
     steps: list[np.ndarray]
 
 
-def chains(graph: Graph, scores: np.ndarray, round_to: int) -> list[Chain]:
+def chains(graph: Graph, scores: np.ndarray, round_to: int, max_pruning_ratio: float = 1.0) -> list[Chain]:
     """Rank each tied set's channels, weakest first, and cut the ranking into steps that end on allowed widths.
 
-    The parts of a tied set are ranked on their own and lose their weakest channels in step.
+    The parts of a tied set are ranked on their own and lose their weakest channels in step, at most `max_pruning_ratio`
+    of them.
     """
     group_of = np.full(graph.n_components, -1)
     for i, group in enumerate(graph.groups):
@@ -47,9 +48,10 @@ def chains(graph: Graph, scores: np.ndarray, round_to: int) -> list[Chain]:
         rows = np.stack(np.split(part, first[1:]))  # (parts, width), weakest first
         groups = group_of[rows[:, 0]]
         parallel = int(np.bincount(groups).max())  # parts of one and the same layer: their widths add up
-        step = round_to // gcd(round_to, parallel)
+        step = round_to // math.gcd(round_to, parallel)
         width = rows.shape[1]
-        widths = list(range((width - 1) // step * step, 0, -step))
+        least = max(math.ceil(round((1 - max_pruning_ratio) * width, 6)), 1)
+        widths = list(range((width - 1) // step * step, least - 1, -step))
         cuts = [0] + [width - w for w in widths]
         steps = [rows[:, a:b].ravel() for a, b in itertools.pairwise(cuts)]
         means = np.array([scores[s].mean() for s in steps])
@@ -62,10 +64,10 @@ def tied_set(graph: Graph, component: int) -> np.ndarray:
     return np.flatnonzero(graph.tied[:, 0] == graph.tied[component, 0])
 
 
-def cheapest(graph: Graph, round_to: int) -> np.ndarray:
+def cheapest(graph: Graph, round_to: int, max_pruning_ratio: float = 1.0) -> np.ndarray:
     """What goes when everything goes that may, bool (n_components,)."""
     removed = np.zeros(graph.n_components, bool)
-    for chain in chains(graph, np.zeros(graph.n_components), round_to):
+    for chain in chains(graph, np.zeros(graph.n_components), round_to, max_pruning_ratio):
         for step in chain.steps:
             removed[step] = True
     return removed
@@ -77,6 +79,7 @@ def search(
     target: float,
     round_to: int,
     cost: Callable[[np.ndarray], float],
+    max_pruning_ratio: float = 1.0,
     closeness: float = 0.995,
 ) -> np.ndarray:
     """The components to remove so that `cost` of the rest is at most `target`, and as near to it as steps allow.
@@ -87,13 +90,14 @@ def search(
         target: Upper bound on `cost(kept)`.
         round_to: Multiple for widths.
         cost: Non-decreasing function of bool (n_components,).
+        max_pruning_ratio: Share of its channels that a tied set may lose.
         closeness: The search ends at the first result whose cost is at least this share of the target; if there is
             none, it gives the nearest that it met.
 
     Raises:
         ValueError: If no plan is cheap enough.
     """
-    all_chains = chains(graph, scores, round_to)
+    all_chains = chains(graph, scores, round_to, max_pruning_ratio)
     entries = sorted((float(s), i) for i, c in enumerate(all_chains) for s in c.scores)  # a chain's scores never fall
 
     components = np.concatenate([step for c in all_chains for step in c.steps] or [np.zeros(0, np.int64)])

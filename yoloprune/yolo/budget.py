@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import nn
@@ -31,9 +31,11 @@ def gflops(model: nn.Module, imgsz: int = 640) -> float:
     return float(get_flops(model, imgsz))
 
 
-def reachable(graph: Graph, model: nn.Module, *, imgsz: int, round_to: int = 8) -> Reach:
+def reachable(
+    graph: Graph, model: nn.Module, *, imgsz: int, round_to: int = 8, max_pruning_ratio: float = 1.0
+) -> Reach:
     """What this model can be pruned to when every layer keeps its narrowest allowed width."""
-    smallest = graph.plan(core.cheapest(graph, round_to))
+    smallest = graph.plan(core.cheapest(graph, round_to, max_pruning_ratio))
     return Reach(gflops(smallest.apply(model), imgsz), gflops(model, imgsz), smallest.params(), graph.params())
 
 
@@ -46,6 +48,7 @@ def plan_for_target(
     target_gflops: float | None = None,
     target_params: int | None = None,
     round_to: int = 8,
+    max_pruning_ratio: float = 1.0,
 ) -> Plan:
     """The plan whose pruned model is at most the target and at least 98 % of it.
 
@@ -55,11 +58,12 @@ def plan_for_target(
     Raises:
         UserError: If no plan gets there; the message names the reachable range.
     """
+    limits: dict[str, Any] = {"round_to": round_to, "max_pruning_ratio": max_pruning_ratio}
     if target_params is not None:
         try:
-            return graph.plan(core.search(graph, scores, target_params, round_to, graph.cost.params))
+            return graph.plan(core.search(graph, scores, target_params, cost=graph.cost.params, **limits))
         except ValueError as error:
-            reach = reachable(graph, model, imgsz=imgsz, round_to=round_to)
+            reach = reachable(graph, model, imgsz=imgsz, **limits)
             raise UserError(
                 f"{target_params} parameters cannot be reached; choose from {reach.min_params} to {reach.max_params}."
             ) from error
@@ -68,10 +72,10 @@ def plan_for_target(
     best, best_value = None, 0.0
     points = [(float(graph.macs()), own)]
     ask = graph.macs() * target_gflops / own
-    floor = graph.cost.macs(~core.cheapest(graph, round_to))
+    floor = graph.cost.macs(~core.cheapest(graph, **limits))
     for _ in range(10):
         ask = max(ask, floor)
-        plan = graph.budget_plan(scores, target_macs=ask, round_to=round_to)
+        plan = graph.budget_plan(scores, target_macs=ask, **limits)
         value = gflops(plan.apply(model), imgsz)
         if best_value < value <= target_gflops:
             best, best_value = plan, value
@@ -83,7 +87,7 @@ def plan_for_target(
         aim = target_gflops * (0.997 if value > target_gflops else 1.0)
         ask += (aim - value) / slope
     if best is None or best_value < _TOLERANCE * target_gflops:
-        reach = reachable(graph, model, imgsz=imgsz, round_to=round_to)
+        reach = reachable(graph, model, imgsz=imgsz, **limits)
         raise UserError(
             f"{target_gflops:g} GFLOPs cannot be reached at multiples of {round_to}; the model can be pruned to "
             f"{reach.min_gflops:.2f} … {reach.max_gflops:.2f} GFLOPs, so choose a target in that range or a smaller "

@@ -12,22 +12,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import nn
-from ultralytics.nn.modules import DFL
 
-from yoloprune.calibration import evaluation
 from yoloprune.errors import UserError
 from yoloprune.files import atomic
 from yoloprune.graph import Graph, Plan
 from yoloprune.graph.budget import chains, tied_set
-from yoloprune.recovery import reconstruct
-from yoloprune.yolo.agreement import disagreement
 
 __all__ = ["Searched", "search_widths"]
 
 _SETS = 4  # most sets that one trial changes
 _SPREAD = 0.8  # standard deviation of the log of a factor that a trial changes
-_POSITIONS = 6_000  # of each layer's outputs: a third of a final recovery's, enough to tell networks apart
 
 
 class Searched(NamedTuple):
@@ -46,10 +40,9 @@ class Searched(NamedTuple):
 
 def search_widths(
     graph: Graph,
-    network: nn.Module,
     scores: np.ndarray,
     plan_of: Callable[[np.ndarray], Plan],
-    batches: list[dict[str, Any]],
+    error_of: Callable[[Plan], float],
     *,
     trials: int,
     seed: int = 0,
@@ -58,17 +51,13 @@ def search_widths(
 ) -> Searched:
     """Search factors of the tied sets' scores by a (1+1) evolution strategy (Rechenberg, 1973).
 
-    The error of a plan is 1 - mAP50-95 of the network, pruned and reconstructed from two thirds of the images, against
-    the unpruned one's detections on the other third; see `disagreement`. Labels are not used.
-
     Args:
-        graph: The graph of `network`.
-        network: The network; left as it is.
+        graph: The graph of the network.
         scores: Scores of a criterion, float64 (n_components,).
         plan_of: Makes the plan that reaches the target with given scores.
-        batches: Calibration batches with images under `img`, on the network's device.
+        error_of: Measures a plan; see `yoloprune.yolo.trial.Trial`.
         trials: How many plans to try beside the first.
-        seed: Seed of the proposals and of the reconstructions.
+        seed: Seed of the proposals.
         state: File that a later call with the same arguments goes on from.
         tell: Called after each trial with its number and the lowest error so far.
 
@@ -76,20 +65,12 @@ def search_widths(
         The best plan and its error.
     """
     sets = [tied_set(graph, chain.steps[0][0]) for chain in chains(graph, scores, round_to=1) if chain.steps]
-    fit, held = _split(batches)
-    with evaluation(network):
-        change = disagreement(network, held)
 
     def made(factors: np.ndarray) -> Plan:
         scaled = scores.copy()
         for components, factor in zip(sets, factors, strict=True):
             scaled[components] *= np.exp(factor)
         return plan_of(scaled)
-
-    def error_of(plan: Plan) -> float:
-        pruned = plan.apply(network).eval()
-        reconstruct(pruned, network, plan, fit, skip=(DFL,), positions=_POSITIONS, seed=seed)
-        return change(pruned)
 
     found = _read(state, len(sets))
     if found is None:
@@ -109,16 +90,6 @@ def search_widths(
                 tmp.write_text(json.dumps(found))
         tell(trial, found["error"])
     return Searched(made(np.array(found["factors"])), found["start"], found["error"])
-
-
-def _split(batches: list[dict[str, Any]]) -> tuple[list[Any], list[Any]]:
-    """Images to recover from and images to measure on, two to one; a single one serves for both."""
-    images = [batch["img"] for batch in batches]
-    if len(images) == 1:
-        images = list(images[0].split(max(1, len(images[0]) // 3)))
-    if len(images) < 3:
-        return images[:1], images[-1:]
-    return [image for i, image in enumerate(images) if i % 3 != 2], images[2::3]
 
 
 def _proposal(factors: np.ndarray, trial: int, seed: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from ultralytics.utils.torch_utils import select_device
 
 from yoloprune.criteria.loss import differentiable
 from yoloprune.errors import UserError
+from yoloprune.yolo.evenness import TRIALS
 from yoloprune.yolo.model import YOLO
 
 from .data import calibration_batches, split_sizes, training_loss
@@ -73,7 +74,8 @@ def epochs_within(yolo: YOLO, options: Options, seconds: float) -> tuple[int, fl
     validations = 2 + (2 + options.way_back) * options.steps + 2 * compares
     fixed = validations * options.val * val * look
     fixed += (options.steps + compares) * bool(options.recover) * _RECOVERY * options.calibration_images * step
-    fixed += options.steps * options.search * _TRIAL * options.calibration_images * step
+    trials = options.search + TRIALS * (bool(options.recover) and options.max_pruning_ratio is None)
+    fixed += (options.steps + compares) * trials * _TRIAL * options.calibration_images * step
     epoch = train * (step * share + bool(options.distill) * look) + val * look
     epochs = int((seconds - fixed) / (epoch * options.steps)) if epoch else 0
     if epochs < 1:

@@ -59,6 +59,7 @@ def prune(
     per: str | None = None,
     search: int = 0,
     round_to: int = 8,
+    max_pruning_ratio: float | None = None,
     steps: int = 1,
     sparse_epochs: int = 0,
     sparsity: float = 1e-3,
@@ -104,6 +105,8 @@ def prune(
         search: How many plans to try, prune and recover for beside the criterion's own, to find how many channels each
             layer had best give: seconds each on a GPU.
         round_to: Widths are multiples of this.
+        max_pruning_ratio: Share of its channels that one layer may lose. By default some limits are tried where the
+            network is recovered, and the one is taken that keeps most; without images there is none.
         steps: Rounds of pruning and fine-tuning on the way to the target.
         sparse_epochs: Epochs of group-sparse training before the first step.
         sparsity: Strength of its regulariser; see `yoloprune.yolo.sparse.Sparsity`.
@@ -156,6 +159,7 @@ def prune(
         per=per,
         search=search,
         round_to=round_to,
+        max_pruning_ratio=max_pruning_ratio,
         steps=steps,
         sparse_epochs=sparse_epochs,
         sparsity=sparsity,

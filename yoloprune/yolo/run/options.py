@@ -59,6 +59,8 @@ class Options:
         search: How many plans to try, prune and recover for beside the criterion's own, in each step, to find how many
             channels each layer had best give.
         round_to: Widths are multiples of this.
+        max_pruning_ratio: Share of its channels that a layer may lose; None: what keeps most, by trial, where the
+            network is recovered, else all but `round_to` of them.
         steps: Rounds of pruning (and fine-tuning); their targets form a geometric series.
         sparse_epochs: Epochs of group-sparse training before the first step.
         sparsity: Strength of its regulariser.
@@ -99,6 +101,7 @@ class Options:
     per: str | None = None
     search: int = 0
     round_to: int = 8
+    max_pruning_ratio: float | None = None
     steps: int = 1
     sparse_epochs: int = 0
     sparsity: float = 1e-3
@@ -138,6 +141,11 @@ class Options:
         if self.search and self.recover is False:
             raise UserError(
                 f"search={self.search} measures recovered networks; leave recover=False (--no-recover) out."
+            )
+        if self.max_pruning_ratio is not None and not 0 < self.max_pruning_ratio <= 1:
+            raise UserError(
+                f"max_pruning_ratio={self.max_pruning_ratio} is no share of a layer's channels; give one above 0, at "
+                "most 1."
             )
         if not self.sparsity > 0:
             raise UserError(f"sparsity={self.sparsity} is no strength; give a positive number, such as 0.001.")

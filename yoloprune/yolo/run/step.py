@@ -19,12 +19,14 @@ from yoloprune.graph import Graph, Plan, operator_seconds
 from yoloprune.recovery import reconstruct
 from yoloprune.yolo.budget import plan_for_target
 from yoloprune.yolo.distill import Distillation, bind_distillation
+from yoloprune.yolo.evenness import best_limit
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.prior import prior, read_measured
 from yoloprune.yolo.probe import prediction_probe
 from yoloprune.yolo.ranking import ranking_options
 from yoloprune.yolo.search import search_widths
 from yoloprune.yolo.trace import trace_yolo
+from yoloprune.yolo.trial import Trial
 
 from .data import calibration_batches, training_loss
 from .metrics import named_training_metrics
@@ -94,19 +96,20 @@ def prune_once(
         target_params=target.params,
         round_to=options.round_to,
     )
+    trial = Trial(yolo.model, batches, options.seed) if options.recover else None
+    plan_of = partial(plan_of, max_pruning_ratio=_limit(partial(plan_of, scores), trial, options, share, notes))
     found = None
     if options.search:
         found = search_widths(
             graph,
-            yolo.model,
             scores,
             plan_of,
-            batches,
+            trial,
             trials=options.search,
             seed=options.seed,
             state=state,
-            tell=lambda trial, error: (
-                trial % _EVERY or tell(f"plan {trial} of {options.search}: disagreement {error:.3g}")
+            tell=lambda number, error: (
+                number % _EVERY or tell(f"plan {number} of {options.search}: disagreement {error:.3g}")
             ),
         )
         notes.append(
@@ -119,6 +122,24 @@ def prune_once(
     if options.recover:
         notes += _recover(pruned, yolo.model, plan, batches, options.seed)
     return Pruned(with_network(yolo, pruned), plan, notes, share)
+
+
+def _limit(
+    plan_of: Callable[..., Plan], trial: Trial | None, options: Options, share: float, notes: list[str]
+) -> float:
+    """Share of its channels that a layer may lose in this step: what was asked for, or else what keeps most."""
+    if options.max_pruning_ratio is not None:
+        return 1 - (1 - options.max_pruning_ratio) ** (1 / options.steps)  # alike in each, together the one asked for
+    if trial is None:
+        return 1.0
+    found = best_limit(plan_of, trial, share)
+    if found.max_pruning_ratio < 1:
+        notes.append(
+            f"No layer loses more than {found.max_pruning_ratio:.0%} of its channels: disagreement with the unpruned "
+            f"network {found.error:.3g}, without this limit {found.unlimited:.3g}, on calibration images that recovery "
+            "did not use."
+        )
+    return found.max_pruning_ratio
 
 
 def _recover(pruned: nn.Module, original: nn.Module, plan: Plan, batches: list[dict[str, Any]], seed: int) -> list[str]:

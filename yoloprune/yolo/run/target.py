@@ -67,7 +67,13 @@ def check_reachable(options: Options, graph: Graph, network: nn.Module, own: Cos
     Raises:
         UserError: The target is above the model's own figure or below the smallest that pruning can reach.
     """
-    reach = reachable(graph, network, imgsz=BUDGET_IMGSZ, round_to=options.round_to)
+    reach = reachable(
+        graph,
+        network,
+        imgsz=BUDGET_IMGSZ,
+        round_to=options.round_to,
+        max_pruning_ratio=options.max_pruning_ratio or 1.0,
+    )
     final = _final(options, own)
     if final.gflops is not None:
         wanted, least, most = final.gflops, reach.min_gflops, own.gflops
