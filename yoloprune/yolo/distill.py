@@ -116,7 +116,7 @@ class Distilling:
         self._start_fitness = torch.load(self._start, weights_only=True, mmap=True)["fitness"]
 
     def _set_back(self) -> bool:
-        return self.fitness < max(self._start_fitness, _SETBACK * self.best_fitness)
+        return self.fitness < _SETBACK * max(self._start_fitness, self.best_fitness)
 
     @property
     def _goes_back(self) -> bool:
