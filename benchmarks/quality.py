@@ -33,7 +33,7 @@ from yoloprune.graph import Plan
 from yoloprune.recovery import recalibrate_bn, reconstruct
 from yoloprune.yolo import checkpoints
 from yoloprune.yolo.budget import gflops, plan_for_target
-from yoloprune.yolo.evenness import best_limit
+from yoloprune.yolo.limit import best_limit
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.probe import prediction_probe
 from yoloprune.yolo.run.data import calibration_batches, training_loss

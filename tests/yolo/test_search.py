@@ -16,7 +16,7 @@ from yoloprune.yolo import checkpoints, digits
 from yoloprune.yolo.agreement import Disagreement, _hits, disagreement
 from yoloprune.yolo.budget import gflops, plan_for_target
 from yoloprune.yolo.change import PredictionChange
-from yoloprune.yolo.evenness import best_limit
+from yoloprune.yolo.limit import best_limit
 from yoloprune.yolo.run.data import calibration_batches
 from yoloprune.yolo.search import search_widths
 from yoloprune.yolo.trace import trace_yolo

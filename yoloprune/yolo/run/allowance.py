@@ -10,7 +10,7 @@ from ultralytics.utils.torch_utils import select_device
 
 from yoloprune.criteria.loss import differentiable
 from yoloprune.errors import UserError
-from yoloprune.yolo.evenness import TRIALS
+from yoloprune.yolo.limit import TRIALS
 from yoloprune.yolo.model import YOLO
 
 from .data import calibration_batches, split_sizes, training_loss

@@ -19,7 +19,7 @@ from yoloprune.graph import Graph, Plan, operator_seconds
 from yoloprune.recovery import reconstruct
 from yoloprune.yolo.budget import plan_for_target
 from yoloprune.yolo.distill import Distillation, bind_distillation
-from yoloprune.yolo.evenness import best_limit
+from yoloprune.yolo.limit import best_limit
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.prior import prior, read_measured
 from yoloprune.yolo.probe import prediction_probe
