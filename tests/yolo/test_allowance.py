@@ -104,7 +104,7 @@ def test_a_run_keeps_its_epochs_for_a_resumption(tmp_path, monkeypatch):
     args = yaml.safe_load((tmp_path / "a" / "args.yaml").read_text())
     assert (args["epochs"], args["budget"]) == (1, None)
     assert finished.record.steps[0].epochs == 1
-    assert finished.record.notes == ["Budget of 1 min: 1 step of 1 epochs (0.50 s per image and training step)."]
+    assert finished.record.notes[0] == "Budget of 1 min: 1 step of 1 epochs (0.50 s per image and training step)."
     assert "Budget of 1 min" in (tmp_path / "a" / "report.html").read_text()
 
 
