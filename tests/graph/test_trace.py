@@ -238,6 +238,22 @@ def test_budget_is_met(share, seed, round_to) -> None:
     assert trace(pruned, torch.zeros(1, 3, 16, 16)).macs() == plan.macs()
 
 
+@settings(max_examples=25, deadline=None)
+@given(limit=st.floats(0.3, 0.95), seed=st.integers(0, 1000), round_to=st.sampled_from([1, 8]))
+def test_no_layer_loses_more_than_the_limit(limit, seed, round_to) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 96, 3), nn.ReLU(), nn.Conv2d(96, 4, 1))
+    graph = trace(model, torch.zeros(1, 3, 16, 16))
+    scores = torch.rand(graph.n_components, generator=torch.Generator().manual_seed(seed)).double().numpy()
+    scores[graph.groups[0].components] *= 1e-3  # the first layer, which without a limit would lose all but one step
+    target = 0.85 * graph.macs()
+    pruned = graph.budget_plan(scores, target_macs=target, round_to=round_to, max_pruning_ratio=limit).apply(model)
+    kept = pruned[0].out_channels, pruned[2].out_channels
+    assert all(k >= (1 - limit) * width - 1e-4 for k, width in zip(kept, (64, 96), strict=True))
+    assert round_to > 1 or kept[0] < 64
+    with pytest.raises(ValueError, match="smallest reachable"):
+        graph.budget_plan(scores, target_macs=target / 8, round_to=round_to, max_pruning_ratio=0.3)
+
+
 def test_unreachable_budget_names_the_smallest() -> None:
     graph = trace(Residual(), torch.zeros(1, 3, 8, 8))
     with pytest.raises(ValueError, match="smallest reachable"):

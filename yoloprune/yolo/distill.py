@@ -107,7 +107,7 @@ class Distilling:
             LOGGER.warning("Epochs that harm do not lead back to the best network where several processes train.")
         if not self._goes_back:
             return
-        if not self.resume:
+        if not (self.resume and self._start.exists()):  # several processes may have begun what one goes on with
             network = self.ema.ema
             validator = self.get_validator()
             validator.args.plots = validator.args.compile = False

@@ -74,8 +74,9 @@ def epochs_within(yolo: YOLO, options: Options, seconds: float) -> tuple[int, fl
     validations = 2 + (2 + options.way_back) * options.steps + 2 * compares
     fixed = validations * options.val * val * look
     fixed += (options.steps + compares) * bool(options.recover) * _RECOVERY * options.calibration_images * step
-    trials = options.search + TRIALS * (bool(options.recover) and options.max_pruning_ratio is None)
-    fixed += (options.steps + compares) * trials * _TRIAL * options.calibration_images * step
+    limits = TRIALS * (bool(options.recover) and options.max_pruning_ratio is None)
+    trials = options.steps * (options.search + limits) + compares * limits
+    fixed += trials * _TRIAL * options.calibration_images * step
     epoch = train * (step * share + bool(options.distill) * look) + val * look
     epochs = int((seconds - fixed) / (epoch * options.steps)) if epoch else 0
     if epochs < 1:

@@ -85,4 +85,5 @@ def check_reachable(options: Options, graph: Graph, network: nn.Module, own: Cos
         raise UserError(f"{text[0]} is not below the model's own figure; choose one in the reachable range, {text[1]}.")
     if wanted < least:
         more = "" if options.prune_head else ", or prune the head's hidden layers too (--prune-head)"
+        more += ", or a larger --max-pruning-ratio" if options.max_pruning_ratio else ""
         raise UserError(f"{text[0]} is out of reach; choose one in the reachable range, {text[1]}{more}.")
