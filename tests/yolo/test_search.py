@@ -16,8 +16,10 @@ from yoloprune.yolo import checkpoints, digits
 from yoloprune.yolo.agreement import Disagreement, _hits, disagreement
 from yoloprune.yolo.budget import gflops, plan_for_target
 from yoloprune.yolo.change import PredictionChange
-from yoloprune.yolo.limit import best_limit
+from yoloprune.yolo.limit import Limited, best_limit
+from yoloprune.yolo.run import step
 from yoloprune.yolo.run.data import calibration_batches
+from yoloprune.yolo.run.options import Options
 from yoloprune.yolo.search import search_widths
 from yoloprune.yolo.trace import trace_yolo
 from yoloprune.yolo.trial import Trial
@@ -145,6 +147,19 @@ def test_the_limit_that_keeps_most_is_found() -> None:
     assert best_limit(plan_of, lambda plan: 1.0, 0.25).max_pruning_ratio == pytest.approx(0.7)
     with pytest.raises(UserError, match="out of reach"):
         best_limit(lambda max_pruning_ratio: plan_of(max_pruning_ratio=0.5), lambda plan: 1.0, 0.25)
+
+
+def test_a_run_says_which_limit_it_found_and_spreads_one_that_was_given(monkeypatch) -> None:
+    def limit(found, **options):
+        monkeypatch.setattr(step, "best_limit", lambda *args: found)
+        notes: list[str] = []
+        return step._limit(None, object(), Options(target_ratio=0.5, **options), 0.5, notes), notes
+
+    ratio, (note,) = limit(Limited(0.7, 0.3, 0.5))
+    assert ratio == 0.7
+    assert note.startswith("No layer loses more than 70% of its channels: disagreement with the unpruned network 0.3, ")
+    assert limit(Limited(0.7, 0.5, 0.5)) == (0.7, [])  # the plan is as good without it, or the same
+    assert limit(None, max_pruning_ratio=0.75, steps=2) == (pytest.approx(0.5), [])
 
 
 def test_no_layer_loses_more_than_was_asked_for() -> None:

@@ -133,7 +133,7 @@ def _limit(
     if trial is None:
         return 1.0
     found = best_limit(plan_of, trial, share)
-    if found.max_pruning_ratio < 1:
+    if found.error < found.unlimited:
         notes.append(
             f"No layer loses more than {found.max_pruning_ratio:.0%} of its channels: disagreement with the unpruned "
             f"network {found.error:.3g}, without this limit {found.unlimited:.3g}, on calibration images that recovery "
