@@ -96,7 +96,8 @@ def prune_once(
         target_params=target.params,
         round_to=options.round_to,
     )
-    trial = Trial(yolo.model, batches, options.seed) if options.recover else None
+    tries = options.recover and (options.search or options.max_pruning_ratio is None)
+    trial = Trial(yolo.model, batches, options.seed) if tries else None
     plan_of = partial(plan_of, max_pruning_ratio=_limit(partial(plan_of, scores), trial, options, share, notes))
     found = None
     if options.search:
