@@ -59,6 +59,17 @@ def test_a_better_plan_is_found_at_the_same_cost(case) -> None:
     assert 0.98 * target <= gflops(found.plan.apply(network)) <= target
 
 
+def test_a_plan_that_was_tried_is_not_tried_again(case, monkeypatch) -> None:
+    _, network, _ = case
+    images = [{"img": torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(i))} for i in range(3)]
+    trial, tried = Trial(network, images, 0), []
+    monkeypatch.setattr("yoloprune.yolo.trial.reconstruct", lambda pruned, *args, **options: tried.append(pruned))
+    graph = trace_yolo(network)
+    errors = [trial(graph.random_plan(0.5, seed=seed)) for seed in (0, 1, 0, 1)]
+    assert len(tried) == 2
+    assert errors[:2] == errors[2:]
+
+
 def test_an_interrupted_search_ends_where_an_uninterrupted_one_does(case, tmp_path) -> None:
     search, _, _ = case
     whole = search(trials=5)

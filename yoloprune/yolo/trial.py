@@ -31,15 +31,21 @@ class Trial:
 
     def __init__(self, network: nn.Module, batches: list[dict[str, Any]], seed: int) -> None:
         self._network, self._seed = network, seed
+        self._measured: list[tuple[Plan, float]] = []
         self._fit, held = _split(batches)
         with evaluation(network):
             self._change = disagreement(network, held)
 
     def __call__(self, plan: Plan) -> float:
-        """The error of a plan."""
+        """The error of a plan; one that was measured before, as when a limit changes nothing, is not measured again."""
+        for known, error in self._measured:
+            if known == plan:
+                return error
         pruned = plan.apply(self._network).eval()
         reconstruct(pruned, self._network, plan, self._fit, skip=(DFL,), positions=_POSITIONS, seed=self._seed)
-        return self._change(pruned)
+        error = self._change(pruned)
+        self._measured.append((plan, error))
+        return error
 
 
 def _split(batches: list[dict[str, Any]]) -> tuple[list[Tensor], list[Tensor]]:
