@@ -132,6 +132,8 @@ class Statistics(TorchDispatchMode):
 
 def outputs(out: object, drop: str = "") -> list[Tensor]:
     """Floating-point tensors of any output structure, without those under a dictionary key `drop`."""
+    if not any(isinstance(t, Tensor) for _, t in tree_flatten_with_path(out)[0]):  # an object of the model's own
+        out = [getattr(out, name, None) for name in getattr(out, "__slots__", ())] or vars(out)
     leaves = [(str(path), t) for path, t in tree_flatten_with_path(out)[0]]
     return [
         t.double()

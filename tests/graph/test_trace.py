@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.graph.exactness import enliven, mask_error
+from tests.graph.nets.case import Net
+from yoloprune.errors import UserError
 from yoloprune.graph import Plan, meetings, trace
 
 
@@ -145,6 +147,18 @@ def test_operators_without_a_rule_are_named_and_freeze() -> None:
     graph = trace(Odd(), torch.zeros(1, 3))
     assert "_fft_r2c" in graph.unsupported
     assert next(g for g in graph.groups if g.name == "a.weight").frozen
+
+
+def test_a_model_without_tensors_in_its_output_is_refused() -> None:
+    net = Net(lambda net, x: {"loss": net.a(x).sum().item()}, a=nn.Linear(3, 8))
+    with pytest.raises(UserError, match="returns no tensors but dict"):
+        trace(net, torch.zeros(1, 3))
+
+
+def test_an_expert_that_no_token_reaches_is_named() -> None:
+    net = Net(lambda net, x: net.b(net.a(x)[:0]), a=nn.Linear(3, 8), b=nn.Linear(8, 2))
+    with pytest.raises(UserError, match=r"No values reach b with these example inputs"):
+        trace(net, torch.zeros(1, 3))
 
 
 def test_freeze_by_name_type_and_predicate() -> None:

@@ -22,12 +22,14 @@ __all__ = [
     "resizes_splits",
     "shapes",
     "update",
+    "widths",
 ]
 
 Handler = Callable[[nn.Module, Mapping[str, torch.Size]], None]
 _HANDLERS: dict[type, Handler] = {}
 _RESIZES: set[type] = set()
 _COUNTS: dict[type, tuple[str, ...]] = {}
+_WIDTHS: dict[type, Mapping[str, tuple[str, int | None]]] = {}
 # top-level package of a module class -> module that registers its handlers, imported when such a class is met
 PROVIDERS: dict[str, str] = {
     "timm": "yoloprune.graph.handlers.timm",
@@ -38,7 +40,10 @@ PROVIDERS: dict[str, str] = {
 
 
 def attribute_handler(
-    *classes: type, resizes_splits: bool = False, counts: tuple[str, ...] = ()
+    *classes: type,
+    resizes_splits: bool = False,
+    counts: tuple[str, ...] = (),
+    widths: Mapping[str, tuple[str, int | None]] = {},
 ) -> Callable[[Handler], Handler]:
     """Register a handler for module classes and their subclasses; children are updated before their parents.
 
@@ -47,6 +52,8 @@ def attribute_handler(
         resizes_splits: The handler updates the sizes with which the module's forward splits a tensor into unequal
             parts, so the parts need not stay as they are.
         counts: Attributes that count heads or other parts which may go as a whole, and which the handler updates.
+        widths: Attributes that are as large as a dimension of a parameter (None: as its shape), and which the handler
+            updates: code that reads them follows.
     """
 
     def register(handler: Handler) -> Handler:
@@ -54,7 +61,7 @@ def attribute_handler(
             _HANDLERS[cls] = handler
             if resizes_splits:
                 _RESIZES.add(cls)
-            _COUNTS[cls] = counts
+            _COUNTS[cls], _WIDTHS[cls] = counts, widths
         return handler
 
     return register
@@ -89,6 +96,12 @@ def counts(module: nn.Module) -> tuple[str, ...]:
     return next((_COUNTS[cls] for cls in type(module).__mro__ if cls in _COUNTS), ())
 
 
+def widths(module: nn.Module) -> Mapping[str, tuple[str, int | None]]:
+    """Attributes of this module that are as large as a dimension of one of its parameters."""
+    _load_provider(type(module))
+    return next((_WIDTHS[cls] for cls in type(module).__mro__ if cls in _WIDTHS), {})
+
+
 def shapes(model: nn.Module) -> dict[str, torch.Size]:
     """Shapes of the model's tensors by every name they have, as `update` wants them from before the pruning."""
     return {name: tensor.shape for name, tensor in model.state_dict(keep_vars=True).items()}
@@ -108,7 +121,10 @@ def update(model: nn.Module, old: Mapping[str, torch.Size]) -> None:
                 break
 
 
-@attribute_handler(nn.modules.conv._ConvNd)
+@attribute_handler(
+    nn.modules.conv._ConvTransposeNd, widths={"in_channels": ("weight", 0), "out_channels": ("weight", 1)}
+)
+@attribute_handler(nn.modules.conv._ConvNd, widths={"out_channels": ("weight", 0), "in_channels": ("weight", 1)})
 def resize_convolution(conv: nn.modules.conv._ConvNd, old: Mapping[str, torch.Size]) -> None:
     """Channels and groups of a convolution, as its weight has them."""
     outer, inner = conv.weight.shape[:2]
@@ -120,19 +136,19 @@ def resize_convolution(conv: nn.modules.conv._ConvNd, old: Mapping[str, torch.Si
     conv.out_channels = outer * (conv.groups if conv.transposed else 1)
 
 
-@attribute_handler(nn.Linear)
+@attribute_handler(nn.Linear, widths={"out_features": ("weight", 0), "in_features": ("weight", 1)})
 def _linear(linear: nn.Linear, old: Mapping[str, torch.Size]) -> None:
     linear.out_features, linear.in_features = linear.weight.shape
 
 
-@attribute_handler(nn.modules.batchnorm._NormBase)
+@attribute_handler(nn.modules.batchnorm._NormBase, widths={"num_features": ("weight", 0)})
 def _batch_norm(norm: nn.modules.batchnorm._NormBase, old: Mapping[str, torch.Size]) -> None:
     for tensor in (norm.weight, norm.running_mean):
         if tensor is not None:
             norm.num_features = tensor.shape[0]
 
 
-@attribute_handler(nn.GroupNorm)
+@attribute_handler(nn.GroupNorm, widths={"num_channels": ("weight", 0)})
 def _group_norm(norm: nn.GroupNorm, old: Mapping[str, torch.Size]) -> None:
     if norm.weight is not None:
         if norm.num_groups == norm.num_channels:
@@ -140,18 +156,18 @@ def _group_norm(norm: nn.GroupNorm, old: Mapping[str, torch.Size]) -> None:
         norm.num_channels = norm.weight.shape[0]
 
 
-@attribute_handler(nn.LayerNorm, nn.RMSNorm)
+@attribute_handler(nn.LayerNorm, nn.RMSNorm, widths={"normalized_shape": ("weight", None)})
 def _layer_norm(norm: nn.LayerNorm | nn.RMSNorm, old: Mapping[str, torch.Size]) -> None:
     if norm.weight is not None:
         norm.normalized_shape = tuple(norm.weight.shape)
 
 
-@attribute_handler(nn.Embedding)
+@attribute_handler(nn.Embedding, widths={"num_embeddings": ("weight", 0), "embedding_dim": ("weight", 1)})
 def _embedding(embedding: nn.Embedding, old: Mapping[str, torch.Size]) -> None:
     embedding.num_embeddings, embedding.embedding_dim = embedding.weight.shape
 
 
-@attribute_handler(nn.PReLU)
+@attribute_handler(nn.PReLU, widths={"num_parameters": ("weight", 0)})
 def _prelu(prelu: nn.PReLU, old: Mapping[str, torch.Size]) -> None:
     prelu.num_parameters = prelu.weight.numel()
 
@@ -161,7 +177,7 @@ def _bilinear(bilinear: nn.Bilinear, old: Mapping[str, torch.Size]) -> None:
     bilinear.out_features, bilinear.in1_features, bilinear.in2_features = bilinear.weight.shape
 
 
-@attribute_handler(nn.RNNBase)
+@attribute_handler(nn.RNNBase, widths={"input_size": ("weight_ih_l0", 1), "hidden_size": ("weight_hh_l0", 1)})
 def _recurrent(rnn: nn.RNNBase, old: Mapping[str, torch.Size]) -> None:
     rnn.input_size, rnn.hidden_size = rnn.weight_ih_l0.shape[1], rnn.weight_hh_l0.shape[0] // _gates(rnn)
     rnn.proj_size = rnn.weight_hr_l0.shape[0] if rnn.proj_size else 0
@@ -171,7 +187,7 @@ def _gates(rnn: nn.RNNBase) -> int:
     return {"LSTM": 4, "GRU": 3}.get(rnn.mode, 1)
 
 
-@attribute_handler(nn.RNNCellBase)
+@attribute_handler(nn.RNNCellBase, widths={"input_size": ("weight_ih", 1), "hidden_size": ("weight_hh", 1)})
 def _recurrent_cell(cell: nn.RNNCellBase, old: Mapping[str, torch.Size]) -> None:
     cell.input_size, cell.hidden_size = cell.weight_ih.shape[1], cell.weight_hh.shape[1]
 
@@ -183,3 +199,10 @@ def _attention(attention: nn.MultiheadAttention, old: Mapping[str, torch.Size]) 
     packed = attention._qkv_same_embed_dim
     attention.kdim = attention.embed_dim if packed else attention.k_proj_weight.shape[1]
     attention.vdim = attention.embed_dim if packed else attention.v_proj_weight.shape[1]
+
+
+@attribute_handler(nn.Transformer)
+def _transformer(transformer: nn.Transformer, old: Mapping[str, torch.Size]) -> None:
+    for stack in (transformer.encoder, transformer.decoder):
+        if isinstance(stack, (nn.TransformerEncoder, nn.TransformerDecoder)):
+            transformer.d_model = stack.layers[0].self_attn.out_proj.out_features

@@ -11,18 +11,22 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from yoloprune.graph.widths import Width
+from yoloprune.graph.widths import Sizes, Width
 
 __all__ = ["Request", "Requests"]
 
 _SHAPE = Tensor.shape
-_VIEWS = frozenset(["view", "reshape", "expand", "repeat"])
+_VIEWS = frozenset(["view", "reshape", "expand", "broadcast_to", "repeat"])
+_AS = {"view_as": "view", "reshape_as": "reshape", "expand_as": "expand"}  # the shape of another tensor is asked for
 _FILLS = frozenset(["zeros", "ones", "empty", "rand", "randn", "full"])
 _NEW = frozenset(["new_zeros", "new_ones", "new_empty", "new_full"])
 # calls whose sizes the rules read, or in which a width only says what belongs together
 _SIZES = _VIEWS | _FILLS | _NEW
-_SIZES |= {"split", "split_with_sizes", "narrow", "chunk", "__getitem__", "unflatten"}
-_SIZES |= {"layer_norm", "rms_norm", "group_norm", "conv1d", "conv2d", "conv3d"}
+_SIZES |= {"split", "split_with_sizes", "narrow", "chunk", "__getitem__", "__setitem__", "unflatten"}
+_SIZES |= {"layer_norm", "rms_norm"}
+# place and name of the argument that counts groups, which may follow a width
+_GROUPS = {f"conv{kind}{d}d": (6, "groups") for kind in ("", "_transpose") for d in (1, 2, 3)}
+_GROUPS["group_norm"] = (1, "num_groups")
 _LEAVES = frozenset(["tolist", "numpy", "__array__", "__dlpack__"])
 
 
@@ -72,19 +76,41 @@ class Request(NamedTuple):
         shape = self._argument(1, "normalized_shape")
         return (shape,) if isinstance(shape, int) else tuple(shape)
 
-    def bounds(self, dim: int, dims: int) -> tuple[Any, Any] | None:
+    def weight(self) -> Tensor | None:
+        """What a norm multiplies by."""
+        return self._argument(2, "weight")
+
+    def groups(self) -> Any:
+        """The number of groups that a convolution or a norm is asked for."""
+        if self.name not in _GROUPS:
+            return None
+        groups = self._argument(*_GROUPS[self.name])
+        return 1 if groups is None else groups
+
+    def numbers(self) -> tuple:
+        """Arguments that are no sizes: a width among them is used as a number."""
+        if self.name in _GROUPS:
+            place, name = _GROUPS[self.name]
+            return *self.args[:place], *self.args[place + 1 :], *(v for k, v in self.kwargs.items() if k != name)
+        if self.name in ("full", "new_full"):
+            return (self._argument(1 + (self.name == "new_full"), "fill_value"),)
+        if self.name == "__setitem__":
+            return (self.args[2],)
+        return () if self.name in _SIZES else (*self.args, *self.kwargs.values())
+
+    def bounds(self, dim: int) -> tuple[Any, Any] | None:
         """Start and stop of the slice along `dim`, None where the code left them open."""
         if self.name == "narrow":
             start, length = self._argument(2, "start"), self._argument(3, "length")
             return start, start + length
-        if self.name != "__getitem__":
+        if self.name not in ("__getitem__", "__setitem__"):
             return None
         index = self.args[1] if isinstance(self.args[1], tuple) else (self.args[1],)
         taken = sum(i is not None and i is not Ellipsis and not isinstance(i, bool) for i in index)
         at = 0
         for place in index:
             if place is Ellipsis:
-                at += dims - taken
+                at += self.args[0].dim() - taken
             elif isinstance(place, slice):
                 if at == dim:
                     return place.start, place.stop
@@ -118,10 +144,10 @@ class Requests(TorchFunctionMode):
 
     def __init__(
         self,
-        widths: Callable[[Tensor], torch.Size],
+        widths: Callable[[Tensor], Sizes],
         composites: Container[str],
         whole: Callable[[Any, tuple, dict], Any],
-        read: Callable[[Tensor], None] | None = None,
+        read: Callable[[Tensor], None],
     ) -> None:
         super().__init__()
         self.widths, self.composites, self.whole, self.read = widths, composites, whole, read
@@ -137,16 +163,30 @@ class Requests(TorchFunctionMode):
             return self.widths(args[0]) if dim is None else self.widths(args[0])[dim]
         if name in ("numel", "nelement"):
             return math.prod(self.widths(args[0]))
-        if name in _LEAVES and self.read:
+        if name == "__len__" and isinstance(width := next(iter(self.widths(args[0])), None), Width):
+            width.used_as_number()
+        if name in _LEAVES:
             self.read(args[0])
-        if name not in _SIZES:
-            for leaf in tree_leaves((args, kwargs)):
-                if isinstance(leaf, Width):
-                    leaf.used_as_number()
+        if name == "tensor_split" and isinstance(pieces := args[1] if len(args) > 1 else kwargs.get("sections"), int):
+            dim = args[2] if len(args) > 2 else kwargs.get("dim", 0)
+            if args[0].shape[dim] % pieces == 0:  # into equal parts, as chunk
+                func, name, args, kwargs = torch.chunk, "chunk", (args[0], pieces, dim), {}
+        request = Request(name, args, kwargs)
+        if name in _AS:
+            request = Request(_AS[name], (args[0], *self.widths(_other(args, kwargs))), {})
+        for leaf in tree_leaves(request.numbers()):
+            for size in leaf if isinstance(leaf, Sizes) else (leaf,):
+                if isinstance(size, Width):
+                    size.used_as_number()
         if name in self.composites:
             return self.whole(func, args, kwargs)
-        outer, self.current = self.current, Request(name, args, kwargs)
+        outer, self.current = self.current, request
         try:
             return func(*args, **kwargs)
         finally:
             self.current = outer
+
+
+def _other(args: tuple, kwargs: dict) -> Tensor:
+    """The tensor whose shape is asked for."""
+    return args[1] if len(args) > 1 else kwargs["other"]

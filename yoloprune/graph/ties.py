@@ -23,9 +23,7 @@ def distinct(tie: np.ndarray) -> np.ndarray | None:
     """
     ordered = np.sort(tie, axis=1)
     repeats = (ordered[:, 1:] == ordered[:, :-1]).any(1)
-    if not repeats.any():
-        return tie
-    if _same_sets(ordered):
+    if not repeats.any() or _same(ordered):
         return tie
     repeated = np.flatnonzero(repeats).tolist()
     _, inverse, count = np.unique(tie[repeated[0]], return_inverse=True, return_counts=True)
@@ -40,7 +38,7 @@ def distinct(tie: np.ndarray) -> np.ndarray | None:
             rows.append(block[:, 0])
         else:
             return None
-    return np.stack(rows)
+    return distinct(np.stack(rows))  # rows that did not repeat at first may hold one component in several blocks
 
 
 def resolve(classes: np.ndarray, ties: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -56,7 +54,7 @@ def resolve(classes: np.ndarray, ties: list[np.ndarray]) -> tuple[np.ndarray, np
     Returns:
         Refined class of each component (n,), and for each refined class the number of its tied set.
     """
-    used = [tie for tie in ties if not _same_sets(np.sort(tie, axis=1))]
+    used = [tie for tie in ties if not _same(np.sort(tie, axis=1))]
     if used:
         classes = _refine(classes, used)
     n = int(classes.max(initial=-1)) + 1
@@ -67,12 +65,9 @@ def resolve(classes: np.ndarray, ties: list[np.ndarray]) -> tuple[np.ndarray, np
     return classes, connected_components(coo_matrix((np.ones(len(a), bool), (a, b)), (n, n)), directed=False)[1]
 
 
-def _same_sets(ordered: np.ndarray) -> bool:
-    """Whether all parts hold the same components, however often; each part is sorted."""
-    if (ordered == ordered[:1]).all():  # all at once: there can be thousands of parts
-        return True
-    first = np.unique(ordered[0])
-    return all(np.array_equal(np.unique(row), first) for row in ordered[1:])
+def _same(ordered: np.ndarray) -> bool:
+    """Whether all parts hold the same components equally often, so that they lose alike; each part is sorted."""
+    return bool((ordered == ordered[:1]).all())
 
 
 def _refine(classes: np.ndarray, ties: list[np.ndarray]) -> np.ndarray:

@@ -12,17 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_leaves
 
-from yoloprune.graph.attributes import counts, has_handler, resizes_splits
+from yoloprune.errors import UserError
+from yoloprune.graph.attributes import counts, has_handler, resizes_splits, widths
 from yoloprune.graph.beside import Beside
-from yoloprune.graph.labels import Labels, Ledger, shrinking
+from yoloprune.graph.labels import Labels, Ledger, compact, shrinking, varying
 from yoloprune.graph.madeup import MadeUp
+from yoloprune.graph.meetings import LABEL
 from yoloprune.graph.parameters import named_tensors
 from yoloprune.graph.requests import Requests
 from yoloprune.graph.rules import COMPOSITES, RULES, Call
 from yoloprune.graph.rules.pointwise import pointwise
-from yoloprune.graph.widths import Count, Width
+from yoloprune.graph.widths import Attribute, Count, Sizes, Width
 
 __all__ = ["run"]
 
@@ -43,7 +45,7 @@ class _Tracer(TorchDispatchMode):
         self.stack: list[nn.Module] = []
         # storages in which values that were zero are not any more, for all their views
         self.soiled: dict[int, Any] = {}
-        self.requests = Requests(self.widths, COMPOSITES, self.whole, made_up.read if made_up else None)
+        self.requests = Requests(self.widths, COMPOSITES, self.whole, self.read)
         self.watched: Beside[tuple[Tensor, str]] = Beside()
         self.origin: Beside[frozenset[str]] = Beside()  # the layers that a tensor comes from
         self.paused = False
@@ -66,7 +68,7 @@ class _Tracer(TorchDispatchMode):
         if id(tensor) not in self.own:
             self.found[tensor] = labels
 
-    def widths(self, tensor: Tensor) -> torch.Size:
+    def widths(self, tensor: Tensor) -> Sizes:
         """The tensor's shape, with a `Width` for each dimension that may shrink."""
         sizes: list[int] = list(tensor.shape)
         labels = self.labels(tensor)
@@ -75,7 +77,37 @@ class _Tracer(TorchDispatchMode):
             if d is not None:
                 line = layer[tuple(slice(None) if e == d else 0 for e in range(layer.dim()))]
                 sizes[d] = Width(sizes[d], line, self.ledger)
-        return torch.Size(sizes)
+        return Sizes(sizes)
+
+    def attribute(self, tensor: Tensor, dim: int) -> Attribute:
+        """The size of a parameter's dimension, as an attribute that follows it."""
+        return Attribute(tensor.shape[dim], lambda: self._line(tensor, dim), self.ledger)
+
+    def _line(self, tensor: Tensor, dim: int) -> Tensor:
+        labels = self.labels(tensor)
+        layers = [layer for layer in (labels.layers if labels else ()) if varying(layer) == (dim,)]
+        return compact(layers[0]).reshape(-1) if layers else torch.zeros(0, dtype=LABEL)
+
+    def follow_attributes(self, model: nn.Module) -> None:
+        """Put numbers that are told from those which the code fixes where modules keep widths and counts of heads."""
+        for m in model.modules():
+            for name in counts(m):
+                if isinstance(value := getattr(m, name), int):
+                    setattr(m, name, Count(value, self.ledger))
+            for name, (parameter, dim) in widths(m).items():
+                tensor, value = m._parameters.get(parameter), vars(m).get(name)
+                if tensor is None or id(tensor) not in self.own:
+                    continue
+                if dim is None and tuple(tensor.shape) == value:
+                    setattr(m, name, tuple(self.attribute(tensor, d) for d in range(tensor.dim())))
+                elif dim is not None and tensor.shape[dim] == value:
+                    setattr(m, name, self.attribute(tensor, dim))
+
+    def read(self, tensor: Tensor) -> None:
+        """A tensor's values are about to leave for Python or NumPy, where nothing follows them."""
+        if self.made_up:
+            self.made_up.read(tensor)
+        self.ledger.freeze_all(self.labels(tensor), "is read by the model's code")
 
     def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """A module's forward has ended."""
@@ -153,7 +185,7 @@ class _Tracer(TorchDispatchMode):
         return out
 
     def _unknown(self, name: str, args: tuple, kwargs: dict) -> None:
-        carried = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, Tensor)]
+        carried = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         carried = [labels for t in carried if (labels := self.labels(t)) and labels.layers]
         if carried:
             self.ledger.unknown(name, carried)
@@ -202,7 +234,7 @@ def run(model: nn.Module, example_inputs: Any) -> Ledger:
         model: Any module; its attributes are put back and nothing of it changes.
         example_inputs: A tensor, a tuple of positional or a dict of keyword arguments.
     """
-    given = [t for t in tree_flatten(example_inputs)[0] if isinstance(t, Tensor)]
+    given = list(_tensors(example_inputs))
     with suppress(Exception):  # `ValuesNeededError`, or whatever zeros led to; an error of the model's own comes again
         return _execute(model, example_inputs, MadeUp([*named_tensors(model).values(), *given]))
     return _execute(model, example_inputs, None)
@@ -216,10 +248,7 @@ def _execute(model: nn.Module, example_inputs: Any, made_up: MadeUp | None) -> L
     ]
     try:
         with _unchanged(model):
-            for m in model.modules():
-                for name in counts(m):
-                    if isinstance(value := getattr(m, name), int):
-                        setattr(m, name, Count(value, tracer.ledger))
+            tracer.follow_attributes(model)
             model.eval()
             with torch.no_grad(), _unfused(model), tracer, tracer.requests:
                 if isinstance(example_inputs, dict):
@@ -231,7 +260,23 @@ def _execute(model: nn.Module, example_inputs: Any, made_up: MadeUp | None) -> L
     finally:
         for handle in handles:
             handle.remove()
-    for t in tree_flatten(out)[0]:
-        if isinstance(t, Tensor):
-            tracer.ledger.freeze_all(tracer.labels(t), "reaches the model's output")
+    outputs = list(_tensors(out))
+    if not outputs:
+        raise UserError(f"The model returns no tensors but {type(out).__name__}, so nothing says what must stay.")
+    for t in outputs:
+        tracer.ledger.freeze_all(tracer.labels(t), "reaches the model's output")
     return tracer.ledger
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Every tensor in a structure of containers, dataclasses and other objects with attributes."""
+    seen: dict[int, Any] = {}
+    waiting = [value]
+    while waiting:
+        for leaf in tree_leaves(waiting.pop()):
+            if isinstance(leaf, Tensor):
+                yield leaf
+            elif id(leaf) not in seen and not isinstance(leaf, (type, nn.Module)) and not callable(leaf):
+                seen[id(leaf)] = leaf
+                slots = [s for cls in type(leaf).__mro__ for s in getattr(cls, "__slots__", ())]
+                waiting.append([*getattr(leaf, "__dict__", {}).values(), *(getattr(leaf, s, None) for s in slots)])

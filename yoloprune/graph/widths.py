@@ -7,6 +7,7 @@ labelled dimensions are `Width`s; they go through the model's own arithmetic and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from yoloprune.graph.labels import Ledger
 
-__all__ = ["Count", "Width", "fixed"]
+__all__ = ["Attribute", "Count", "Sizes", "Width", "fixed"]
 
 
 class Width(int):
@@ -80,6 +81,10 @@ class Width(int):
             return int(self) // int(other)
         return self._number("__floordiv__", other)
 
+    def __mod__(self, other: Any) -> Any:
+        """Whether it divides evenly is asked in passing; another remainder would be another number after pruning."""
+        return self._number("__mod__", other) if int(self) % other else 0
+
     def __add__(self, other: Any) -> Any:
         if self._same(other) or (isinstance(other, int) and other == 0):
             return self._like(int(self) + int(other))
@@ -95,6 +100,10 @@ class Width(int):
     def __float__(self) -> float:
         return float(self.used_as_number())
 
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        """NumPy's functions of a size, such as `np.sqrt`."""
+        return getattr(ufunc, method)(*(n.used_as_number() if isinstance(n, Width) else n for n in inputs), **options)
+
     def _number(self, operator: str, other: Any) -> Any:
         if isinstance(other, Width):
             other = other.used_as_number()
@@ -102,6 +111,21 @@ class Width(int):
             return NotImplemented
         operand: Any = float(self) if isinstance(other, float) else self.used_as_number()
         return getattr(operand, operator)(other)
+
+
+class Attribute(Width):
+    """A width that a module keeps as an attribute, and its handler up to date; its labels are looked up on use."""
+
+    def __new__(cls, value: int, labels: Callable[[], Tensor], ledger: Ledger) -> Attribute:
+        """See the class."""
+        self = int.__new__(cls, value)
+        self.find, self.ledger = labels, ledger
+        return self
+
+    @property
+    def labels(self) -> Tensor:
+        """See `Width`."""
+        return self.find()
 
 
 class Count(Width):
@@ -165,6 +189,27 @@ def _numeric(operator: str) -> Callable[[Width, Any], Any]:
 
 for _operator in ("rsub", "truediv", "rtruediv", "rfloordiv", "pow", "rpow", "divmod"):
     setattr(Width, f"__{_operator}__", _numeric(f"__{_operator}__"))
+
+
+class Sizes(tuple):
+    """A tensor's shape with `Width`s in it; torch.Size, which cannot be derived from, would hide some uses of them."""
+
+    def numel(self) -> int:
+        """Product of the sizes, as torch.Size has it."""
+        return math.prod(self)
+
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        return Sizes(found) if isinstance(index, slice) else found
+
+    def __add__(self, other: tuple) -> Sizes:
+        return Sizes(super().__add__(tuple(other)))
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return np.array([n.used_as_number() if isinstance(n, Width) else n for n in self], dtype)
+
+    def __reduce__(self) -> tuple:
+        return torch.Size, ([int(n) for n in self],)
 
 
 def fixed(size: Any) -> bool:

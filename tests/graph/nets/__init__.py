@@ -12,6 +12,7 @@ from tests.graph.nets import (
     normalisation,
     parameters,
     recurrent,
+    sizes,
     traps,
 )
 
@@ -27,6 +28,7 @@ CASES = [
         attention,
         graphs,
         constraints,
+        sizes,
         traps,
     )
     for case in module.CASES

@@ -211,4 +211,83 @@ CASES = [
         tokens(),
         share=6 / 22,
     ),
+    Case(
+        "three copies cut in halves",
+        between(lambda net, x: torch.cat(torch.cat([x, x, x], 1).chunk(2, 1)[::-1], 1), 48),
+        share=0.0,
+    ),
+    Case(
+        "three copies viewed as halves",
+        between(lambda net, x: x.repeat(1, 3, 1, 1).view(2, 2, -1, 36).sum(2).unflatten(2, (6, 6)), 2),
+        share=0.0,
+    ),
+    Case("sum of powers of two", between(lambda net, x: (2**x).sum(1, keepdim=True), 1), share=0.0),
+    Case("sum of powers of nought", between(lambda net, x: (x**0).sum(1, keepdim=True), 1), share=0.0),
+    Case("sum of squares", between(lambda net, x: (x**2).sum(1, keepdim=True), 1)),
+    Case(
+        "sum of what is cut off below nought",
+        between(lambda net, x: x.clamp_max(-0.5).sum(1, keepdim=True), 1),
+        share=0.0,
+    ),
+    Case(
+        "sum of what is cut off far below",
+        between(lambda net, x: F.hardtanh(x, -2, -1).sum(1, keepdim=True), 1),
+        share=0.0,
+    ),
+    Case("sum of what is cut off at nought", between(lambda net, x: x.clamp(min=0).sum(1, keepdim=True), 1)),
+    Case(
+        "sum of a mask of the largest",
+        between(lambda net, x: torch.zeros_like(x).scatter_(2, x.topk(2, 2)[1], 1.0).sum(1, keepdim=True), 1),
+        share=0.0,
+    ),
+    Case("mask of the largest", between(lambda net, x: x * torch.zeros_like(x).scatter(2, x.topk(2, 2)[1], 1.0))),
+    Case(
+        "mask at fixed places",
+        between(lambda net, x: x * torch.zeros_like(x).scatter(2, torch.zeros(2, 16, 1, 6, dtype=torch.long), 1.0)),
+        share=0.0,
+    ),
+    Case(
+        "mask of some channels",
+        between(lambda net, x: x * torch.zeros_like(x).scatter(1, torch.full((2, 1, 6, 6), 3), 1.0)),
+        share=0.0,
+    ),
+    Case(
+        "products of normalised rows",
+        between(
+            lambda net, x: ((y := net.n(x.flatten(2))).mT @ y).unflatten(2, (6, 6)), 36, n=lambda: nn.LayerNorm(36)
+        ),
+        share=0.0,
+    ),
+    Case(
+        "product of what is not zero",
+        lambda: Net(
+            lambda net, x: torch.dot(net.a(x).sigmoid(), net.b(x).sigmoid())[None] + net.c(x),
+            a=nn.Linear(8, 16),
+            b=nn.Linear(8, 16),
+            c=nn.Linear(8, 1),
+        ),
+        lambda: (torch.randn(8),),
+        share=0.0,
+    ),
+    Case(
+        "product with a bias",
+        lambda: Net(
+            lambda net, x: net.b(torch.addmv(net.bias, net.w, net.a(x))),
+            a=nn.Linear(8, 16),
+            bias=nn.Parameter(torch.randn(12)),
+            w=nn.Parameter(torch.randn(12, 16)),
+            b=nn.Linear(12, 4),
+        ),
+        lambda: (torch.randn(8),),
+    ),
+    Case(
+        "the least of all channels",
+        between(lambda net, x: torch.linalg.vector_norm(x, -torch.inf, 1, keepdim=True), 1),
+        share=0.0,
+    ),
+    Case(
+        "the largest of all channels",
+        between(lambda net, x: torch.linalg.vector_norm(x, torch.inf, 1, keepdim=True), 1),
+    ),
+    Case("masked in place", between(lambda net, x: x.clone().masked_fill_(torch.eye(6) > 0, -1.0))),
 ]

@@ -7,8 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from yoloprune.errors import UserError
 from yoloprune.graph.labels import CostTerm, Labels, compact, shrinking, varying
 from yoloprune.graph.rules.registry import Call, rule
+from yoloprune.graph.widths import fixed
 
 __all__ = ["meet", "vector"]
 
@@ -69,6 +71,14 @@ def convolution(call: Call) -> None:
     per_in, per_out = n_in // groups, n_out // groups
     produces = True
     _vanishes(call, x, w, source)
+    asked = None if call.follows or call.request is None else call.request.groups()
+    if groups > 1 and asked is not None:
+        if not fixed(asked) and per_in > 1:
+            asked.used_as_number()
+        elif fixed(asked) and per_in == 1:
+            for line in (source, first):
+                if line is not None:
+                    ledger.freeze(line, "has its number fixed by the groups of a convolution")
     if groups == 1:
         w_in, out = (first, second) if transposed else (second, first)
         if n_in > 1:
@@ -147,6 +157,11 @@ def _product(call: Call, a: Tensor, b: Tensor, out_shape: torch.Size) -> tuple[t
         for layer in labels.layers:
             dims = varying(layer)
             if sum_dim in dims:
+                if not layer.shape[free_dim]:
+                    raise UserError(
+                        f"No values reach {call.module or 'the model'} with these example inputs, so what belongs "
+                        "together there is not seen; give example inputs that reach it."
+                    )
                 layer = ledger.unite_along(layer, [free_dim])
                 for d in dims:
                     if d not in (sum_dim, free_dim) and layer.stride(d) < layer.stride(sum_dim):
@@ -188,21 +203,24 @@ def product(call: Call) -> None:
     call.put(call.out, Labels(layers, zero))
 
 
-@rule("mv", "dot")
+@rule("mv", "dot", "addmv")
 def vector_product(call: Call) -> None:
-    """Matrix times vector: the summed dimension unites, rows pass."""
-    a, b = call.args[0], call.args[1]
+    """Matrix times vector: the summed dimension unites, rows pass and meet those of a bias."""
+    a, b = call.args[-2:]
     left, right = vector(call, a, a.dim() - 1), vector(call, b, 0)
     meet(call, left, right, _is_wild(call, a), _is_wild(call, b))
+    _vanishes(call, a, b, right if left is None else left)
     rows = vector(call, a, 0) if a.dim() == 2 else None
     if rows is not None:
         call.ledger.producers.append(rows)
+    if call.name == "addmv":
+        meet(call, rows, vector(call, call.args[0], 0), b_wild=_is_wild(call, call.args[0]))
     call.put(call.out, Labels((rows,) if rows is not None else (), zero=True))
     vectors = tuple(v for v in (rows, left if left is not None else right) if v is not None)
     call.ledger.costs.append(CostTerm(call.module, call.name, a.numel(), vectors))
 
 
-@rule("addmm", "baddbmm", "addmv")
+@rule("addmm", "baddbmm")
 def product_with_bias(call: Call) -> None:
     """Matrix products with a bias that meets the result."""
     bias, a, b = call.args[:3]

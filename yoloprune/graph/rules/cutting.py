@@ -79,20 +79,21 @@ def slice_(call: Call) -> None:
         if shrinking(layer) != dim:
             continue
         if step > 1:
-            if n % step == 0 and start < step:
+            whole = call.arg("end") is None or call.arg("end") >= n
+            if n % step == 0 and start < step and whole:
                 rows = lines_along(layer, dim).reshape(-1, n // step, step)
                 call.ledger.unite(rows, rows[..., :1])
             else:
-                call.ledger.freeze(layer, f"is sliced with step {step}, which does not divide {n}")
+                call.ledger.freeze(layer, f"is sliced with step {step}, which does not take whole periods of all {n}")
             continue
-        bounds = call.request.bounds(dim, source.dim()) if call.request else None
+        bounds = call.request.bounds(dim) if call.request else None
         if bounds is None:
             length = call.out.shape[dim]
             _cut(call, layer, dim, [start, length, n - start - length], None)
             continue
         for bound in bounds:
             if bound is not None and 0 < abs(bound) < n:
-                before = bound % n
+                before = int(bound) % n
                 asked = (bound, None) if bound > 0 else (None, bound)
                 _cut(call, layer, dim, [before, n - before], asked)
     call.put_replayed(labels)

@@ -30,6 +30,8 @@ def fill_like(call: Call) -> None:
 @rule(
     "zeros",
     "ones",
+    "rand",
+    "randn",
     "full",
     "empty",
     "scalar_tensor",
@@ -67,8 +69,8 @@ def copy(call: Call) -> None:
         return
     operands: list[tuple[Tensor, Labels | None]] = [(source.shape, theirs)]
     if mine and mine.layers:
-        operands.append((target.shape, mine))
-    layers = call.ledger.merge(target.shape, operands, "copy_", strict=False)
+        operands.append((target.shape, Labels(mine.layers, wild=True)))  # what it held is gone: it fits any channels
+    layers = call.ledger.merge(target.shape, operands, "copy_")
     call.put(call.out, Labels(layers, bool(theirs and theirs.zero)))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from yoloprune.graph.labels import Labels, compact, varying
+from yoloprune.graph.labels import Labels, compact, shrinking, varying
 from yoloprune.graph.rules.registry import Call, rule
 
 __all__: list[str] = []
@@ -68,12 +68,17 @@ def _meet_places(call: Call, source: Tensor, dim: int, places: Tensor) -> None:
         if dim in varying(layer):
             call.ledger.freeze(layer, "is used as an index")
             continue
+        dims = set(varying(layer))
         for own in call.layers(source):
-            if varying(own) == varying(layer) and own.shape[varying(own)[0]] == layer.shape[varying(layer)[0]]:
-                call.ledger.unite(compact(own).reshape(-1), compact(layer).reshape(-1))
+            if dims <= set(varying(own)) and shrinking(own) == shrinking(layer) and _as_long(own, layer, dims):
+                call.ledger.unite(compact(own), compact(layer, varying(own)))
                 break
         else:
             call.ledger.freeze(layer, "is used as an index")
+
+
+def _as_long(a: Tensor, b: Tensor, dims: set[int]) -> bool:
+    return all(a.shape[d] == b.shape[d] for d in dims)
 
 
 @rule("index_add", "index_copy", "scatter", "scatter_add", "scatter_reduce")
@@ -82,11 +87,24 @@ def scatter(call: Call) -> None:
     target, dim, places, source = call.args[:4]
     dim %= target.dim()
     if not isinstance(source, Tensor):
-        _meet_places(call, target, dim, places)
+        _write_number(call, target, dim, places, source)
         return
     if places.dim() == target.dim():
         _meet_places(call, source, dim, places)
     _write(call, target, dim, source)
+
+
+def _write_number(call: Call, target: Tensor, dim: int, places: Tensor, number: float) -> None:
+    """One number at all places: channels along `dim` are written, the others must have places of their own."""
+    _meet_places(call, target, dim, places)
+    labels = call.labels(target) or Labels()
+    placed = {d for layer in call.layers(places) for d in varying(layer)}
+    for layer in labels.layers:
+        for d in varying(layer):
+            if d == dim or (places.dim() == target.dim() and places.shape[d] > 1 and d not in placed):
+                call.ledger.freeze(layer, f"is written at places by {call.name}")
+    zero = labels.zero and number == 0
+    call.put(call.out, Labels(labels.layers, zero, labels.wild and places.dim() != target.dim()))
 
 
 @rule("index_put", "_index_put_impl", "_unsafe_index_put")

@@ -12,6 +12,8 @@ from yoloprune.graph.widths import Count, Width, fixed
 
 __all__: list[str] = []
 
+_MEETING = frozenset(["broadcast_tensors", "cosine_similarity", "normalize"])
+
 
 @rule("alias", "detach", "clone", "contiguous", "lift_fresh", "lift", "_to_copy", "dropout", "view_of")
 def same(call: Call) -> None:
@@ -75,6 +77,7 @@ def view(call: Call) -> None:
         return
     target = call.request.view(call.args[0].shape) if call.request else None
     if target is not None and len(target) != call.out.dim():
+        call.ledger.freeze_all(labels, f"is viewed at sizes that are not its own by {call.name}")  # torch.vmap
         target = None
     out = []
     for layer in labels.layers:
@@ -137,8 +140,8 @@ def expand(call: Call) -> None:
                         call.ledger.freeze(layer, "is given a fixed size by expand")
             elif before > 1 and call.name == "repeat" and isinstance(size, Width):
                 size.used_as_number()
-    # a kernel expands to the shape of what it meets: that size follows
-    follows = call.name == "expand" and target is None
+    # operands that are brought to one shape follow each other
+    follows = call.name == "expand" and call.request is not None and call.request.name in _MEETING
     call.put_layers(call.out, [layer for layer in layers if layer is not None], labels.zero, labels.wild or follows)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from yoloprune.graph.labels import Labels, shrinking, varying
+from yoloprune.graph.requests import Request
 from yoloprune.graph.rules.contraction import vector
-from yoloprune.graph.rules.registry import Call, rule
+from yoloprune.graph.rules.registry import Call, composite, rule
 from yoloprune.graph.widths import fixed
 
 __all__: list[str] = []
@@ -55,27 +56,44 @@ def group_norm(call: Call) -> None:
     x = call.args[0]
     weight, bias, groups = call.arg("weight"), call.arg("bias"), call.arg("group") or call.arg("num_groups")
     channels = _channel_norm(call, x, [weight, bias])
+    asked = call.request.groups() if call.request else None
+    if channels is not None and groups == x.shape[1] > 1 and not (call.follows and weight is not None) and fixed(asked):
+        call.ledger.freeze(channels, "has its number fixed by the groups of a norm")
     if channels is not None and groups < x.shape[1]:
+        if not fixed(asked):
+            asked.used_as_number()
         call.ledger.statistics.add(call.name)
         call.ledger.tie(channels.view(groups, -1))
 
 
-@rule("native_layer_norm", "layer_norm", "_fused_rms_norm", "rms_norm")
+@rule("native_layer_norm")
 def layer_norm(call: Call) -> None:
-    """LayerNorm and RMSNorm: statistics over the normalised dimensions, affine per element."""
-    x, out = call.args[0], call.outs[0]
-    own = [a for a in call.args[2:4] if isinstance(a, Tensor)]
-    normalised = set(range(x.dim() - len(call.args[1]), x.dim()))
-    labels = call.labels(x)
+    """LayerNorm: statistics over the normalised dimensions, affine per element."""
     asked = call.request.normalised() if call.request else None
-    if asked and not own:
-        for layer in labels.layers if labels else ():
-            if any(d in varying(layer) and fixed(asked[d - x.dim()]) for d in normalised):
-                call.ledger.freeze(layer, "is normalised at a fixed size, with nothing that would follow")
-    if any(set(varying(layer)) & normalised for layer in (labels.layers if labels else ())):
+    _normalise(call, call.args[0], asked, len(call.args[1]), [a for a in call.args[2:4] if isinstance(a, Tensor)])
+
+
+@composite("rms_norm")
+def rms_norm(call: Call) -> None:
+    """RMSNorm, before PyTorch takes it apart."""
+    request = Request(call.name, call.args, call.kwargs)
+    asked, weight = request.normalised(), request.weight()
+    _normalise(call, call.args[0], asked, len(asked), [] if weight is None else [weight])
+
+
+def _normalise(call: Call, x: Tensor, asked: tuple | None, dims: int, own: list[Tensor]) -> None:
+    """The last dimensions share statistics and have their size fixed where the code writes it."""
+    normalised = set(range(x.dim() - dims, x.dim()))
+    labels = call.labels(x) or Labels()
+    for layer in labels.layers if asked else ():
+        if any(d in varying(layer) and fixed(asked[d - x.dim()]) for d in normalised):
+            call.ledger.freeze(layer, f"is given a fixed size by {call.name}")
+    if any(set(varying(layer)) & normalised for layer in labels.layers):
         call.ledger.statistics.add(call.name)
+    out = call.outs[0]
     layers = call.ledger.merge(out.shape, [(x.shape, labels)] + [(t.shape, call.labels(t)) for t in own], call.name)
-    call.put(out, Labels(layers, bool(own)))
+    scaled = bool(own) and all(shrinking(layer) in normalised for layer in layers)
+    call.put(out, Labels(layers, scaled or (labels.zero and call.name == "rms_norm")))
 
 
 @rule("_weight_norm_interface")

@@ -52,8 +52,11 @@ def pad(call: Call) -> None:
     pads = call.args[1]
     n = call.args[0].dim()
     padded = {n - 1 - i // 2 for i, p in enumerate(pads) if p}
+    cut = {n - 1 - i // 2 for i, p in enumerate(pads) if p < 0}
     out = []
     for layer in labels.layers:
+        if set(varying(layer)) & cut:
+            call.ledger.freeze(layer, "is cut at a fixed position by a negative padding")
         if set(varying(layer)) & padded:
             out.append(torch.constant_pad_nd(layer, pads, FROZEN))
         else:

@@ -30,14 +30,11 @@ _ZERO_PRESERVING = frozenset(
         "sin",
         "square",
         "sign",
-        "pow",
         "softsign",
-        "hardtanh",
         "clone",
         "_to_copy",
         "dropout",
         "native_dropout",
-        "clamp_max",
         "_prelu_kernel",
         "softshrink",
         "hardshrink",
@@ -64,12 +61,24 @@ def _stays_zero(call: Call, operands: list[Tensor], layers: tuple[Tensor, ...]) 
     if call.name in ("add", "sub"):
         both = all(isinstance(a, Tensor) for a in call.args[:2])
         return both and all(zero(t, d) for t in operands for d in dims)
-    if call.name == "hardtanh" and call.arg("min_val", -1) > 0:
-        return False
-    return call.name in _ZERO_PRESERVING and all(zero(operands[0], d) for d in dims)
+    return _keeps_zero(call) and all(zero(operands[0], d) for d in dims)
 
 
-@rule("_prelu_kernel", "hardswish", "log_sigmoid_forward", "mish", "rrelu_with_noise", "threshold")
+def _keeps_zero(call: Call) -> bool:
+    """Whether the function of the first operand is zero where that is."""
+    if call.name == "pow":
+        base, exponent = call.args[:2]
+        return isinstance(base, Tensor) and not isinstance(exponent, Tensor) and exponent > 0
+    if call.name in ("clamp", "clamp_min", "clamp_max", "hardtanh"):
+        suffix = "_val" if call.name == "hardtanh" else ""
+        low, high = (call.arg(end + suffix) for end in ("min", "max"))
+        fits = not isinstance(low, Tensor) and not isinstance(high, Tensor)
+        return fits and (low is None or low <= 0) and (high is None or high >= 0)
+    return call.name in _ZERO_PRESERVING
+
+
+@rule("_prelu_kernel", "complex", "hardswish", "log_sigmoid_forward", "masked_fill", "mish")
+@rule("rrelu_with_noise", "threshold")
 def pointwise(call: Call) -> None:
     """Any operator that PyTorch tags as point-wise, in place or not, and some that it forgot."""
     operands = [a for a in (*call.args, *call.kwargs.values()) if isinstance(a, Tensor)]

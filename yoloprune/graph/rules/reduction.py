@@ -10,8 +10,13 @@ from yoloprune.graph.rules.registry import Call, rule
 
 __all__: list[str] = []
 
-_SUMS = frozenset(["sum", "linalg_vector_norm", "norm"])
+_SUMS = frozenset(["sum", "linalg_vector_norm", "norm"])  # a norm of negative order is a minimum
 _STATISTICS = frozenset(["mean", "var", "std", "var_mean", "std_mean"])
+
+
+def _order(call: Call) -> float:
+    order = call.arg("ord" if call.name == "linalg_vector_norm" else "p")
+    return 2.0 if order is None else float(order)
 
 
 def _dims(call: Call, x: Tensor) -> set[int]:
@@ -58,7 +63,7 @@ def reduce(call: Call) -> None:
         if own and shrinking(layer) in dims:
             if call.name in _STATISTICS:
                 call.ledger.statistics.add(call.name)
-            elif call.name in _SUMS and labels.zero:
+            elif call.name in _SUMS and labels.zero and not _order(call) < 0:
                 pass
             else:
                 call.ledger.freeze(layer, f"is compared with other channels by {call.name}")

@@ -108,11 +108,12 @@ def im2col(call: Call) -> None:
     labels = call.labels(x)
     if labels is None:
         return
+    channel = x.dim() - 3
     layers = []
     for layer in labels.layers:
-        if 1 in varying(layer):
-            layer = call.ledger.unite_along(layer, [d for d in varying(layer) if d != 1])
-            line = compact(layer, (1,)).reshape(-1)
+        if channel in varying(layer):
+            layer = call.ledger.unite_along(layer, [d for d in varying(layer) if d != channel])
+            line = compact(layer, (channel,)).reshape(-1)
             rows = torch.repeat_interleave(line, call.out.shape[-2] // line.numel())
             layers.append(rows.view(*[1] * (call.out.dim() - 2), -1, 1).expand(call.out.shape))
     call.put(call.out, Labels(tuple(layers), labels.zero))
