@@ -190,3 +190,9 @@ def test_resume(refused, yoloprune, tmp_path) -> None:
 
 def test_export_format(refused) -> None:
     assert "did you mean 'onnx'" in refused("export", WEIGHTS, "--format", "onxn")
+
+
+@pytest.mark.parametrize("command", ["val", "export"])
+@pytest.mark.parametrize("imgsz", [0, -5])
+def test_imgsz(refused, command, imgsz) -> None:
+    assert f"imgsz={imgsz} is too small; the least is 32" in refused(command, WEIGHTS, "--imgsz", imgsz)

@@ -91,6 +91,21 @@ def test_val_and_export(yoloprune, tmp_path, few_digits) -> None:
     assert float(result.stdout.rsplit(":", 1)[1]) < 1e-3
 
 
+def test_imgsz_is_rounded_up_to_the_stride_once(yoloprune, tmp_path) -> None:
+    words = ("v8", "--weights", WEIGHTS, "--target-ratio", 0.8, "--epochs", 0, "--no-val", "--imgsz", 33)
+    result = yoloprune(*words, "--name", "a", "--project", tmp_path)
+    assert result.exit_code == 0, result.output
+    rounded = "imgsz=33 is no multiple of the network's stride, 32; 64 is used instead."
+    record = json.loads((tmp_path / "a" / "results.json").read_text())
+    assert rounded in record["notes"]
+    assert record["imgsz"] == yaml.safe_load((tmp_path / "a" / "args.yaml").read_text())["imgsz"] == 64
+    assert record["export"]["difference"] < 1e-3
+    (tmp_path / "a" / "pruned.onnx").unlink()
+    result = yoloprune("export", tmp_path / "a" / "pruned.pt", "--imgsz", 33)
+    assert result.exit_code == 0, result.output
+    assert rounded in " ".join(result.stdout.split())
+
+
 @pytest.mark.slow
 def test_interrupt_and_resume(yoloprune, tmp_path, few_digits) -> None:
     """Ctrl-C and SIGKILL in the middle of fine-tuning: the resumed run ends bit for bit where a whole one ends."""

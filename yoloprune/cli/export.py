@@ -47,13 +47,19 @@ def _export(weights: Path, keywords: dict, format: str, imgsz: int, trust: bool)
 
     from yoloprune.yolo import checkpoints, exporting
     from yoloprune.yolo.run.formats import check_format, export_path
+    from yoloprune.yolo.run.imgsz import fitting_imgsz
+    from yoloprune.yolo.run.options import check_least
 
     check_format(format)
+    check_least({"imgsz": imgsz}, {"imgsz": 32})
     console = Console()
     yolo = checkpoints.load(weights, trust=trust)
+    imgsz, rounded = fitting_imgsz(yolo, imgsz)
+    if rounded:
+        console.print(rounded, highlight=False)
     with console.status(f"Export to {format} …"):
         path = exporting.export(yolo, export_path(weights, format), format=format, imgsz=imgsz, **keywords)
     console.print(f"Wrote [bold]{path}[/]", highlight=False)
     if format == "onnx":
-        difference = exporting.agreement(yolo, path, imgsz)
+        difference = exporting.agreement(yolo, path)
         console.print(f"Largest relative difference from torch: {difference:.1e}", highlight=False)

@@ -64,9 +64,11 @@ def _val(
     from yoloprune.yolo.run.data import choose_data
     from yoloprune.yolo.run.device import check_device
     from yoloprune.yolo.run.metrics import named_metrics
+    from yoloprune.yolo.run.options import check_least
     from yoloprune.yolo.run.target import cost
     from yoloprune.yolo.validation import validate
 
+    check_least({"imgsz": imgsz}, {"imgsz": 32})
     check_device(device)
     yolo = checkpoints.load(weights, trust=trust)
     data = choose_data(data, yolo)

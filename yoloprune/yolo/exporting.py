@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import os
 import tempfile
@@ -75,17 +76,16 @@ def export(
     return path
 
 
-def agreement(yolo: ultralytics.YOLO, onnx_path: str | Path, imgsz: int | list[int] = 640) -> float:
+def agreement(yolo: ultralytics.YOLO, onnx_path: str | Path) -> float:
     """Compare the network in torch, on the CPU and in float32, with its ONNX file in ONNX Runtime.
 
-    Both get the same photograph (Ultralytics' `bus.jpg`, stretched to `imgsz`). The result is the largest difference
-    of any output value, relative to the largest value of its kind: box coordinates and the other output rows count
-    apart, so that pixels do not hide scores. RT-DETR's detections are compared as a set.
+    Both get the same photograph (Ultralytics' `bus.jpg`), at the size and as often as the file was exported for. The
+    result is the largest difference of any output value, relative to the largest value of its kind: box coordinates and
+    the other output rows count apart, so that pixels do not hide scores. RT-DETR's detections are compared as a set.
 
     Args:
         yolo: The model that was exported.
-        onnx_path: The ONNX file, exported for `imgsz` or with dynamic axes and without embedded NMS.
-        imgsz: Image size in pixels, or height and width.
+        onnx_path: The ONNX file, as `export` wrote it, without `nms`.
 
     Raises:
         UserError: ONNX Runtime is not installed, or cannot load the file.
@@ -99,7 +99,10 @@ def agreement(yolo: ultralytics.YOLO, onnx_path: str | Path, imgsz: int | list[i
     except Exception as e:  # onnxruntime's exceptions have no common base
         raise UserError(f"ONNX Runtime cannot load '{onnx_path}': {plain(e)}") from None
     network = _deployed(yolo.model)
-    image = _photograph(imgsz, network.yaml.get("channels", 3))
+    exported = session.get_modelmeta().custom_metadata_map  # the input's own shape is open where its axes are dynamic
+    height, width = ast.literal_eval(exported["imgsz"])
+    photograph = _photograph(height, width, network.yaml.get("channels", 3))
+    image = photograph.expand(int(exported["batch"]), -1, -1, -1)
     with torch.inference_mode():
         expected = list(_tensors(network(image)))
     given = session.get_inputs()[0]
@@ -144,11 +147,10 @@ def _deployed(model: nn.Module) -> nn.Module:
     return network
 
 
-def _photograph(imgsz: int | list[int], channels: int) -> torch.Tensor:
+def _photograph(height: int, width: int, channels: int) -> torch.Tensor:
     """`bus.jpg` as (1, channels, height, width) in 0 … 1."""
     import cv2
 
-    height, width = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
     photograph = cv2.imread(str(ultralytics.utils.ASSETS / "bus.jpg"))[..., ::-1]
     resized = np.ascontiguousarray(cv2.resize(photograph, (width, height)).transpose(2, 0, 1))
     image = torch.from_numpy(resized)[None].float() / 255

@@ -27,6 +27,7 @@ from .device import check_device
 from .folder import RunFolder, check_outside, check_writable, make_folder, remove
 from .formats import export_path
 from .heads import compares_heads, head_advice
+from .imgsz import fitting_imgsz
 from .interrupt import Interrupted, where_it_stands
 from .metrics import named_metrics
 from .options import Options
@@ -97,7 +98,10 @@ class Run:
             raise UserError(f"{weights or 'The given model'} does not hold the weights that the run was started with.")
         if options.budget:
             options = replace(options, epochs=1)  # at least; how many are known once it has been measured
-        self._options, self._without_images = with_data(options, yolo)
+        imgsz, rounded = fitting_imgsz(yolo, options.imgsz)
+        options = replace(options, imgsz=imgsz)
+        self._options, without_images = with_data(options, yolo)
+        self._remarks = [line for line in (rounded, without_images) if line]
         own = cost(yolo.model)
         self._targets = step_targets(options, own)
         check_reachable(options, trace_yolo(yolo.model, prune_head=options.prune_head), yolo.model, own)
@@ -125,8 +129,9 @@ class Run:
             self._spend_budget()
             self._open_folder()
             self._begin()
-            if self._without_images and self._without_images not in self.record.notes:
-                self._note(self._without_images)
+            for line in self._remarks:
+                if line not in self.record.notes:
+                    self._note(line)
             self._validate_original()
             yolo, plan = self._steps()
             self._finish(yolo, plan, started)
@@ -368,7 +373,7 @@ class Run:
             exporting.export(yolo, path, format=options.export, imgsz=options.imgsz)
             report: dict[str, object] = {"file": path.name}
             if options.export == "onnx":
-                report["difference"] = exporting.agreement(yolo, path, options.imgsz)
+                report["difference"] = exporting.agreement(yolo, path)
         return report
 
     def _remember(self) -> None:
