@@ -196,3 +196,14 @@ def test_export_format(refused) -> None:
 @pytest.mark.parametrize("imgsz", [0, -5])
 def test_imgsz(refused, command, imgsz) -> None:
     assert f"imgsz={imgsz} is too small; the least is 32" in refused(command, WEIGHTS, "--imgsz", imgsz)
+
+
+@pytest.mark.parametrize(
+    ("format", "sentence"), [("openvino", "needs the Python package 'openvino'"), ("engine", "needs an NVIDIA GPU")]
+)
+@pytest.mark.parametrize("words", [("v8", "--target-ratio", 0.8, "--weights"), ("export",)], ids=["v8", "export"])
+def test_formats_that_this_machine_cannot_write(refused, monkeypatch, words, format, sentence) -> None:
+    monkeypatch.setattr("yoloprune.yolo.run.formats.find_spec", lambda name: None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    more = ("--epochs", 0, "--no-val") if words[0] == "v8" else ()
+    assert sentence in refused(*words, WEIGHTS, *more, "--format", format)

@@ -106,6 +106,23 @@ def test_imgsz_is_rounded_up_to_the_stride_once(yoloprune, tmp_path) -> None:
     assert rounded in " ".join(result.stdout.split())
 
 
+def test_an_export_that_fails_is_noted_and_all_else_kept(yoloprune, tmp_path, monkeypatch) -> None:
+    def fail(*args, **options):
+        raise RuntimeError("an operator is missing")
+
+    monkeypatch.setattr("yoloprune.yolo.exporting.Exporter", fail)
+    words = ("v8", "--weights", WEIGHTS, "--target-ratio", 0.8, "--epochs", 0, "--no-val", "--imgsz", 64)
+    result = yoloprune(*words, "--name", "a", "--project", tmp_path)
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "a" / "results.json").read_text())
+    assert record["finished"]
+    assert record["export"] is None
+    (note,) = (line for line in record["notes"] if "an operator is missing" in line)
+    again = f"yoloprune export {tmp_path / 'a' / 'pruned.pt'} --format onnx --imgsz 64"
+    assert note.endswith(again)
+    assert again in (tmp_path / "a" / "report.html").read_text()
+
+
 @pytest.mark.slow
 def test_interrupt_and_resume(yoloprune, tmp_path, few_digits) -> None:
     """Ctrl-C and SIGKILL in the middle of fine-tuning: the resumed run ends bit for bit where a whole one ends."""

@@ -81,6 +81,21 @@ def test_resumed_run_ends_where_a_whole_one_does(model, tmp_path) -> None:
     assert (run / "plan.json").read_bytes() == (tmp_path / "whole" / "plan.json").read_bytes()
 
 
+def test_a_run_is_resumed_where_its_format_can_no_longer_be_written(model, tmp_path, monkeypatch) -> None:
+    yoloprune.prune(model, target_ratio=0.8, imgsz=64, export="torchscript", project=tmp_path, name="run")
+    args = yaml.safe_load((tmp_path / "run" / "args.yaml").read_text())
+    (tmp_path / "run" / "args.yaml").write_text(yaml.safe_dump({**args, "export": "openvino"}))
+    (tmp_path / "run" / "results.json").unlink()
+    monkeypatch.setattr("yoloprune.yolo.run.formats.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    result = yoloprune.prune(model, resume=tmp_path / "run")
+    assert result.report.finished
+    assert "'openvino'" in result.report.notes[-1]
+    with pytest.raises(UserError, match="needs the Python package 'openvino'"):
+        yoloprune.prune(model, target_ratio=0.8, export="openvino", project=tmp_path, name="other")
+    assert not (tmp_path / "other").exists()
+
+
 def test_resume_refuses_other_weights(model, tmp_path) -> None:
     yoloprune.prune(model, target_ratio=0.6, project=tmp_path, name="run")
     with torch.no_grad():

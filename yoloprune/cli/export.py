@@ -46,11 +46,12 @@ def _export(weights: Path, keywords: dict, format: str, imgsz: int, trust: bool)
     from rich.console import Console
 
     from yoloprune.yolo import checkpoints, exporting
-    from yoloprune.yolo.run.formats import check_format, export_path
+    from yoloprune.yolo.run.formats import check_can_export, check_format, export_path
     from yoloprune.yolo.run.imgsz import fitting_imgsz
     from yoloprune.yolo.run.options import check_least
 
     check_format(format)
+    check_can_export(format)
     check_least({"imgsz": imgsz}, {"imgsz": 32})
     console = Console()
     yolo = checkpoints.load(weights, trust=trust)

@@ -70,8 +70,8 @@ def export(
         except ImportError as e:
             package = e.name or plain(e)
             raise UserError(f"Export to {format} needs the Python package '{package}'; install it first.") from None
-        except (AssertionError, SyntaxError, ValueError) as e:  # how the exporter refuses options
-            raise UserError(f"Export to {format} is not possible: {plain(e)}") from e
+        except Exception as e:  # the exporter refuses options by several, and converters raise anything
+            raise UserError(f"Export to {format} is not possible: {plain(e) or type(e).__name__}") from e
         os.replace(written, path)
     return path
 

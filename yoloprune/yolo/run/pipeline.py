@@ -24,8 +24,8 @@ from .allowance import epochs_within
 from .continuation import Continuation
 from .data import DIGITS, has_labels, with_data, write_digits
 from .device import check_device
-from .folder import RunFolder, check_outside, check_writable, make_folder, remove
-from .formats import export_path
+from .folder import RunFolder, check_outside, check_writable, make_folder
+from .formats import check_can_export, export_path
 from .heads import compares_heads, head_advice
 from .imgsz import fitting_imgsz
 from .interrupt import Interrupted, where_it_stands
@@ -93,6 +93,8 @@ class Run:
         if self._writes and not remembered:
             check_writable(options.project, options.name)
             check_outside(weights, options.project, options.name, options.exist_ok)
+        if options.export and not remembered:
+            check_can_export(options.export)
         self._fingerprint = fingerprint(yolo.model)
         if remembered and remembered.fingerprint != self._fingerprint:
             raise UserError(f"{weights or 'The given model'} does not hold the weights that the run was started with.")
@@ -365,15 +367,21 @@ class Run:
             record.before.latency_ms, after.latency_ms = latencies(networks, imgsz=options.imgsz, device=options.device)
         record.latency_on = device_name(options.device)
 
-    def _export(self, yolo: YOLO) -> dict[str, object]:
-        options = self._options
-        path = export_path(self._folder.weights, options.export)
-        remove(path)  # of this very run, interrupted after the export
+    def _export(self, yolo: YOLO) -> dict[str, object] | None:
+        """Export and compare; what goes wrong is noted, since all else that the run has done is worth keeping."""
+        options, weights = self._options, self._folder.weights
+        path, report = export_path(weights, options.export), None
         with self._phase(f"Export to {options.export}", "export"):
-            exporting.export(yolo, path, format=options.export, imgsz=options.imgsz)
-            report: dict[str, object] = {"file": path.name}
-            if options.export == "onnx":
-                report["difference"] = exporting.agreement(yolo, path)
+            try:
+                exporting.export(yolo, path, format=options.export, imgsz=options.imgsz)
+                report = {"file": path.name}
+                if options.export == "onnx":
+                    report["difference"] = exporting.agreement(yolo, path)
+            except UserError as error:
+                self._note(
+                    f"{error} All else is finished; to export again: "
+                    f"yoloprune export {weights} --format {options.export} --imgsz {options.imgsz}"
+                )
         return report
 
     def _remember(self) -> None:
