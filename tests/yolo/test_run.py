@@ -54,6 +54,25 @@ def test_path_and_object_give_the_same(model) -> None:
     assert equal(a.model.model, b.model.model)
 
 
+@pytest.mark.parametrize("where", ["memory", "folder"])
+def test_exports_of_the_pruned_model_leave_those_of_the_original_alone(tmp_path, where) -> None:
+    weights, onnx = tmp_path / "mine.pt", tmp_path / "mine.onnx"
+    weights.write_bytes(digits.WEIGHTS.read_bytes())
+    onnx.write_text("precious")
+    folder = {"project": tmp_path, "name": "run"} if where == "folder" else {}
+    model = yoloprune.prune(ultralytics.YOLO(weights), target_ratio=0.8, **folder).model
+    expected = tmp_path / "run" / "pruned.onnx" if folder else tmp_path / "mine-pruned.onnx"
+    assert Path(model.export(format="onnx", imgsz=32)) == expected
+    assert expected.stat().st_size > 1_000_000
+    assert onnx.read_text() == "precious"
+
+
+def test_a_model_of_a_yaml_names_its_pruned_self(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = yoloprune.prune(ultralytics.YOLO("yolov8n.yaml"), target_ratio=0.8).model
+    assert model.ckpt_path == model.model.pt_path == "yolov8n-pruned.pt"
+
+
 def test_steps_compose_into_one_plan(model, tmp_path) -> None:
     result = yoloprune.prune(model, target_ratio=0.6, steps=3, project=tmp_path, name="run")
     network = copy.deepcopy(model.model).float()

@@ -30,6 +30,7 @@ from .heads import compares_heads, head_advice
 from .imgsz import fitting_imgsz
 from .interrupt import Interrupted, where_it_stands
 from .metrics import named_metrics
+from .network import rename, unsaved_name
 from .options import Options
 from .progress import Progress
 from .sparse import sparse_train
@@ -332,6 +333,7 @@ class Run:
     def _finish(self, yolo: YOLO, plan: Plan, started: float) -> None:
         """Write, validate and export the last network, and complete the record."""
         options, record = self._options, self.record
+        rename(yolo, self._folder.weights if self._folder else unsaved_name(self._original))
         size = None
         if self._folder:
             checkpoints.save(yolo, self._folder.weights)
