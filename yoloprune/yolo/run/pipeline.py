@@ -16,6 +16,7 @@ from yoloprune.yolo import checkpoints, exporting
 from yoloprune.yolo.distill import Distillation
 from yoloprune.yolo.latency import device_name, latencies
 from yoloprune.yolo.model import YOLO
+from yoloprune.yolo.prior import check_measured
 from yoloprune.yolo.sparse import Sparsity
 from yoloprune.yolo.trace import trace_yolo
 from yoloprune.yolo.validation import validate
@@ -107,7 +108,10 @@ class Run:
         self._remarks = [line for line in (rounded, without_images) if line]
         own = cost(yolo.model)
         self._targets = step_targets(options, own)
-        check_reachable(options, trace_yolo(yolo.model, prune_head=options.prune_head), yolo.model, own)
+        graph = trace_yolo(yolo.model, prune_head=options.prune_head)
+        check_reachable(options, graph, yolo.model, own)
+        if options.sensitivity:
+            check_measured(Path(options.sensitivity), graph)
         self.record = (remembered and remembered.record) or Record(
             weights=weights or "a model in memory",
             family=checkpoints.family(yolo),
