@@ -99,12 +99,30 @@ def test_the_file_says_at_which_size_it_is_compared(pruned_yolo: YOLO, tmp_path:
     assert agreement(pruned_yolo, path) < 1e-3
 
 
-def test_nothing_is_overwritten(pruned_yolo: YOLO, tmp_path: Path) -> None:
+def test_an_earlier_export_is_replaced_once_the_new_one_is_there(
+    pruned_yolo: YOLO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "out.onnx"
     path.write_text("mine")
-    with pytest.raises(UserError, match="exists already"):
-        export(pruned_yolo, path, imgsz=64)
+    with pytest.raises(UserError, match="opset"):
+        export(pruned_yolo, path, imgsz=64, opset=3)
     assert path.read_text() == "mine"
+    export(pruned_yolo, path, imgsz=64)
+    assert path.stat().st_size > 1_000_000
+
+    def written(model: torch.nn.Module) -> str:
+        folder = Path(model.pt_path).with_name("model_openvino_model")
+        folder.mkdir()
+        (folder / "new.xml").touch()
+        return str(folder)
+
+    monkeypatch.setattr("yoloprune.yolo.exporting.Exporter", lambda **_: written)
+    folder = tmp_path / "out_openvino_model"
+    folder.mkdir()
+    (folder / "old.xml").touch()
+    export(pruned_yolo, folder, format="openvino", imgsz=64)
+    assert [file.name for file in folder.iterdir()] == ["new.xml"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["out.onnx", "out_openvino_model"]
 
 
 def test_bad_requests(pruned_yolo: YOLO, tmp_path: Path) -> None:

@@ -38,8 +38,9 @@ def export(
 
     Args:
         yolo: The model; it is not changed.
-        path: Where the export goes. It ends as Ultralytics' files of that format do ("….onnx", "….engine",
-            "…_openvino_model"), because that is how Ultralytics recognises them.
+        path: Where the export goes, in the place of an earlier one once it is complete. It ends as Ultralytics' files
+            of that format do ("….onnx", "….engine", "…_openvino_model"), because that is how Ultralytics recognises
+            them.
         format: Ultralytics' name of a format: "onnx", "engine", "openvino", "torchscript", ….
         imgsz: Image size in pixels, or height and width.
         verbose: Show Ultralytics' log.
@@ -49,15 +50,13 @@ def export(
         `path`.
 
     Raises:
-        UserError: Something is at `path` already, the format or an option is unknown, or a package is missing; nothing
-            is installed.
+        UserError: The format or an option is unknown, a package is missing (nothing is installed), or Ultralytics
+            fails; what is at `path` then stays.
     """
     path = Path(path)
     suffix = _suffix(format)
     if not path.name.endswith(suffix):
         raise UserError(f"An export to {format} ends in '{suffix}', which '{path}' does not.")
-    if path.exists():
-        raise UserError(f"'{path}' exists already; remove it or give another name.")
     check_options(options)
     network = copy.copy(yolo.model)  # shallow: the exporter copies deeply, and names its files after `pt_path`
     args = {"batch": 1, "device": None, **options, "format": format, "imgsz": imgsz, "verbose": verbose}
@@ -72,6 +71,8 @@ def export(
             raise UserError(f"Export to {format} needs the Python package '{package}'; install it first.") from None
         except Exception as e:  # the exporter refuses options by several, and converters raise anything
             raise UserError(f"Export to {format} is not possible: {plain(e) or type(e).__name__}") from e
+        if path.is_dir():  # which no rename replaces
+            os.replace(path, Path(folder) / "old")
         os.replace(written, path)
     return path
 
