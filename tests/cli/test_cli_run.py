@@ -100,10 +100,19 @@ def test_imgsz_is_rounded_up_to_the_stride_once(yoloprune, tmp_path) -> None:
     assert rounded in record["notes"]
     assert record["imgsz"] == yaml.safe_load((tmp_path / "a" / "args.yaml").read_text())["imgsz"] == 64
     assert record["export"]["difference"] < 1e-3
-    (tmp_path / "a" / "pruned.onnx").unlink()
     result = yoloprune("export", tmp_path / "a" / "pruned.pt", "--imgsz", 33)
     assert result.exit_code == 0, result.output
     assert rounded in " ".join(result.stdout.split())
+
+
+def test_what_a_run_leaves_is_validated_without_naming_its_data(yoloprune, tmp_path, few_digits) -> None:
+    words = ("v8", "--weights", WEIGHTS, "--target-ratio", 0.8, "--epochs", 0, "--no-export", "--imgsz", 64)
+    words += ("--prune-head", "--criterion", "l2", "--no-recover", "--data", few_digits)  # soon done
+    result = yoloprune(*words, "--name", "a", "--project", tmp_path)
+    assert result.exit_code == 0, result.output
+    result = yoloprune("val", tmp_path / "a" / "pruned.pt", "--imgsz", 64, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["images"] == 8
 
 
 def test_an_export_that_fails_is_noted_and_all_else_kept(yoloprune, tmp_path, monkeypatch) -> None:

@@ -10,7 +10,7 @@ from ultralytics.engine.model import Model
 
 from yoloprune.yolo.model import YOLO
 
-__all__ = ["rename", "unsaved_name", "with_network"]
+__all__ = ["rename", "set_data", "unsaved_name", "with_network"]
 
 
 def with_network(yolo: Model, network: nn.Module) -> YOLO:
@@ -43,3 +43,11 @@ def unsaved_name(original: Model) -> Path:
 def rename(yolo: YOLO, weights: Path) -> None:
     """Have Ultralytics take a model for that of the file `weights`, by which it names exports and finds checkpoints."""
     yolo.model.pt_path = yolo.ckpt_path = yolo.model_name = yolo.overrides["model"] = str(weights)
+
+
+def set_data(yolo: YOLO, data: str) -> None:
+    """Have a model name `data` as its own, which is what it is validated and trained on where nothing else is given."""
+    yolo.overrides["data"] = data
+    yolo.model.args = {**yolo.model.args, "data": data}
+    if (yolo.ckpt or {}).get("train_args"):
+        yolo.ckpt = {**yolo.ckpt, "train_args": {**yolo.ckpt["train_args"], "data": data}}

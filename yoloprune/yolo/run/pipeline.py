@@ -31,7 +31,7 @@ from .heads import compares_heads, head_advice
 from .imgsz import fitting_imgsz
 from .interrupt import Interrupted, where_it_stands
 from .metrics import named_metrics
-from .network import rename, unsaved_name
+from .network import rename, set_data, unsaved_name
 from .options import Options
 from .progress import Progress
 from .sparse import sparse_train
@@ -338,6 +338,8 @@ class Run:
         """Write, validate and export the last network, and complete the record."""
         options, record = self._options, self.record
         rename(yolo, self._folder.weights if self._folder else unsaved_name(self._original))
+        if options.val:  # otherwise the data may be of other classes, and the original's may be gone
+            set_data(yolo, options.data)
         size = None
         if self._folder:
             checkpoints.save(yolo, self._folder.weights)
