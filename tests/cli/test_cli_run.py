@@ -91,6 +91,17 @@ def test_val_and_export(yoloprune, tmp_path, few_digits) -> None:
     assert float(result.stdout.rsplit(":", 1)[1]) < 1e-3
 
 
+def test_export_keywords(yoloprune, tmp_path) -> None:
+    weights = tmp_path / "digits.pt"
+    weights.write_bytes(WEIGHTS.read_bytes())
+    result = yoloprune("export", weights, "--imgsz", 64, "batch=4")
+    assert result.exit_code == 0, result.output
+    assert float(result.stdout.rsplit(":", 1)[1]) < 1e-3
+    result = yoloprune("export", weights, "--imgsz", 64, "nms=True")
+    assert result.exit_code == 0, result.output
+    assert "Not compared with torch" in result.stdout
+
+
 def test_imgsz_is_rounded_up_to_the_stride_once(yoloprune, tmp_path) -> None:
     words = ("v8", "--weights", WEIGHTS, "--target-ratio", 0.8, "--epochs", 0, "--no-val", "--imgsz", 33)
     result = yoloprune(*words, "--name", "a", "--project", tmp_path)

@@ -58,6 +58,7 @@ def export(
     if not path.name.endswith(suffix):
         raise UserError(f"An export to {format} ends in '{suffix}', which '{path}' does not.")
     check_options(options)
+    _check_values(format, options)
     network = copy.copy(yolo.model)  # shallow: the exporter copies deeply, and names its files after `pt_path`
     args = {"batch": 1, "device": None, **options, "format": format, "imgsz": imgsz, "verbose": verbose}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,6 +125,21 @@ def _unordered(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     """The same for (batch, queries, 6) detections, each against its nearest: equal scores come in any order."""
     scale = ours.abs().amax((0, 1)).clamp(min=NO_DETECTION)
     return float(torch.cdist(ours / scale, theirs / scale, p=torch.inf).amin(2).max())
+
+
+def _check_values(format: str, options: dict[str, Any]) -> None:
+    """Refuse values that Ultralytics takes and then stumbles over."""
+    from torch.onnx._constants import ONNX_MAX_OPSET  # beyond it torch prints its whole graph before it fails
+
+    batch, opset = options.get("batch", 1), options.get("opset") or 0
+    if not isinstance(batch, int) or batch < 1:
+        raise UserError(f"batch={batch} is no number of images; give 1 or more.")
+    if opset > ONNX_MAX_OPSET:
+        raise UserError(f"opset={opset} is newer than this torch can write; the newest is {ONNX_MAX_OPSET}.")
+    formats = export_formats()
+    known = dict(zip(formats["Argument"], formats["Arguments"], strict=True))[format]
+    if options.get("quantize") in (8, "w8a16") and "data" in known and not options.get("data"):
+        raise UserError(f"quantize={options['quantize']} needs images to measure ranges on; give a data YAML as data=.")
 
 
 def _suffix(format: str) -> str:

@@ -338,7 +338,7 @@ class Run:
         """Write, validate and export the last network, and complete the record."""
         options, record = self._options, self.record
         rename(yolo, self._folder.weights if self._folder else unsaved_name(self._original))
-        if options.val:  # otherwise the data may be of other classes, and the original's may be gone
+        if options.val:  # otherwise they may be of other classes
             set_data(yolo, options.data)
         size = None
         if self._folder:
