@@ -207,3 +207,28 @@ def test_formats_that_this_machine_cannot_write(refused, monkeypatch, words, for
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     more = ("--epochs", 0, "--no-val") if words[0] == "v8" else ()
     assert sentence in refused(*words, WEIGHTS, *more, "--format", format)
+
+
+@pytest.mark.parametrize(
+    ("command", "pair", "sentence"),
+    [
+        ("val", "imgsz=160", "--imgsz"),
+        ("val", "batch=2", "--batch"),
+        ("val", "verbose=True", "cannot be given"),
+        ("val", "yolo=3", "not an option of Ultralytics"),
+        ("val", "mode=train", "cannot be given"),
+        ("val", "name=x", "nothing is written"),
+        ("export", "imgsz=160", "--imgsz"),
+        ("export", "format=onnx", "--format"),
+        ("export", "path=x.onnx", "not an option of Ultralytics"),
+        ("export", "model=foo.pt", "cannot be given"),
+        ("export", "task=segment", "cannot be given"),
+        ("export", "project=x", "beside the weights"),
+        ("export", "batch=0", "batch=0 is no number of images"),
+        ("export", "batch=0.5", "batch=0.5 is no number of images"),
+        ("export", "opset=99", "opset=99 is newer"),
+        ("export", "quantize=8", "data="),
+    ],
+)
+def test_key_value_of_val_and_export(refused, command, pair, sentence) -> None:
+    assert sentence in refused(command, WEIGHTS, pair)

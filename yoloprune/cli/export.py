@@ -48,8 +48,11 @@ def _export(weights: Path, keywords: dict, format: str, imgsz: int, trust: bool)
     from yoloprune.yolo import checkpoints, exporting
     from yoloprune.yolo.run.formats import check_can_export, check_format, export_path
     from yoloprune.yolo.run.imgsz import fitting_imgsz
+    from yoloprune.yolo.run.keywords import COMMAND_DECIDES, check_keywords
     from yoloprune.yolo.run.options import check_least
 
+    elsewhere = dict.fromkeys(("save_dir", "project", "exist_ok"), "the export goes beside the weights")
+    check_keywords(keywords, {"format": "format", "imgsz": "imgsz"}, COMMAND_DECIDES | elsewhere)
     check_format(format)
     check_can_export(format)
     check_least({"imgsz": imgsz}, {"imgsz": 32})
