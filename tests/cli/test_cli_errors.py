@@ -190,3 +190,45 @@ def test_resume(refused, yoloprune, tmp_path) -> None:
 
 def test_export_format(refused) -> None:
     assert "did you mean 'onnx'" in refused("export", WEIGHTS, "--format", "onxn")
+
+
+@pytest.mark.parametrize("command", ["val", "export"])
+@pytest.mark.parametrize("imgsz", [0, -5])
+def test_imgsz(refused, command, imgsz) -> None:
+    assert f"imgsz={imgsz} is too small; the least is 32" in refused(command, WEIGHTS, "--imgsz", imgsz)
+
+
+@pytest.mark.parametrize(
+    ("format", "sentence"), [("openvino", "needs the Python package 'openvino'"), ("engine", "needs an NVIDIA GPU")]
+)
+@pytest.mark.parametrize("words", [("v8", "--target-ratio", 0.8, "--weights"), ("export",)], ids=["v8", "export"])
+def test_formats_that_this_machine_cannot_write(refused, monkeypatch, words, format, sentence) -> None:
+    monkeypatch.setattr("yoloprune.yolo.run.formats.find_spec", lambda name: None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    more = ("--epochs", 0, "--no-val") if words[0] == "v8" else ()
+    assert sentence in refused(*words, WEIGHTS, *more, "--format", format)
+
+
+@pytest.mark.parametrize(
+    ("command", "pair", "sentence"),
+    [
+        ("val", "imgsz=160", "--imgsz"),
+        ("val", "batch=2", "--batch"),
+        ("val", "verbose=True", "cannot be given"),
+        ("val", "yolo=3", "not an option of Ultralytics"),
+        ("val", "mode=train", "cannot be given"),
+        ("val", "name=x", "nothing is written"),
+        ("export", "imgsz=160", "--imgsz"),
+        ("export", "format=onnx", "--format"),
+        ("export", "path=x.onnx", "not an option of Ultralytics"),
+        ("export", "model=foo.pt", "cannot be given"),
+        ("export", "task=segment", "cannot be given"),
+        ("export", "project=x", "beside the weights"),
+        ("export", "batch=0", "batch=0 is no number of images"),
+        ("export", "batch=0.5", "batch=0.5 is no number of images"),
+        ("export", "opset=99", "opset=99 is newer"),
+        ("export", "quantize=8", "data="),
+    ],
+)
+def test_key_value_of_val_and_export(refused, command, pair, sentence) -> None:
+    assert sentence in refused(command, WEIGHTS, pair)

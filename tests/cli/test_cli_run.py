@@ -91,6 +91,58 @@ def test_val_and_export(yoloprune, tmp_path, few_digits) -> None:
     assert float(result.stdout.rsplit(":", 1)[1]) < 1e-3
 
 
+def test_export_keywords(yoloprune, tmp_path) -> None:
+    weights = tmp_path / "digits.pt"
+    weights.write_bytes(WEIGHTS.read_bytes())
+    result = yoloprune("export", weights, "--imgsz", 64, "batch=4")
+    assert result.exit_code == 0, result.output
+    assert float(result.stdout.rsplit(":", 1)[1]) < 1e-3
+    result = yoloprune("export", weights, "--imgsz", 64, "nms=True")
+    assert result.exit_code == 0, result.output
+    assert "Not compared with torch" in result.stdout
+
+
+def test_imgsz_is_rounded_up_to_the_stride_once(yoloprune, tmp_path) -> None:
+    words = ("v8", "--weights", WEIGHTS, "--target-ratio", 0.8, "--epochs", 0, "--no-val", "--imgsz", 33)
+    result = yoloprune(*words, "--name", "a", "--project", tmp_path)
+    assert result.exit_code == 0, result.output
+    rounded = "imgsz=33 is no multiple of the network's stride, 32; 64 is used instead."
+    record = json.loads((tmp_path / "a" / "results.json").read_text())
+    assert rounded in record["notes"]
+    assert record["imgsz"] == yaml.safe_load((tmp_path / "a" / "args.yaml").read_text())["imgsz"] == 64
+    assert record["export"]["difference"] < 1e-3
+    result = yoloprune("export", tmp_path / "a" / "pruned.pt", "--imgsz", 33)
+    assert result.exit_code == 0, result.output
+    assert rounded in " ".join(result.stdout.split())
+
+
+def test_what_a_run_leaves_is_validated_without_naming_its_data(yoloprune, tmp_path, few_digits) -> None:
+    words = ("v8", "--weights", WEIGHTS, "--target-ratio", 0.8, "--epochs", 0, "--no-export", "--imgsz", 64)
+    words += ("--prune-head", "--criterion", "l2", "--no-recover", "--data", few_digits)  # soon done
+    result = yoloprune(*words, "--name", "a", "--project", tmp_path)
+    assert result.exit_code == 0, result.output
+    result = yoloprune("val", tmp_path / "a" / "pruned.pt", "--imgsz", 64, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["images"] == 8
+
+
+def test_an_export_that_fails_is_noted_and_all_else_kept(yoloprune, tmp_path, monkeypatch) -> None:
+    def fail(*args, **options):
+        raise RuntimeError("an operator is missing")
+
+    monkeypatch.setattr("yoloprune.yolo.exporting.Exporter", fail)
+    words = ("v8", "--weights", WEIGHTS, "--target-ratio", 0.8, "--epochs", 0, "--no-val", "--imgsz", 64)
+    result = yoloprune(*words, "--name", "a", "--project", tmp_path)
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "a" / "results.json").read_text())
+    assert record["finished"]
+    assert record["export"] is None
+    (note,) = (line for line in record["notes"] if "an operator is missing" in line)
+    again = f"yoloprune export {tmp_path / 'a' / 'pruned.pt'} --format onnx --imgsz 64"
+    assert note.endswith(again)
+    assert again in (tmp_path / "a" / "report.html").read_text()
+
+
 @pytest.mark.slow
 def test_interrupt_and_resume(yoloprune, tmp_path, few_digits) -> None:
     """Ctrl-C and SIGKILL in the middle of fine-tuning: the resumed run ends bit for bit where a whole one ends."""

@@ -62,9 +62,22 @@ def test_the_time_of_a_search_is_reserved(tmp_path, monkeypatch):
     assert 0.4 < busy / free < 0.6
 
 
+def test_group_sparse_epochs_and_the_share_of_the_images_count(tmp_path, monkeypatch):
+    yolo, given = options(digits.write(tmp_path), distill=False)
+    seconds = itertools.count()
+    monkeypatch.setattr("yoloprune.yolo.run.allowance.time.perf_counter", lambda: float(next(seconds)))
+    all_of_them, _ = epochs_within(yolo, given, 100_000)
+    after_sparse, _ = epochs_within(yolo, replace(given, sparse_epochs=100), 100_000)
+    assert 100 < all_of_them - after_sparse < 200  # an epoch of the unpruned network takes up to 1 / 0.7 of one
+    tenth, _ = epochs_within(yolo, replace(given, train={"fraction": 0.1}), 100_000)
+    assert (tenth, _) == epochs_within(yolo, replace(given, train={"fraction": 51}), 100_000)
+    images = 512 * 0.7, 128 / 3  # of training and, forward alone, of validation, in training steps of one image
+    assert tenth / all_of_them == pytest.approx(sum(images) / (images[0] / 10 + images[1]), rel=0.01)
+
+
 def test_too_little_time_is_said_and_nothing_is_left(tmp_path):
     data = digits.write(tmp_path / "digits")
-    with pytest.raises(UserError, match="too short"):
+    with pytest.raises(UserError, match=r"too short.*replace --budget by --epochs 0"):
         yoloprune.prune(
             digits.WEIGHTS, target_ratio=0.7, data=str(data), budget=0.01, project=tmp_path / "runs", name="a", **SMALL
         )

@@ -54,6 +54,25 @@ def test_path_and_object_give_the_same(model) -> None:
     assert equal(a.model.model, b.model.model)
 
 
+@pytest.mark.parametrize("where", ["memory", "folder"])
+def test_exports_of_the_pruned_model_leave_those_of_the_original_alone(tmp_path, where) -> None:
+    weights, onnx = tmp_path / "mine.pt", tmp_path / "mine.onnx"
+    weights.write_bytes(digits.WEIGHTS.read_bytes())
+    onnx.write_text("precious")
+    folder = {"project": tmp_path, "name": "run"} if where == "folder" else {}
+    model = yoloprune.prune(ultralytics.YOLO(weights), target_ratio=0.8, **folder).model
+    expected = tmp_path / "run" / "pruned.onnx" if folder else tmp_path / "mine-pruned.onnx"
+    assert Path(model.export(format="onnx", imgsz=32)) == expected
+    assert expected.stat().st_size > 1_000_000
+    assert onnx.read_text() == "precious"
+
+
+def test_a_model_of_a_yaml_names_its_pruned_self(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = yoloprune.prune(ultralytics.YOLO("yolov8n.yaml"), target_ratio=0.8).model
+    assert model.ckpt_path == model.model.pt_path == "yolov8n-pruned.pt"
+
+
 def test_steps_compose_into_one_plan(model, tmp_path) -> None:
     result = yoloprune.prune(model, target_ratio=0.6, steps=3, project=tmp_path, name="run")
     network = copy.deepcopy(model.model).float()
@@ -79,6 +98,21 @@ def test_resumed_run_ends_where_a_whole_one_does(model, tmp_path) -> None:
     result = yoloprune.prune(model, resume=run)
     assert equal(result.model.model, checkpoints.load(tmp_path / "whole" / "pruned.pt").model)
     assert (run / "plan.json").read_bytes() == (tmp_path / "whole" / "plan.json").read_bytes()
+
+
+def test_a_run_is_resumed_where_its_format_can_no_longer_be_written(model, tmp_path, monkeypatch) -> None:
+    yoloprune.prune(model, target_ratio=0.8, imgsz=64, export="torchscript", project=tmp_path, name="run")
+    args = yaml.safe_load((tmp_path / "run" / "args.yaml").read_text())
+    (tmp_path / "run" / "args.yaml").write_text(yaml.safe_dump({**args, "export": "openvino"}))
+    (tmp_path / "run" / "results.json").unlink()
+    monkeypatch.setattr("yoloprune.yolo.run.formats.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    result = yoloprune.prune(model, resume=tmp_path / "run")
+    assert result.report.finished
+    assert "'openvino'" in result.report.notes[-1]
+    with pytest.raises(UserError, match="needs the Python package 'openvino'"):
+        yoloprune.prune(model, target_ratio=0.8, export="openvino", project=tmp_path, name="other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_resume_refuses_other_weights(model, tmp_path) -> None:

@@ -120,12 +120,22 @@ def test_a_run_ranks_layers_by_a_table(table, data, tmp_path) -> None:
     assert by_table[table.ranked()[-1].layers[0]] < by_table[table.ranked()[0].layers[0]]
 
 
+def test_a_table_of_one_head_is_not_used_for_the_other(table, data, tmp_path) -> None:
+    file = tmp_path / "sensitivity.csv"
+    save_sensitivity(table, file)
+    few = {"imgsz": 64, "calibration_images": 8, "max_pruning_ratio": 1.0, "device": "cpu"}
+    result = prune(digits.WEIGHTS, sensitivity=file, target_ratio=0.7, data=data, val=True, **few)
+    assert not result.report.head
+    assert "mAP50-95" in result.metrics["after"]
+
+
 def test_a_table_of_another_head_or_file_is_refused(table, tmp_path) -> None:
     file = tmp_path / "sensitivity.csv"
     save_sensitivity(table, file)
     options = {"target_ratio": 0.7, "criterion": "l2", "recover": False, "device": "cpu"}
     with pytest.raises(UserError, match=r"no row for model\.22"):
-        prune(digits.WEIGHTS, sensitivity=file, prune_head=True, **options)
+        prune(digits.WEIGHTS, sensitivity=file, prune_head=True, project=tmp_path / "runs", **options)
+    assert not (tmp_path / "runs").exists()
     with pytest.raises(UserError, match="give one of them"):
         prune(digits.WEIGHTS, sensitivity=file, isomorphic=True, **options)
     with pytest.raises(UserError, match="cannot be read"):

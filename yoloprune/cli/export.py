@@ -46,14 +46,26 @@ def _export(weights: Path, keywords: dict, format: str, imgsz: int, trust: bool)
     from rich.console import Console
 
     from yoloprune.yolo import checkpoints, exporting
-    from yoloprune.yolo.run.formats import check_format, export_path
+    from yoloprune.yolo.run.formats import check_can_export, check_format, export_path
+    from yoloprune.yolo.run.imgsz import fitting_imgsz
+    from yoloprune.yolo.run.keywords import COMMAND_DECIDES, check_keywords
+    from yoloprune.yolo.run.options import check_least
 
+    elsewhere = dict.fromkeys(("save_dir", "project", "exist_ok"), "the export goes beside the weights")
+    check_keywords(keywords, {"format": "format", "imgsz": "imgsz"}, COMMAND_DECIDES | elsewhere)
     check_format(format)
+    check_can_export(format)
+    check_least({"imgsz": imgsz}, {"imgsz": 32})
     console = Console()
     yolo = checkpoints.load(weights, trust=trust)
+    imgsz, rounded = fitting_imgsz(yolo, imgsz)
+    if rounded:
+        console.print(rounded, highlight=False)
     with console.status(f"Export to {format} …"):
         path = exporting.export(yolo, export_path(weights, format), format=format, imgsz=imgsz, **keywords)
     console.print(f"Wrote [bold]{path}[/]", highlight=False)
-    if format == "onnx":
-        difference = exporting.agreement(yolo, path, imgsz)
+    if format == "onnx" and "nms" in keywords:
+        console.print("Not compared with torch: nms= changes what comes out.", highlight=False)
+    elif format == "onnx":
+        difference = exporting.agreement(yolo, path)
         console.print(f"Largest relative difference from torch: {difference:.1e}", highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import os
 import tempfile
@@ -37,8 +38,9 @@ def export(
 
     Args:
         yolo: The model; it is not changed.
-        path: Where the export goes. It ends as Ultralytics' files of that format do ("….onnx", "….engine",
-            "…_openvino_model"), because that is how Ultralytics recognises them.
+        path: Where the export goes, in the place of an earlier one once it is complete. It ends as Ultralytics' files
+            of that format do ("….onnx", "….engine", "…_openvino_model"), because that is how Ultralytics recognises
+            them.
         format: Ultralytics' name of a format: "onnx", "engine", "openvino", "torchscript", ….
         imgsz: Image size in pixels, or height and width.
         verbose: Show Ultralytics' log.
@@ -48,16 +50,15 @@ def export(
         `path`.
 
     Raises:
-        UserError: Something is at `path` already, the format or an option is unknown, or a package is missing; nothing
-            is installed.
+        UserError: The format or an option is unknown, a package is missing (nothing is installed), or Ultralytics
+            fails; what is at `path` then stays.
     """
     path = Path(path)
     suffix = _suffix(format)
     if not path.name.endswith(suffix):
         raise UserError(f"An export to {format} ends in '{suffix}', which '{path}' does not.")
-    if path.exists():
-        raise UserError(f"'{path}' exists already; remove it or give another name.")
     check_options(options)
+    _check_values(format, options)
     network = copy.copy(yolo.model)  # shallow: the exporter copies deeply, and names its files after `pt_path`
     args = {"batch": 1, "device": None, **options, "format": format, "imgsz": imgsz, "verbose": verbose}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,23 +70,24 @@ def export(
         except ImportError as e:
             package = e.name or plain(e)
             raise UserError(f"Export to {format} needs the Python package '{package}'; install it first.") from None
-        except (AssertionError, SyntaxError, ValueError) as e:  # how the exporter refuses options
-            raise UserError(f"Export to {format} is not possible: {plain(e)}") from e
+        except Exception as e:  # the exporter refuses options by several, and converters raise anything
+            raise UserError(f"Export to {format} is not possible: {plain(e) or type(e).__name__}") from e
+        if path.is_dir():  # which no rename replaces
+            os.replace(path, Path(folder) / "old")
         os.replace(written, path)
     return path
 
 
-def agreement(yolo: ultralytics.YOLO, onnx_path: str | Path, imgsz: int | list[int] = 640) -> float:
+def agreement(yolo: ultralytics.YOLO, onnx_path: str | Path) -> float:
     """Compare the network in torch, on the CPU and in float32, with its ONNX file in ONNX Runtime.
 
-    Both get the same photograph (Ultralytics' `bus.jpg`, stretched to `imgsz`). The result is the largest difference
-    of any output value, relative to the largest value of its kind: box coordinates and the other output rows count
-    apart, so that pixels do not hide scores. RT-DETR's detections are compared as a set.
+    Both get the same photograph (Ultralytics' `bus.jpg`), at the size and as often as the file was exported for. The
+    result is the largest difference of any output value, relative to the largest value of its kind: box coordinates and
+    the other output rows count apart, so that pixels do not hide scores. RT-DETR's detections are compared as a set.
 
     Args:
         yolo: The model that was exported.
-        onnx_path: The ONNX file, exported for `imgsz` or with dynamic axes and without embedded NMS.
-        imgsz: Image size in pixels, or height and width.
+        onnx_path: The ONNX file, as `export` wrote it, without `nms`.
 
     Raises:
         UserError: ONNX Runtime is not installed, or cannot load the file.
@@ -99,7 +101,10 @@ def agreement(yolo: ultralytics.YOLO, onnx_path: str | Path, imgsz: int | list[i
     except Exception as e:  # onnxruntime's exceptions have no common base
         raise UserError(f"ONNX Runtime cannot load '{onnx_path}': {plain(e)}") from None
     network = _deployed(yolo.model)
-    image = _photograph(imgsz, network.yaml.get("channels", 3))
+    exported = session.get_modelmeta().custom_metadata_map  # the input's own shape is open where its axes are dynamic
+    height, width = ast.literal_eval(exported["imgsz"])
+    photograph = _photograph(height, width, network.yaml.get("channels", 3))
+    image = photograph.expand(int(exported["batch"]), -1, -1, -1)
     with torch.inference_mode():
         expected = list(_tensors(network(image)))
     given = session.get_inputs()[0]
@@ -120,6 +125,21 @@ def _unordered(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     """The same for (batch, queries, 6) detections, each against its nearest: equal scores come in any order."""
     scale = ours.abs().amax((0, 1)).clamp(min=NO_DETECTION)
     return float(torch.cdist(ours / scale, theirs / scale, p=torch.inf).amin(2).max())
+
+
+def _check_values(format: str, options: dict[str, Any]) -> None:
+    """Refuse values that Ultralytics takes and then stumbles over."""
+    from torch.onnx._constants import ONNX_MAX_OPSET  # beyond it torch prints its whole graph before it fails
+
+    batch, opset = options.get("batch", 1), options.get("opset") or 0
+    if not isinstance(batch, int) or batch < 1:
+        raise UserError(f"batch={batch} is no number of images; give 1 or more.")
+    if opset > ONNX_MAX_OPSET:
+        raise UserError(f"opset={opset} is newer than this torch can write; the newest is {ONNX_MAX_OPSET}.")
+    formats = export_formats()
+    known = dict(zip(formats["Argument"], formats["Arguments"], strict=True))[format]
+    if options.get("quantize") in (8, "w8a16") and "data" in known and not options.get("data"):
+        raise UserError(f"quantize={options['quantize']} needs images to measure ranges on; give a data YAML as data=.")
 
 
 def _suffix(format: str) -> str:
@@ -144,11 +164,10 @@ def _deployed(model: nn.Module) -> nn.Module:
     return network
 
 
-def _photograph(imgsz: int | list[int], channels: int) -> torch.Tensor:
+def _photograph(height: int, width: int, channels: int) -> torch.Tensor:
     """`bus.jpg` as (1, channels, height, width) in 0 … 1."""
     import cv2
 
-    height, width = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
     photograph = cv2.imread(str(ultralytics.utils.ASSETS / "bus.jpg"))[..., ::-1]
     resized = np.ascontiguousarray(cv2.resize(photograph, (width, height)).transpose(2, 0, 1))
     image = torch.from_numpy(resized)[None].float() / 255

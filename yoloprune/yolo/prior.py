@@ -14,7 +14,7 @@ from yoloprune.errors import UserError
 from yoloprune.graph import Graph
 from yoloprune.graph.budget import chains, tied_set
 
-__all__ = ["Measured", "layers_of", "prior", "read_measured"]
+__all__ = ["Measured", "check_measured", "layers_of", "prior", "read_measured"]
 
 _FLOOR = 1e-3  # of the median sensitivity: below it a divergence is rounding noise, and a prior of 0 would rank nothing
 
@@ -59,6 +59,15 @@ def read_measured(path: Path) -> list[Measured]:
     if not removed:
         raise UserError(f"The sensitivity table {path} is empty; give the CSV file of yoloprune sensitivity.")
     return [Measured(layers, tuple(counts), per_gflop[layers]) for layers, counts in removed.items()]
+
+
+def check_measured(path: Path, graph: Graph) -> None:
+    """Check that the CSV file of `yoloprune sensitivity` is of this network.
+
+    Raises:
+        UserError: It has no row for a tied set of the graph, or is no such file.
+    """
+    prior(read_measured(path), graph, np.ones(graph.n_components))
 
 
 def layers_of(graph: Graph, components: np.ndarray) -> tuple[str, ...]:

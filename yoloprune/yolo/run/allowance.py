@@ -67,7 +67,7 @@ def epochs_within(yolo: YOLO, options: Options, seconds: float) -> tuple[int, fl
     yolo.model.cpu()
     step = min(times) * _MARGIN
     look = step / 3  # a forward pass alone
-    train, val = split_sizes(yolo, options.data)
+    train, val = split_sizes(yolo, options.data, fraction=options.train.get("fraction", 1.0))
     own = cost(yolo.model)
     share = step_targets(options, own)[-1].share(own)
     compares = compares_heads(yolo, options)
@@ -77,11 +77,12 @@ def epochs_within(yolo: YOLO, options: Options, seconds: float) -> tuple[int, fl
     limits = TRIALS * (bool(options.recover) and options.max_pruning_ratio is None)
     trials = options.steps * (options.search + limits) + compares * limits
     fixed += trials * _TRIAL * options.calibration_images * step
+    fixed += options.sparse_epochs * (train * step + val * look)
     epoch = train * (step * share + bool(options.distill) * look) + val * look
     epochs = int((seconds - fixed) / (epoch * options.steps)) if epoch else 0
     if epochs < 1:
         raise UserError(
             f"A budget of {seconds:.0f} s is too short: one epoch takes about {epoch:.0f} s here and the rest "
-            f"{fixed:.0f} s; give more time, fewer images (fraction=), or --epochs 0."
+            f"{fixed:.0f} s; give more time, train on fewer images (fraction=), or replace --budget by --epochs 0."
         )
     return epochs, step

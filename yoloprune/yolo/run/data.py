@@ -164,12 +164,12 @@ def calibration_batches(
     ]
 
 
-def _dataset(yolo: YOLO, data: str, imgsz: int, split: str) -> tuple[Any, Any]:
-    """Ultralytics' validator for a split, and its dataset, without augmentation."""
+def _dataset(yolo: YOLO, data: str, imgsz: int, split: str, **more: Any) -> tuple[Any, Any]:
+    """Ultralytics' validator for a split, and its dataset, without augmentation; `more` are further keywords of it."""
     checked = check_data(data, yolo.task, split=split, labels=False)
     with tempfile.TemporaryDirectory() as scratch:
-        overrides = {"data": data, "imgsz": imgsz, "task": yolo.task, "mode": "val", "rect": False, "split": split}
-        validator = yolo.task_map[yolo.task]["validator"](args=overrides, save_dir=Path(scratch))
+        own = {"data": data, "imgsz": imgsz, "task": yolo.task, "mode": "val", "rect": False, "split": split}
+        validator = yolo.task_map[yolo.task]["validator"](args=own | more, save_dir=Path(scratch))
     validator.data = checked
     validator.stride = max(int(yolo.model.stride.max()), 32)
     validator.names = yolo.model.names
@@ -179,9 +179,9 @@ def _dataset(yolo: YOLO, data: str, imgsz: int, split: str) -> tuple[Any, Any]:
     return validator, dataset
 
 
-def split_sizes(yolo: YOLO, data: str) -> tuple[int, int]:
-    """Number of training and of validation images."""
-    return tuple(len(_dataset(yolo, data, 32, split)[1]) for split in ("train", "val"))
+def split_sizes(yolo: YOLO, data: str, *, fraction: float | list[float] = 1.0) -> tuple[int, int]:
+    """Number of images that a training with Ultralytics' `fraction` looks at, and of validation images."""
+    return len(_dataset(yolo, data, 32, "train", fraction=fraction)[1]), len(_dataset(yolo, data, 32, "val")[1])
 
 
 def training_loss(yolo: YOLO, keywords: dict[str, Any]) -> Callable[[nn.Module, dict[str, Any]], Tensor]:

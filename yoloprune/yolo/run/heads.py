@@ -14,9 +14,12 @@ _CLEARLY_MORE = 0.02  # mAP50-95; below, the two heads are alike on a small vali
 
 
 def compares_heads(yolo: YOLO, options: Options) -> bool:
-    """Whether a run measures what pruning the head too would keep: it validates, recovers and keeps a head."""
+    """Whether a run measures what pruning the head too would keep: it validates, recovers and keeps a head.
+
+    Not with a sensitivity table, which was measured for one of the two heads.
+    """
     able = yolo.task == "detect" and can_distill(yolo.model)
-    return bool(options.val and options.recover and not options.prune_head and able)
+    return bool(options.val and options.recover and not options.prune_head and not options.sensitivity and able)
 
 
 def head_advice(target: Target, kept: float, pruned: float) -> str | None:

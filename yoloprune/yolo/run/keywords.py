@@ -1,4 +1,4 @@
-"""Checks of the keywords that are handed on to Ultralytics' `train()`."""
+"""Checks of the keywords that are handed on to Ultralytics' `train()`, `val()` and `export()`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from yoloprune.errors import UserError
 from yoloprune.yolo.guard import check_options
 
-__all__ = ["OWN_OPTIONS", "check_keywords", "did_you_mean"]
+__all__ = ["COMMAND_DECIDES", "OWN_OPTIONS", "check_keywords", "did_you_mean"]
 
 OWN_OPTIONS = {
     "data": "data",
@@ -37,6 +37,14 @@ _RUN_DECIDES = {
     "quantize": "quantisation would replace the pruned network's layers; quantise the finished model",
 }
 
+COMMAND_DECIDES = {
+    "model": "the weights are the first argument",
+    "task": "the checkpoint says which task it was trained for",
+    "mode": "the command says what is done",
+    "verbose": "the command decides what is shown",
+}
+"""Ultralytics keywords that a command for one checkpoint decides, and how."""
+
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return '; did you mean X?' for the closest known name, or '; choose one of the known ones'."""
@@ -44,15 +52,24 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else "; choose one of the known ones"
 
 
-def check_keywords(keywords: Mapping[str, Any]) -> None:
-    """Check train keywords by name and value, as Ultralytics itself would.
+def check_keywords(
+    keywords: Mapping[str, Any],
+    options: Mapping[str, str] = OWN_OPTIONS,
+    decided: Mapping[str, str] = _RUN_DECIDES,
+) -> None:
+    """Check keywords by name and value, as Ultralytics itself would.
+
+    Args:
+        keywords: What is to be handed on.
+        options: Keywords that are options of yoloprune, and how those are called; by default those of a run.
+        decided: Keywords that cannot be given, and why; by default those of a run.
 
     Raises:
-        UserError: An unknown keyword, one that the run decides, or a value of a wrong type or range.
+        UserError: An unknown keyword, one of `options` or `decided`, or a value of a wrong type or range.
     """
     for name in keywords:
-        if name in OWN_OPTIONS:
-            raise UserError(f"{name}=... is an option of the run; give it as --{OWN_OPTIONS[name]}.")
-        if name in _RUN_DECIDES:
-            raise UserError(f"{name}=... cannot be given: {_RUN_DECIDES[name]}.")
+        if name in options:
+            raise UserError(f"{name}=... is an option of its own; give it as --{options[name]}.")
+        if name in decided:
+            raise UserError(f"{name}=... cannot be given: {decided[name]}.")
     check_options(keywords)

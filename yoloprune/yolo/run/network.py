@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 from torch import nn
 from ultralytics.engine.model import Model
 
 from yoloprune.yolo.model import YOLO
 
-__all__ = ["with_network"]
+__all__ = ["rename", "set_data", "unsaved_name", "with_network"]
 
 
 def with_network(yolo: Model, network: nn.Module) -> YOLO:
@@ -31,3 +32,22 @@ def with_network(yolo: Model, network: nn.Module) -> YOLO:
         network.args = copy.copy(network.args)
     new.predictor = new.trainer = new.metrics = None
     return new
+
+
+def unsaved_name(original: Model) -> Path:
+    """The file name for what was pruned from `original` and is not saved: `best-pruned.pt` beside its `best.pt`."""
+    file = Path(getattr(original.model, "pt_path", None) or Path(original.model.yaml["yaml_file"]).name)
+    return file.with_name(f"{file.stem}-pruned.pt")
+
+
+def rename(yolo: YOLO, weights: Path) -> None:
+    """Have Ultralytics take a model for that of the file `weights`, by which it names exports and finds checkpoints."""
+    yolo.model.pt_path = yolo.ckpt_path = yolo.model_name = yolo.overrides["model"] = str(weights)
+
+
+def set_data(yolo: YOLO, data: str) -> None:
+    """Have a model name `data` as its own, which is what it is validated and trained on where nothing else is given."""
+    yolo.overrides["data"] = data
+    yolo.model.args = {**yolo.model.args, "data": data}
+    if (yolo.ckpt or {}).get("train_args"):
+        yolo.ckpt = {**yolo.ckpt, "train_args": {**yolo.ckpt["train_args"], "data": data}}

@@ -16,6 +16,7 @@ from yoloprune.yolo import checkpoints, exporting
 from yoloprune.yolo.distill import Distillation
 from yoloprune.yolo.latency import device_name, latencies
 from yoloprune.yolo.model import YOLO
+from yoloprune.yolo.prior import check_measured
 from yoloprune.yolo.sparse import Sparsity
 from yoloprune.yolo.trace import trace_yolo
 from yoloprune.yolo.validation import validate
@@ -24,11 +25,13 @@ from .allowance import epochs_within
 from .continuation import Continuation
 from .data import DIGITS, has_labels, with_data, write_digits
 from .device import check_device
-from .folder import RunFolder, check_outside, check_writable, make_folder, remove
-from .formats import export_path
+from .folder import RunFolder, check_outside, check_writable, make_folder
+from .formats import check_can_export, export_path
 from .heads import compares_heads, head_advice
+from .imgsz import fitting_imgsz
 from .interrupt import Interrupted, where_it_stands
 from .metrics import named_metrics
+from .network import rename, set_data, unsaved_name
 from .options import Options
 from .progress import Progress
 from .sparse import sparse_train
@@ -92,15 +95,23 @@ class Run:
         if self._writes and not remembered:
             check_writable(options.project, options.name)
             check_outside(weights, options.project, options.name, options.exist_ok)
+        if options.export and not remembered:
+            check_can_export(options.export)
         self._fingerprint = fingerprint(yolo.model)
         if remembered and remembered.fingerprint != self._fingerprint:
             raise UserError(f"{weights or 'The given model'} does not hold the weights that the run was started with.")
         if options.budget:
             options = replace(options, epochs=1)  # at least; how many are known once it has been measured
-        self._options, self._without_images = with_data(options, yolo)
+        imgsz, rounded = fitting_imgsz(yolo, options.imgsz)
+        options = replace(options, imgsz=imgsz)
+        self._options, without_images = with_data(options, yolo)
+        self._remarks = [line for line in (rounded, without_images) if line]
         own = cost(yolo.model)
         self._targets = step_targets(options, own)
-        check_reachable(options, trace_yolo(yolo.model, prune_head=options.prune_head), yolo.model, own)
+        graph = trace_yolo(yolo.model, prune_head=options.prune_head)
+        check_reachable(options, graph, yolo.model, own)
+        if options.sensitivity:
+            check_measured(Path(options.sensitivity), graph)
         self.record = (remembered and remembered.record) or Record(
             weights=weights or "a model in memory",
             family=checkpoints.family(yolo),
@@ -125,8 +136,9 @@ class Run:
             self._spend_budget()
             self._open_folder()
             self._begin()
-            if self._without_images and self._without_images not in self.record.notes:
-                self._note(self._without_images)
+            for line in self._remarks:
+                if line not in self.record.notes:
+                    self._note(line)
             self._validate_original()
             yolo, plan = self._steps()
             self._finish(yolo, plan, started)
@@ -325,6 +337,9 @@ class Run:
     def _finish(self, yolo: YOLO, plan: Plan, started: float) -> None:
         """Write, validate and export the last network, and complete the record."""
         options, record = self._options, self.record
+        rename(yolo, self._folder.weights if self._folder else unsaved_name(self._original))
+        if options.val:  # otherwise they may be of other classes
+            set_data(yolo, options.data)
         size = None
         if self._folder:
             checkpoints.save(yolo, self._folder.weights)
@@ -360,15 +375,21 @@ class Run:
             record.before.latency_ms, after.latency_ms = latencies(networks, imgsz=options.imgsz, device=options.device)
         record.latency_on = device_name(options.device)
 
-    def _export(self, yolo: YOLO) -> dict[str, object]:
-        options = self._options
-        path = export_path(self._folder.weights, options.export)
-        remove(path)  # of this very run, interrupted after the export
+    def _export(self, yolo: YOLO) -> dict[str, object] | None:
+        """Export and compare; what goes wrong is noted, since all else that the run has done is worth keeping."""
+        options, weights = self._options, self._folder.weights
+        path, report = export_path(weights, options.export), None
         with self._phase(f"Export to {options.export}", "export"):
-            exporting.export(yolo, path, format=options.export, imgsz=options.imgsz)
-            report: dict[str, object] = {"file": path.name}
-            if options.export == "onnx":
-                report["difference"] = exporting.agreement(yolo, path, options.imgsz)
+            try:
+                exporting.export(yolo, path, format=options.export, imgsz=options.imgsz)
+                report = {"file": path.name}
+                if options.export == "onnx":
+                    report["difference"] = exporting.agreement(yolo, path)
+            except UserError as error:
+                self._note(
+                    f"{error} All else is finished; to export again: "
+                    f"yoloprune export {weights} --format {options.export} --imgsz {options.imgsz}"
+                )
         return report
 
     def _remember(self) -> None:
