@@ -155,6 +155,10 @@ def test_key_value(refused, pair, sentence) -> None:
         (("--criterion", "tailor"), "did you mean 'taylor'"),
         (("--format", "onxn"), "did you mean 'onnx'"),
         (("--batch", "some"), "batch=some"),
+        (("--batch", "nan"), "batch=nan"),
+        (("--batch", "inf"), "batch=inf"),
+        (("--batch", "-5"), "batch=-5"),
+        (("--budget", "soon", "--epochs", 0), "leave --epochs out"),
         (("--steps", 0), "steps=0"),
         (("--device", "7"), "device"),
     ],
@@ -162,6 +166,13 @@ def test_key_value(refused, pair, sentence) -> None:
 def test_options(refused, option, sentence) -> None:
     exported = ("--epochs", 0, "--no-val")
     assert sentence in refused("v8", "--weights", WEIGHTS, "--target-ratio", 0.5, *exported, *option)
+
+
+@pytest.mark.parametrize("line", ["epochs: ten", "val: maybe", "export: true", "budget: soon", "batch: big"])
+def test_recipe_values(refused, tmp_path, line) -> None:
+    (tmp_path / "mine.yaml").write_text(line)
+    said = refused("v8", "--weights", WEIGHTS, "--target-ratio", 0.5, "--recipe", tmp_path / "mine.yaml")
+    assert line.split(": ")[1] in said.lower()
 
 
 def test_output_folder_cannot_be_written(refused, tmp_path) -> None:

@@ -51,18 +51,13 @@ def parse_count(text: str) -> int:
         raise UserError(f"{text!r} is not a number of parameters; write it as 1500000 or 1.5M.") from error
 
 
-def parse_batch(text: str) -> int | float:
-    """Read a batch size as Ultralytics takes it: a number of images, -1, or a share of the GPU's memory.
+def parse_batch(text: str) -> float:
+    """Read a batch size as a number; `Options` says which ones there are.
 
     Raises:
-        UserError: It is none of these.
+        UserError: It is none.
     """
     try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if value == int(value) and (value >= 1 or value == -1):
-        return int(value)
-    if 0 < value < 1:
-        return value
-    raise UserError(f"batch={text} is not understood; give a number of images, -1, or a share of GPU memory (0.7).")
+        return float(text)
+    except ValueError as error:
+        raise UserError(f"batch={text} is no number; give a number of images, -1, or a share of GPU memory.") from error

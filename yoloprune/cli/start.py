@@ -10,7 +10,6 @@ from rich.console import Console
 from yoloprune.errors import UserError
 from yoloprune.report import closing_table
 from yoloprune.yolo import digits
-from yoloprune.yolo.run.allowance import parse_budget
 from yoloprune.yolo.run.api import prepare, prepare_resume
 from yoloprune.yolo.run.options import Options
 from yoloprune.yolo.run.pipeline import Finished, Run
@@ -26,6 +25,7 @@ __all__ = ["start"]
 
 _WITH_RESUME = {"device"}
 _WORTH_A_HINT = 0.05  # mAP
+_DEFAULTS = {"val": True, "export": "onnx", "project": "runs/prune"}  # of the command, where `Options` has none
 _OFF = {"trust": False, "exist_ok": False}  # switches that count as typed only where they are on
 
 
@@ -61,7 +61,7 @@ def _prepare(kind: Kind, given: dict[str, Any], screen: Screen) -> Run:
             )
         return prepare_resume(resume, device=typed.get("device"), progress=screen)
     recipe = typed.pop("recipe", None) or kind.recipe(weights is not None)
-    options = merge(read_recipe(recipe) if recipe else {}, _options(typed))
+    options = merge({**_DEFAULTS, **(read_recipe(recipe) if recipe else {})}, _options(typed))
     if weights is None:
         if not kind.embedded:
             raise UserError("No weights were given; name a checkpoint with --weights.")
@@ -79,19 +79,18 @@ def _options(typed: dict[str, Any]) -> dict[str, Any]:
     options["train"] = parse_pairs(typed.get("pairs", ()))
     if "lr0" in typed:
         options["train"]["lr0"] = typed["lr0"]
-    if "budget" in typed:
-        if "epochs" in typed:
-            raise UserError("--budget decides the epochs; leave --epochs out.")
-        options["budget"] = parse_budget(typed["budget"])
+    if "budget" in typed and "epochs" in typed:
+        raise UserError("--budget decides the epochs; leave --epochs out.")
     if "target_params" in typed:
         options["target_params"] = parse_count(typed["target_params"])
     if "batch" in typed:
         options["batch"] = parse_batch(typed["batch"])
     if "sensitivity" in typed:
         options["sensitivity"] = str(typed["sensitivity"].absolute())
-    options["val"] = typed.get("val", True)
-    options["export"] = typed.get("format", "onnx") if typed.get("export", True) else None
-    options["project"] = str(typed.get("project", "runs/prune"))
+    if "export" in typed or "format" in typed:
+        options["export"] = typed.get("format", "onnx") if typed.get("export", True) else None
+    if "project" in typed:
+        options["project"] = str(typed["project"])
     return options
 
 
