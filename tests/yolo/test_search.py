@@ -83,6 +83,15 @@ def test_an_interrupted_search_ends_where_an_uninterrupted_one_does(case, tmp_pa
     assert (resumed.start, resumed.error) == (whole.start, whole.error)
 
 
+def test_a_damaged_search_starts_anew(case, tmp_path) -> None:
+    search, _, _ = case
+    state, trials = tmp_path / "search.json", []
+    state.write_text('{"trials": 1, "fac')
+    search(trials=1, state=state, tell=lambda trial, error: trials.append(trial))
+    assert trials == [1]
+    assert json.loads(state.read_text())["trials"] == 1
+
+
 def test_a_network_in_training_mode_is_searched_alike_and_left_alone(case) -> None:
     search, network, _ = case
     expected, before = search(trials=1), {k: v.clone() for k, v in network.state_dict().items()}
