@@ -222,7 +222,10 @@ class Run:
             state = self._folder and self._folder.search(number)
             if state and options.search:
                 state.parent.mkdir(parents=True, exist_ok=True)
-            pruned, later, notes, share = prune_once(yolo, target, options, state=state, tell=self._progress.say)
+            earlier = None if plan is None else (self._original.model, plan)
+            pruned, later, notes, share = prune_once(
+                yolo, target, options, earlier=earlier, state=state, tell=self._progress.say
+            )
             plan = later if plan is None else plan.compose(later)
             reached = cost(pruned.model)
         self._progress.say(f"{reached.gflops:.2f} GFLOPs, {reached.params / 1e6:.3f}M parameters")
