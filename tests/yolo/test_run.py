@@ -12,7 +12,7 @@ import pytest
 import torch
 import ultralytics
 import yaml
-from conftest import equal
+from conftest import equal, write_data
 
 import yoloprune
 from yoloprune.errors import UserError
@@ -101,6 +101,12 @@ def test_taylor_looks_at_training_images(model, tmp_path) -> None:
     ]
     assert equal(results[0].model.model, results[1].model.model)
     assert not equal(results[0].model.model, yoloprune.prune(model, target_ratio=0.7).model.model)
+
+
+def test_labels_that_rank_have_the_classes_of_the_model(model, tmp_path) -> None:
+    data = write_data(tmp_path, ["a", "b", "c"])
+    with pytest.raises(UserError, match="has 3 classes and the model 10"):
+        yoloprune.prune(model, target_ratio=0.7, criterion="taylor", data=data)
 
 
 def test_mistakes_are_value_errors(model) -> None:
