@@ -137,6 +137,7 @@ def test_data_of_the_weights_is_not_here(refused) -> None:
     [
         ("optimiser=SGD", "did you mean 'optimizer'"),
         ("mosaic=much", "mosaic"),
+        ("optimizer=Foo", "Unknown optimizer 'Foo'"),
         ("lr0=7", "lr0"),
         ("project=x", "--project"),
         ("resume=True", "--resume"),

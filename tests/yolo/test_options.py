@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from ultralytics.engine.trainer import BaseTrainer
 
 from yoloprune.errors import UserError
+from yoloprune.yolo.run.keywords import OPTIMIZERS, check_keywords
 from yoloprune.yolo.run.options import Options
 from yoloprune.yolo.run.recipe import merge, read_recipe
 
@@ -49,6 +53,14 @@ def test_values_are_settled() -> None:
     assert type(options.sparsity) is float
     assert type(options.epochs) is int
     assert Options(target_gflops=5, device=torch.device("cpu")).device == "cpu"
+
+
+def test_optimizers_are_those_of_ultralytics() -> None:
+    with pytest.raises(NotImplementedError) as caught:
+        BaseTrainer.build_optimizer(None, nn.Linear(2, 2), "Foo")
+    listed = re.search(r"{(.*?)}", str(caught.value))[1]
+    assert {name.strip(" '") for name in listed.split(",")} == set(OPTIMIZERS)
+    check_keywords({"optimizer": "adamw"})
 
 
 @pytest.mark.parametrize(

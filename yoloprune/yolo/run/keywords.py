@@ -9,7 +9,10 @@ from typing import Any
 from yoloprune.errors import UserError
 from yoloprune.yolo.guard import check_options
 
-__all__ = ["OWN_OPTIONS", "check_keywords", "did_you_mean"]
+__all__ = ["OPTIMIZERS", "OWN_OPTIONS", "check_keywords", "did_you_mean"]
+
+OPTIMIZERS = ("SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop", "auto")
+"""What Ultralytics' trainer can build, in any case; it finds out after the model and the data are loaded."""
 
 OWN_OPTIONS = {
     "data": "data",
@@ -56,3 +59,8 @@ def check_keywords(keywords: Mapping[str, Any]) -> None:
         if name in _RUN_DECIDES:
             raise UserError(f"{name}=... cannot be given: {_RUN_DECIDES[name]}.")
     check_options(keywords)
+    optimizer = str(keywords.get("optimizer", "auto"))
+    if optimizer.lower() not in map(str.lower, OPTIMIZERS):
+        raise UserError(
+            f"Unknown optimizer {optimizer!r}{did_you_mean(optimizer, OPTIMIZERS)} ({', '.join(OPTIMIZERS)})."
+        )
