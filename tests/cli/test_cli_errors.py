@@ -132,6 +132,12 @@ def test_data_of_the_weights_is_not_here(refused) -> None:
     assert "give --data" in refused("v8", "--weights", WEIGHTS, "--target-ratio", 0.5)
 
 
+def test_learning_rate_given_twice(refused) -> None:
+    words = ("v8", "--weights", WEIGHTS, "--target-ratio", 0.5, *PRUNE_ONLY, "lr0=0.5")
+    assert "--lr0 0.01 and lr0=0.5" in refused(*words, "--lr0", 0.01)
+    assert "lr0= is given twice" in refused(*words, "lr0=0.1")
+
+
 @pytest.mark.parametrize(
     ("pair", "sentence"),
     [

@@ -78,6 +78,10 @@ def _options(typed: dict[str, Any]) -> dict[str, Any]:
     options = {name: value for name, value in typed.items() if name in Options.known()}
     options["train"] = parse_pairs(typed.get("pairs", ()))
     if "lr0" in typed:
+        if "lr0" in options["train"]:
+            raise UserError(
+                f"--lr0 {typed['lr0']} and lr0={options['train']['lr0']} say the same; leave one of them out."
+            )
         options["train"]["lr0"] = typed["lr0"]
     if "budget" in typed and "epochs" in typed:
         raise UserError("--budget decides the epochs; leave --epochs out.")
