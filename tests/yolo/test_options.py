@@ -87,6 +87,12 @@ def test_recipes_write_numbers_as_people_do(tmp_path) -> None:
     assert (options.lr0_per_share, options.budget, options.device, options.train) == (1e-3, 1800, "0", {"lr0": 1e-2})
 
 
+def test_epochs_that_are_given_go_before_the_budget_of_a_recipe() -> None:
+    recipe = {"target_ratio": 0.5, "budget": "30m"}
+    assert merge(recipe, {"epochs": 3}).budget is None
+    assert merge(recipe, {}).budget == 1800
+
+
 def test_recipe_in_another_encoding(tmp_path) -> None:
     path = Path(tmp_path / "mine.yaml")
     path.write_bytes("# Größe\nepochs: 3\n".encode("latin-1"))

@@ -1,7 +1,10 @@
-"""Runs whose files were damaged before they are resumed."""
+"""Runs that a full disk stopped, or whose files were damaged, before they are resumed."""
 
 from __future__ import annotations
 
+import errno
+import os
+import shlex
 import shutil
 from pathlib import Path
 
@@ -9,9 +12,10 @@ import pytest
 
 import yoloprune
 from yoloprune.errors import UserError
-from yoloprune.report import Record
+from yoloprune.report import Measure, Record
 from yoloprune.yolo.digits import WEIGHTS
-from yoloprune.yolo.run.folder import remove
+from yoloprune.yolo.run.folder import RunFolder, remove
+from yoloprune.yolo.run.interrupt import where_it_stands
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +91,38 @@ def test_damaged_options(cut, content) -> None:
 def test_damaged_record(cut) -> None:
     (cut / "results.json").write_text('{"finished": ')
     assert "remove it" in _refused(cut, "results.json")
+
+
+@pytest.mark.parametrize("name", ["pruned.pt", "plan.json", "steps/1/model.pt"])
+def test_full_disk(finished, tmp_path, monkeypatch, name) -> None:
+    run = tmp_path / "my runs" / "run"
+    replace = os.replace
+
+    def full(source, target) -> None:
+        if Path(target) == run / name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(UserError) as caught:
+        yoloprune.prune(WEIGHTS, target_ratio=0.6, steps=2, project=run.parent, name=run.name)
+    said = str(caught.value)
+    assert said.startswith(f"'{run / name}' cannot be written (No space left on device); make room, then go on with: ")
+    assert said.endswith(f" --resume '{run}'")
+    monkeypatch.undo()
+    _resumed(run, finished)
+
+
+def test_the_command_that_goes_on_can_be_pasted(tmp_path) -> None:
+    record = Record("a.pt", "v8", "detect", 640, Measure(8.0, 1))
+    said = where_it_stands(RunFolder(tmp_path / "my runs"), record, 1)
+    assert shlex.split(said.partition("go on with: ")[2])[-1] == str(tmp_path / "my runs")
+
+
+def test_full_disk_before_there_is_anything_to_resume(tmp_path, monkeypatch) -> None:
+    def full(self, data) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)  # of the checkpoint whose size is measured
+    with pytest.raises(UserError, match="make room, then start the run again"):
+        yoloprune.prune(WEIGHTS, target_ratio=0.6, project=tmp_path, name="run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,4 +116,5 @@ def _closing(console: Console, finished: Finished) -> None:
     if lost > _WORTH_A_HINT and not any(row.epochs for row in record.steps):
         console.print("Pruning alone costs accuracy; fine-tuning brings it back: run again with --epochs 30, say.")
     console.print(f"Results in [bold]{folder.path}[/]", highlight=False)
-    console.print(f"Try it with: yolo predict model={folder.weights} source=image.jpg", highlight=False, soft_wrap=True)
+    model = shlex.quote(f"model={folder.weights}")
+    console.print(f"Try it with: yolo predict {model} source=image.jpg", highlight=False, soft_wrap=True)

@@ -27,7 +27,7 @@ from .device import check_device
 from .folder import RunFolder, check_outside, check_writable, make_folder, remove
 from .formats import export_path
 from .heads import compares_heads, head_advice
-from .interrupt import Interrupted, where_it_stands
+from .interrupt import Interrupted, disk_full, where_it_stands
 from .metrics import named_metrics
 from .options import Options
 from .progress import Progress
@@ -133,6 +133,10 @@ class Run:
             return Finished(yolo, plan, self.record, self._folder)
         except KeyboardInterrupt as error:
             raise Interrupted(where_it_stands(self._folder, self.record, self._options.steps)) from error
+        except OSError as error:
+            if said := disk_full(error, self._folder):
+                raise UserError(said) from error
+            raise
 
     def _begin(self) -> None:
         options = self._options

@@ -69,4 +69,6 @@ def merge(recipe: dict[str, Any], given: dict[str, Any]) -> Options:
     merged = {**recipe, **given, "train": {**recipe.get("train", {}), **given.get("train", {})}}
     if any(target in given for target in TARGETS):
         merged = {name: value for name, value in merged.items() if name not in TARGETS or name in given}
+    if "epochs" in given:
+        merged["budget"] = given.get("budget")  # a recipe's would decide the epochs in their place
     return Options(**merged)
