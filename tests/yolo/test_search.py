@@ -82,6 +82,13 @@ def test_an_interrupted_search_ends_where_an_uninterrupted_one_does(case, tmp_pa
     assert (resumed.start, resumed.error) == (whole.start, whole.error)
 
 
+@pytest.mark.parametrize(("trials", "told"), [(1, [1]), (3, [1, 2, 3]), (12, [2, 4, 6, 8, 10, 12]), (55, [10, 55])])
+def test_short_searches_are_told_of_too(trials, told) -> None:
+    lines = [number for number in range(1, trials + 1) if step._worth_a_line(number, trials)]
+    assert set(told) <= set(lines)
+    assert len(lines) <= trials // 10 + 6
+
+
 def test_a_damaged_search_starts_anew(case, tmp_path) -> None:
     search, _, _ = case
     state, trials = tmp_path / "search.json", []

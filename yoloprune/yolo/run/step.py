@@ -38,7 +38,8 @@ from .training import train_or_go_on
 
 __all__ = ["FineTuned", "Pruned", "fine_tune", "prune_once"]
 
-_EVERY = 10  # trials of a search between two lines about it
+_EVERY = 10  # trials of a search between two lines about it at most
+_LINES = 5  # about a search at least, if it has as many trials
 
 
 class Pruned(NamedTuple):
@@ -117,7 +118,8 @@ def prune_once(
             seed=options.seed,
             state=state,
             tell=lambda number, error: (
-                number % _EVERY or tell(f"plan {number} of {options.search}: disagreement {error:.3g}")
+                _worth_a_line(number, options.search)
+                and tell(f"plan {number} of {options.search}: disagreement {error:.3g}")
             ),
         )
         notes.append(
@@ -130,6 +132,10 @@ def prune_once(
     if options.recover:
         notes += _recover(pruned, yolo.model, plan, batches, options.seed)
     return Pruned(with_network(yolo, pruned), plan, notes, share)
+
+
+def _worth_a_line(number: int, trials: int) -> bool:
+    return number == trials or number % max(min(_EVERY, trials // _LINES), 1) == 0
 
 
 def _given_limit(options: Options, graph: Graph, earlier: tuple[nn.Module, Plan] | None) -> float | np.ndarray:
