@@ -116,8 +116,8 @@ def test_mistakes_are_value_errors(model) -> None:
         yoloprune.prune(model)
     with pytest.raises(UserError, match="No model"):
         yoloprune.prune(target_gflops=1)
-    with pytest.raises(UserError, match="no PyTorch model"):
-        yoloprune.prune(torch.nn.Linear(2, 2), target_gflops=1)
+    with pytest.raises(UserError, match="The given DetectionModel is no PyTorch model"):
+        yoloprune.prune(model.model, target_gflops=1)
     with pytest.raises(UserError, match="did you mean 'optimizer'"):
         yoloprune.prune(model, target_gflops=4, optimiser="SGD")
 

@@ -237,7 +237,10 @@ def _opened(model: Model | str | Path, trust: bool) -> tuple[YOLO, str | None]:
         return checkpoints.load(model, trust=trust), str(Path(model).absolute())
     if isinstance(model, Model) and isinstance(model.model, nn.Module):
         return with_network(model, copy.deepcopy(model.model).cpu().float().eval()), None
-    raise UserError(f"{model!r} is no PyTorch model of Ultralytics; give a YOLO of a .pt file, or the path of one.")
+    raise UserError(
+        f"The given {type(model).__name__} is no PyTorch model of Ultralytics; give a YOLO of a .pt file, or the path "
+        "of one."
+    )
 
 
 def _result(finished: Finished) -> PruneResult:
