@@ -8,7 +8,7 @@ from typing import Any
 
 from yoloprune.errors import UserError
 
-__all__ = ["parse_batch", "parse_count", "parse_pairs"]
+__all__ = ["parse_batch", "parse_count", "parse_number", "parse_pairs"]
 
 _UNITS = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 
@@ -51,6 +51,18 @@ def parse_count(text: str) -> int:
         return round(float(text[:-1] if factor != 1 else text) * factor)
     except (ValueError, OverflowError) as error:
         raise UserError(f"{text!r} is not a number of parameters; write it as 1500000 or 1.5M.") from error
+
+
+def parse_number(option: str, text: str, example: str) -> float:
+    """Read the number that an option was given.
+
+    Raises:
+        UserError: It is none; the message shows the example.
+    """
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UserError(f"{option} {text} is not a number; write it as {example}.") from error
 
 
 def parse_batch(text: str) -> float:

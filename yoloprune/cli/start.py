@@ -16,7 +16,7 @@ from yoloprune.yolo.run.options import Options
 from yoloprune.yolo.run.pipeline import Finished, Run
 from yoloprune.yolo.run.recipe import merge, read_recipe
 
-from .keywords import parse_batch, parse_count, parse_pairs
+from .keywords import parse_batch, parse_count, parse_number, parse_pairs
 from .screen import Screen
 
 if TYPE_CHECKING:
@@ -86,6 +86,9 @@ def _options(typed: dict[str, Any]) -> dict[str, Any]:
         options["train"]["lr0"] = typed["lr0"]
     if "budget" in typed and "epochs" in typed:
         raise UserError("--budget decides the epochs; leave --epochs out.")
+    for name, example in (("target_gflops", "6.2"), ("target_ratio", "0.5")):
+        if name in typed:
+            options[name] = parse_number(_as_typed(name), typed[name], example)
     if "target_params" in typed:
         options["target_params"] = parse_count(typed["target_params"])
     if "batch" in typed:

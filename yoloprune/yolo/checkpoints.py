@@ -124,6 +124,8 @@ def family(yolo: ultralytics.YOLO) -> str:
 
 def _check_file(path: Path) -> None:
     """Refuse what can be told from the path and the first bytes."""
+    if str(path).startswith(("http:/", "https:/")):  # a Path has one of the slashes only
+        raise UserError(f"'{str(path).replace(':/', '://', 1)}' is no file; download it and give its path.")
     if not path.exists():
         raise UserError(f"There is no file '{path}'; give the path of a .pt checkpoint (nothing is downloaded).")
     if path.is_dir():
