@@ -72,6 +72,7 @@ def test_optimizers_are_those_of_ultralytics() -> None:
         ("seed: a", "seed='a'"),
         ("max_pruning_ratio: '0.5'", "max_pruning_ratio='0.5'"),
         ("val: maybe", "val='maybe'"),
+        ("train: {1: 2}", "'1' is not an option of Ultralytics"),
     ],
 )
 def test_wrong_values_in_recipes(tmp_path, line, sentence) -> None:
