@@ -19,6 +19,7 @@ from yoloprune.yolo import checkpoints
 from yoloprune.yolo.coco import coco_map, find_annotations
 from yoloprune.yolo.guard import quiet
 from yoloprune.yolo.model import YOLO
+from yoloprune.yolo.run.data import split_sizes
 from yoloprune.yolo.validation import check_data, validate
 
 
@@ -123,6 +124,27 @@ def test_channels_and_keypoints_must_fit(pruned_yolo: YOLO, two: Path, tmp_path:
     pose.model.model[-1].kpt_shape = (4, 2)
     with pytest.raises(UserError, match=r"has kpt_shape \[17, 3\] and the model \[4, 2\]"):
         check_data(data, "pose", network=pose.model)
+
+
+@pytest.mark.parametrize("task", ["segment", "obb"])
+def test_boxes_where_polygons_are_needed(two: Path, tmp_path: Path, task: str) -> None:
+    with pytest.raises(UserError, match=f"has boxes, but the task '{task}' needs polygons"):
+        check_data(two, task)
+    data = write_data(tmp_path / "polygons", [str(i) for i in range(80)], task=task)
+    check_data(data, task)
+    for split in ("train", "val"):  # what is seen only when all labels are read
+        labels = sorted((data.parent / "labels" / split).iterdir())
+        for label in labels[1:]:
+            label.write_text("0 .5 .5 .5 .5\n")
+        images = sorted((data.parent / "images" / split).iterdir())
+        (data.parent / f"{split}.txt").write_text("".join(f"./images/{split}/{image.name}\n" for image in images))
+    data.write_text(data.read_text().replace("images/train", "train.txt").replace("images/val", "val.txt"))
+    with quiet():
+        yolo = YOLO(f"yolov8n-{'seg' if task == 'segment' else task}.yaml")
+    with pytest.raises(UserError, match=r"cannot be used: .* equal numbers of boxes and segments"):
+        validate(yolo, data, imgsz=64, device="cpu")
+    with pytest.raises(UserError, match=r"cannot be used: .* equal numbers of boxes and segments"):
+        split_sizes(yolo, str(data))
 
 
 def test_missing_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,7 +135,12 @@ def validate(
         if annotations:
             validator_class = type(f"Coco{validator_class.__name__}", (_KeepDetections, validator_class), {})
         validator = validator_class(save_dir=Path(folder), args=args, _callbacks=yolo.callbacks)
-        validator(model=yolo.model)
+        try:
+            validator(model=yolo.model)
+        except ValueError as error:
+            if "Please supply" not in str(error):
+                raise
+            raise UserError(f"The split {split} of '{data}' cannot be used: {plain(error)}") from error
     own = _figures(validator.metrics, yolo.task)
     coco = (None, None)
     if annotations:
@@ -231,12 +236,21 @@ def _check_detect(data: str | Path, task: str, split: str, labels: bool) -> dict
     keypoints = checked.get("kpt_shape", None if task == "pose" else [0, 2])
     if not _is_kpt_shape(keypoints):
         raise UserError(f"'{data}' has kpt_shape {keypoints}; give data with keypoints, such as kpt_shape: [17, 3].")
+    polygons, usable = task in ("segment", "obb"), False
     with quiet(), offline():
-        verified = (
-            verify_image_label((str(image), file, "", task == "pose", checked["nc"], *keypoints, False))
-            for image, file in zip(images, files, strict=True)
-        )
-        usable = any(found[0] is not None for found in verified)
+        for image, file in zip(map(str, images), files, strict=True):
+            found, boxes, _, segments, *_ = verify_image_label(
+                (image, file, "", task == "pose", checked["nc"], *keypoints, False)
+            )
+            if found is None:
+                continue
+            usable = True
+            if polygons and len(boxes) != len(segments):
+                raise UserError(
+                    f"'{file}' of '{data}' has boxes, but the task {task!r} needs polygons; give such data."
+                )
+            if len(boxes) or not polygons:
+                break
     if not usable:
         raise UserError(
             f"None of the {len(images)} '{split}' images of '{data}' can be read together with its labels; mend them, "

@@ -19,6 +19,7 @@ from yoloprune.errors import UserError
 from yoloprune.yolo import digits
 from yoloprune.yolo.classes import class_count
 from yoloprune.yolo.distill import can_distill
+from yoloprune.yolo.guard import plain
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.validation import check_data
 
@@ -182,7 +183,10 @@ def _dataset(yolo: YOLO, data: str, imgsz: int, split: str) -> tuple[Any, Any]:
     validator.data = checked
     validator.stride = max(int(yolo.model.stride.max()), 32)
     validator.names = yolo.model.names
-    dataset = validator.build_dataset(str(checked[split]) if yolo.task == "classify" else checked[split])
+    try:
+        dataset = validator.build_dataset(str(checked[split]) if yolo.task == "classify" else checked[split])
+    except (RuntimeError, ValueError) as error:  # what the check before the run, which reads a few labels, let through
+        raise UserError(f"The split {split} of '{data}' cannot be used: {plain(error)}") from error
     if len(dataset) == 0:
         raise UserError(f"The split {split} of {data} has no images; add some.")
     return validator, dataset
