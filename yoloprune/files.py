@@ -17,6 +17,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
     The suffix is kept, since many writers choose a format by it.
 
+    Raises:
+        OSError: The file cannot be written; `filename` is `path`, which a failing write alone does not name.
+
     Examples:
         >>> with atomic("plan.json") as tmp:
         ...     _ = tmp.write_text("{}")
@@ -26,6 +29,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
     try:
         yield tmp
         os.replace(tmp, path)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         tmp.unlink(missing_ok=True)
 

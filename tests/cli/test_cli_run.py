@@ -67,6 +67,15 @@ def test_name_taken(yoloprune, tmp_path) -> None:
     assert (tmp_path / "a" / "pruned.pt").stat().st_size > 1_000_000
 
 
+def test_recipe_without_validation_and_export(yoloprune, tmp_path) -> None:
+    (tmp_path / "mine.yaml").write_text("target_ratio: 0.8\nval: false\nexport: null\n")
+    where = ("--name", "a", "--project", tmp_path)
+    result = yoloprune("prune", "--weights", WEIGHTS, "--recipe", tmp_path / "mine.yaml", *where)
+    assert result.exit_code == 0, result.output
+    assert not list(tmp_path.glob("a/*.onnx"))
+    assert not json.loads((tmp_path / "a" / "results.json").read_text())["before"]["metrics"]
+
+
 def test_finished_run_is_only_read(yoloprune, tmp_path) -> None:
     words = ("v8", "--weights", WEIGHTS, "--target-ratio", 0.8, *PRUNE_ONLY, "--name", "a", "--project", tmp_path)
     assert yoloprune(*words).exit_code == 0

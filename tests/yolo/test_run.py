@@ -12,7 +12,7 @@ import pytest
 import torch
 import ultralytics
 import yaml
-from conftest import equal
+from conftest import equal, write_data
 
 import yoloprune
 from yoloprune.errors import UserError
@@ -137,6 +137,12 @@ def test_taylor_looks_at_training_images(model, tmp_path) -> None:
     assert not equal(results[0].model.model, yoloprune.prune(model, target_ratio=0.7).model.model)
 
 
+def test_labels_that_rank_have_the_classes_of_the_model(model, tmp_path) -> None:
+    data = write_data(tmp_path, ["a", "b", "c"])
+    with pytest.raises(UserError, match="has 3 classes and the model 10"):
+        yoloprune.prune(model, target_ratio=0.7, criterion="taylor", data=data)
+
+
 def test_mistakes_are_value_errors(model) -> None:
     with pytest.raises(ValueError, match="range"):
         yoloprune.prune(model, target_gflops=100)
@@ -144,8 +150,8 @@ def test_mistakes_are_value_errors(model) -> None:
         yoloprune.prune(model)
     with pytest.raises(UserError, match="No model"):
         yoloprune.prune(target_gflops=1)
-    with pytest.raises(UserError, match="no PyTorch model"):
-        yoloprune.prune(torch.nn.Linear(2, 2), target_gflops=1)
+    with pytest.raises(UserError, match="The given DetectionModel is no PyTorch model"):
+        yoloprune.prune(model.model, target_gflops=1)
     with pytest.raises(UserError, match="did you mean 'optimizer'"):
         yoloprune.prune(model, target_gflops=4, optimiser="SGD")
 

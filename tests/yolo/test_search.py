@@ -14,12 +14,11 @@ from yoloprune.criteria import score
 from yoloprune.errors import UserError
 from yoloprune.yolo import checkpoints, digits
 from yoloprune.yolo.agreement import Disagreement, _hits, disagreement
-from yoloprune.yolo.budget import gflops, plan_for_target
+from yoloprune.yolo.budget import gflops, plan_for_target, reachable
 from yoloprune.yolo.change import PredictionChange
 from yoloprune.yolo.limit import Limited, best_limit
 from yoloprune.yolo.run import step
 from yoloprune.yolo.run.data import calibration_batches
-from yoloprune.yolo.run.options import Options
 from yoloprune.yolo.search import search_widths
 from yoloprune.yolo.trace import trace_yolo
 from yoloprune.yolo.trial import Trial
@@ -81,6 +80,22 @@ def test_an_interrupted_search_ends_where_an_uninterrupted_one_does(case, tmp_pa
     assert trials == [4, 5]
     assert resumed.plan.keep == whole.plan.keep
     assert (resumed.start, resumed.error) == (whole.start, whole.error)
+
+
+@pytest.mark.parametrize(("trials", "told"), [(1, [1]), (3, [1, 2, 3]), (12, [2, 4, 6, 8, 10, 12]), (55, [10, 55])])
+def test_short_searches_are_told_of_too(trials, told) -> None:
+    lines = [number for number in range(1, trials + 1) if step._worth_a_line(number, trials)]
+    assert set(told) <= set(lines)
+    assert len(lines) <= trials // 10 + 6
+
+
+def test_a_damaged_search_starts_anew(case, tmp_path) -> None:
+    search, _, _ = case
+    state, trials = tmp_path / "search.json", []
+    state.write_text('{"trials": 1, "fac')
+    search(trials=1, state=state, tell=lambda trial, error: trials.append(trial))
+    assert trials == [1]
+    assert json.loads(state.read_text())["trials"] == 1
 
 
 def test_a_network_in_training_mode_is_searched_alike_and_left_alone(case) -> None:
@@ -160,17 +175,16 @@ def test_the_limit_that_keeps_most_is_found() -> None:
         best_limit(lambda max_pruning_ratio: plan_of(max_pruning_ratio=0.5), lambda plan: 1.0, 0.25)
 
 
-def test_a_run_says_which_limit_it_found_and_spreads_one_that_was_given(monkeypatch) -> None:
-    def limit(found, **options):
+def test_a_run_says_which_limit_it_found(monkeypatch) -> None:
+    def limit(found):
         monkeypatch.setattr(step, "best_limit", lambda *args: found)
         notes: list[str] = []
-        return step._limit(None, object(), Options(target_ratio=0.5, **options), 0.5, notes), notes
+        return step._limit(None, object(), 0.5, notes), notes
 
     ratio, (note,) = limit(Limited(0.7, 0.3, 0.5))
     assert ratio == 0.7
     assert note.startswith("No layer loses more than 70% of its channels: disagreement with the unpruned network 0.3, ")
     assert limit(Limited(0.7, 0.5, 0.5)) == (0.7, [])  # the plan is as good without it, or the same
-    assert limit(None, max_pruning_ratio=0.75, steps=2) == (pytest.approx(0.5), [])
 
 
 def test_no_layer_loses_more_than_was_asked_for() -> None:
@@ -186,6 +200,17 @@ def test_no_layer_loses_more_than_was_asked_for() -> None:
     before, after = checkpoints.load(digits.WEIGHTS).model.state_dict(), result.model.model.state_dict()
     shares = {name: after[name].shape[0] / before[name].shape[0] for name in before if name.endswith("conv.weight")}
     assert 0.7 <= min(shares.values()) < 0.75
+
+
+def test_what_the_limit_allows_in_one_step_it_allows_in_several() -> None:
+    limits = {"criterion": "l2", "max_pruning_ratio": 0.5, "prune_head": True}
+    yolo = checkpoints.load(digits.WEIGHTS)
+    least = reachable(trace_yolo(yolo.model, prune_head=True), yolo.model, imgsz=640, max_pruning_ratio=0.5).min_gflops
+    result = yoloprune.prune(yolo, target_gflops=least * 1.001, steps=3, **limits)
+    assert result.report.after.gflops == pytest.approx(least)
+    shapes = {name: list(tensor.shape) for name, tensor in result.model.model.state_dict().items()}
+    once = yoloprune.prune(yolo, target_gflops=least * 1.001, **limits).model.model
+    assert shapes == {name: list(tensor.shape) for name, tensor in once.state_dict().items()}
 
 
 @pytest.mark.parametrize(

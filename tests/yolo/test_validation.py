@@ -19,6 +19,7 @@ from yoloprune.yolo import checkpoints
 from yoloprune.yolo.coco import coco_map, find_annotations
 from yoloprune.yolo.guard import quiet
 from yoloprune.yolo.model import YOLO
+from yoloprune.yolo.run.data import split_sizes
 from yoloprune.yolo.validation import check_data, validate
 
 
@@ -85,6 +86,65 @@ def test_broken_yamls(two: Path, content: str, message: str) -> None:
         check_data(two, "detect")
     assert str(two) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_lines_of_lists_are_resolved_as_ultralytics_does(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (two.parent / "val.txt").write_text("two/images/val/0.png\n")
+    two.write_text(two.read_text().replace("images/val", "val.txt"))
+    with pytest.raises(UserError, match=r"holds no image; lines that begin with \./ are relative to the list"):
+        check_data(two, "detect")
+    monkeypatch.chdir(two.parents[1])
+    check_data(two, "detect")
+
+
+def test_images_that_cannot_be_used(two: Path, tmp_path: Path) -> None:
+    images = sorted((two.parent / "images" / "val").iterdir())
+    (two.parent / "labels" / "val" / "0.txt").write_text("7 .5 .5 .1 .1\n")  # no such class
+    for image in images[1:]:
+        image.write_text("no image")
+    with pytest.raises(UserError, match=r"None of the 4 'val' images of .* can be read together with its labels"):
+        check_data(two, "detect")
+    root = write_data(tmp_path / "cls", ["dark", "bright"], task="classify")
+    for image in (root / "val").rglob("*.png"):
+        image.write_text("no image")
+    with pytest.raises(UserError, match=r"None of the 4 images in .* can be read"):
+        check_data(root, "classify")
+
+
+def test_channels_and_keypoints_must_fit(pruned_yolo: YOLO, two: Path, tmp_path: Path) -> None:
+    two.write_text(f"{two.read_text()}channels: 1\n")
+    with pytest.raises(UserError, match="has images of 1 channels and the model takes 3"):
+        check_data(two, "detect", network=pruned_yolo.model)
+    with pytest.raises(UserError, match="has kpt_shape None; give data with keypoints"):
+        check_data(two, "pose")
+    with quiet():
+        pose = YOLO("yolov8n-pose.yaml")
+    data = write_data(tmp_path / "pose", ["person"], task="pose")
+    check_data(data, "pose", network=pose.model)
+    pose.model.model[-1].kpt_shape = (4, 2)
+    with pytest.raises(UserError, match=r"has kpt_shape \[17, 3\] and the model \[4, 2\]"):
+        check_data(data, "pose", network=pose.model)
+
+
+@pytest.mark.parametrize("task", ["segment", "obb"])
+def test_boxes_where_polygons_are_needed(two: Path, tmp_path: Path, task: str) -> None:
+    with pytest.raises(UserError, match=f"has boxes, but the task '{task}' needs polygons"):
+        check_data(two, task)
+    data = write_data(tmp_path / "polygons", [str(i) for i in range(80)], task=task)
+    check_data(data, task)
+    for split in ("train", "val"):  # what is seen only when all labels are read
+        labels = sorted((data.parent / "labels" / split).iterdir())
+        for label in labels[1:]:
+            label.write_text("0 .5 .5 .5 .5\n")
+        images = sorted((data.parent / "images" / split).iterdir())
+        (data.parent / f"{split}.txt").write_text("".join(f"./images/{split}/{image.name}\n" for image in images))
+    data.write_text(data.read_text().replace("images/train", "train.txt").replace("images/val", "val.txt"))
+    with quiet():
+        yolo = YOLO(f"yolov8n-{'seg' if task == 'segment' else task}.yaml")
+    with pytest.raises(UserError, match=r"cannot be used: .* equal numbers of boxes and segments"):
+        validate(yolo, data, imgsz=64, device="cpu")
+    with pytest.raises(UserError, match=r"cannot be used: .* equal numbers of boxes and segments"):
+        split_sizes(yolo, str(data))
 
 
 def test_missing_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from yoloprune.errors import UserError
 
-__all__ = ["parse_batch", "parse_count", "parse_pairs"]
+__all__ = ["parse_batch", "parse_count", "parse_number", "parse_pairs"]
 
 _UNITS = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 
@@ -17,13 +17,15 @@ def parse_pairs(pairs: Sequence[str]) -> dict[str, Any]:
     """Turn `key=value` words into a dictionary; values are read as Ultralytics reads them.
 
     Raises:
-        UserError: A word is not of this form.
+        UserError: A word is not of this form, or a key is there twice.
     """
     keywords = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key.isidentifier() or not value:
             raise UserError(f"{pair!r} is not understood; Ultralytics' train keywords are given as key=value.")
+        if key in keywords:
+            raise UserError(f"{key}= is given twice; leave one of them out.")
         keywords[key] = _value(value)
     return keywords
 
@@ -51,18 +53,25 @@ def parse_count(text: str) -> int:
         raise UserError(f"{text!r} is not a number of parameters; write it as 1500000 or 1.5M.") from error
 
 
-def parse_batch(text: str) -> int | float:
-    """Read a batch size as Ultralytics takes it: a number of images, -1, or a share of the GPU's memory.
+def parse_number(option: str, text: str, example: str) -> float:
+    """Read the number that an option was given.
 
     Raises:
-        UserError: It is none of these.
+        UserError: It is none; the message shows the example.
     """
     try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if value == int(value) and (value >= 1 or value == -1):
-        return int(value)
-    if 0 < value < 1:
-        return value
-    raise UserError(f"batch={text} is not understood; give a number of images, -1, or a share of GPU memory (0.7).")
+        return float(text)
+    except ValueError as error:
+        raise UserError(f"{option} {text} is not a number; write it as {example}.") from error
+
+
+def parse_batch(text: str) -> float:
+    """Read a batch size as a number; `Options` says which ones there are.
+
+    Raises:
+        UserError: It is none.
+    """
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UserError(f"batch={text} is no number; give a number of images, -1, or a share of GPU memory.") from error

@@ -80,16 +80,27 @@ def run_command(kind: Kind, text: str) -> Callable[..., None]:
             ),
         ] = False,
         target_gflops: Annotated[
-            float | None,
-            _option("--target-gflops", "-g", panel=_TARGET, text="GFLOPs at 640 px, as [bold]model.info()[/] prints."),
+            str | None,
+            _option(
+                "--target-gflops",
+                "-g",
+                panel=_TARGET,
+                text="GFLOPs at 640 px, as [bold]model.info()[/] prints.",
+                metavar="<number>",
+            ),
         ] = None,
         target_params: Annotated[
             str | None,
             _option("--target-params", panel=_TARGET, text="Number of parameters, such as 1.5M.", metavar="<number>"),
         ] = None,
         target_ratio: Annotated[
-            float | None,
-            _option("--target-ratio", panel=_TARGET, text="Share of the model's GFLOPs to keep, such as 0.5."),
+            str | None,
+            _option(
+                "--target-ratio",
+                panel=_TARGET,
+                text="Share of the model's GFLOPs to keep, such as 0.5.",
+                metavar="<number>",
+            ),
         ] = None,
         criterion: Annotated[
             str | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,12 @@ from rich.console import Console
 from yoloprune.errors import UserError
 from yoloprune.report import closing_table
 from yoloprune.yolo import digits
-from yoloprune.yolo.run.allowance import parse_budget
 from yoloprune.yolo.run.api import prepare, prepare_resume
 from yoloprune.yolo.run.options import Options
 from yoloprune.yolo.run.pipeline import Finished, Run
 from yoloprune.yolo.run.recipe import merge, read_recipe
 
-from .keywords import parse_batch, parse_count, parse_pairs
+from .keywords import parse_batch, parse_count, parse_number, parse_pairs
 from .screen import Screen
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ __all__ = ["start"]
 
 _WITH_RESUME = {"device"}
 _WORTH_A_HINT = 0.05  # mAP
+_DEFAULTS = {"val": True, "export": "onnx", "project": "runs/prune"}  # of the command, where `Options` has none
 _OFF = {"trust": False, "exist_ok": False}  # switches that count as typed only where they are on
 
 
@@ -61,7 +62,7 @@ def _prepare(kind: Kind, given: dict[str, Any], screen: Screen) -> Run:
             )
         return prepare_resume(resume, device=typed.get("device"), progress=screen)
     recipe = typed.pop("recipe", None) or kind.recipe(weights is not None)
-    options = merge(read_recipe(recipe) if recipe else {}, _options(typed))
+    options = merge({**_DEFAULTS, **(read_recipe(recipe) if recipe else {})}, _options(typed))
     if weights is None:
         if not kind.embedded:
             raise UserError("No weights were given; name a checkpoint with --weights.")
@@ -78,20 +79,26 @@ def _options(typed: dict[str, Any]) -> dict[str, Any]:
     options = {name: value for name, value in typed.items() if name in Options.known()}
     options["train"] = parse_pairs(typed.get("pairs", ()))
     if "lr0" in typed:
+        if "lr0" in options["train"]:
+            raise UserError(
+                f"--lr0 {typed['lr0']} and lr0={options['train']['lr0']} say the same; leave one of them out."
+            )
         options["train"]["lr0"] = typed["lr0"]
-    if "budget" in typed:
-        if "epochs" in typed:
-            raise UserError("--budget decides the epochs; leave --epochs out.")
-        options["budget"] = parse_budget(typed["budget"])
+    if "budget" in typed and "epochs" in typed:
+        raise UserError("--budget decides the epochs; leave --epochs out.")
+    for name, example in (("target_gflops", "6.2"), ("target_ratio", "0.5")):
+        if name in typed:
+            options[name] = parse_number(_as_typed(name), typed[name], example)
     if "target_params" in typed:
         options["target_params"] = parse_count(typed["target_params"])
     if "batch" in typed:
         options["batch"] = parse_batch(typed["batch"])
     if "sensitivity" in typed:
         options["sensitivity"] = str(typed["sensitivity"].absolute())
-    options["val"] = typed.get("val", True)
-    options["export"] = typed.get("format", "onnx") if typed.get("export", True) else None
-    options["project"] = str(typed.get("project", "runs/prune"))
+    if "export" in typed or "format" in typed:
+        options["export"] = typed.get("format", "onnx") if typed.get("export", True) else None
+    if "project" in typed:
+        options["project"] = str(typed["project"])
     return options
 
 
@@ -112,4 +119,5 @@ def _closing(console: Console, finished: Finished) -> None:
     if lost > _WORTH_A_HINT and not any(row.epochs for row in record.steps):
         console.print("Pruning alone costs accuracy; fine-tuning brings it back: run again with --epochs 30, say.")
     console.print(f"Results in [bold]{folder.path}[/]", highlight=False)
-    console.print(f"Try it with: yolo predict model={folder.weights} source=image.jpg", highlight=False, soft_wrap=True)
+    model = shlex.quote(f"model={folder.weights}")
+    console.print(f"Try it with: yolo predict {model} source=image.jpg", highlight=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def _check(yolo: Any, weights: Path) -> None:
     if kind != "v8" or yolo.task != "detect":
         raise UserError(
             f"{weights} is a {kind} model for the task {yolo.task!r}, not a YOLOv8 detector; "
-            f"use: yoloprune prune --weights {weights}"
+            f"use: yoloprune prune --weights {shlex.quote(str(weights))}"
         )
 
 

@@ -30,12 +30,13 @@ class Chain(NamedTuple):
     steps: list[np.ndarray]
 
 
-def chains(graph: Graph, scores: np.ndarray, round_to: int, max_pruning_ratio: float = 1.0) -> list[Chain]:
+def chains(graph: Graph, scores: np.ndarray, round_to: int, max_pruning_ratio: float | np.ndarray = 1.0) -> list[Chain]:
     """Rank each tied set's channels, weakest first, and cut the ranking into steps that end on allowed widths.
 
     The parts of a tied set are ranked on their own and lose their weakest channels in step, at most `max_pruning_ratio`
-    of them.
+    of them: one share for all or one for each component, float64 (n_components,).
     """
+    limits = np.broadcast_to(max_pruning_ratio, graph.n_components)
     group_of = np.full(graph.n_components, -1)
     for i, group in enumerate(graph.groups):
         group_of[group.components] = i
@@ -50,7 +51,7 @@ def chains(graph: Graph, scores: np.ndarray, round_to: int, max_pruning_ratio: f
         parallel = int(np.bincount(groups).max())  # parts of one and the same layer: their widths add up
         step = round_to // math.gcd(round_to, parallel)
         width = rows.shape[1]
-        least = max(math.ceil(round((1 - max_pruning_ratio) * width, 6)), 1)
+        least = max(math.ceil(round((1 - limits[part].min()) * width, 6)), 1)
         widths = list(range((width - 1) // step * step, least - 1, -step))
         cuts = [0] + [width - w for w in widths]
         steps = [rows[:, a:b].ravel() for a, b in itertools.pairwise(cuts)]
@@ -64,7 +65,7 @@ def tied_set(graph: Graph, component: int) -> np.ndarray:
     return np.flatnonzero(graph.tied[:, 0] == graph.tied[component, 0])
 
 
-def cheapest(graph: Graph, round_to: int, max_pruning_ratio: float = 1.0) -> np.ndarray:
+def cheapest(graph: Graph, round_to: int, max_pruning_ratio: float | np.ndarray = 1.0) -> np.ndarray:
     """What goes when everything goes that may, bool (n_components,)."""
     removed = np.zeros(graph.n_components, bool)
     for chain in chains(graph, np.zeros(graph.n_components), round_to, max_pruning_ratio):
@@ -79,7 +80,7 @@ def search(
     target: float,
     round_to: int,
     cost: Callable[[np.ndarray], float],
-    max_pruning_ratio: float = 1.0,
+    max_pruning_ratio: float | np.ndarray = 1.0,
     closeness: float = 0.995,
 ) -> np.ndarray:
     """The components to remove so that `cost` of the rest is at most `target`, and as near to it as steps allow.
@@ -90,7 +91,7 @@ def search(
         target: Upper bound on `cost(kept)`.
         round_to: Multiple for widths.
         cost: Non-decreasing function of bool (n_components,).
-        max_pruning_ratio: Share of its channels that a tied set may lose.
+        max_pruning_ratio: Share of its channels that a tied set may lose, as `chains` takes it.
         closeness: The search ends at the first result whose cost is at least this share of the target; if there is
             none, it gives the nearest that it met.
 

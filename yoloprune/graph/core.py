@@ -204,7 +204,12 @@ class Graph:
         return self.plan(removed)
 
     def budget_plan(
-        self, scores: np.ndarray, *, target_macs: float, round_to: int = 8, max_pruning_ratio: float = 1.0
+        self,
+        scores: np.ndarray,
+        *,
+        target_macs: float,
+        round_to: int = 8,
+        max_pruning_ratio: float | np.ndarray = 1.0,
     ) -> Plan:
         """Remove the lowest-scored channels, globally, until at most `target_macs` are left.
 
@@ -212,7 +217,8 @@ class Graph:
             scores: Importance of each component, float64 (n_components,); higher stays.
             target_macs: MACs of one execution at the traced input.
             round_to: Widths become multiples of this (a width that is not one may stay as it is).
-            max_pruning_ratio: Share of its channels that a layer may lose; 1: all but one step of `round_to`.
+            max_pruning_ratio: Share of its channels that a layer may lose; 1: all but one step of `round_to`. An array
+                (n_components,) gives each component's layer a share of its own.
 
         Raises:
             ValueError: If no plan reaches the target; the message names the smallest reachable figure.

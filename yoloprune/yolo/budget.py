@@ -32,9 +32,9 @@ def gflops(model: nn.Module, imgsz: int = 640) -> float:
 
 
 def reachable(
-    graph: Graph, model: nn.Module, *, imgsz: int, round_to: int = 8, max_pruning_ratio: float = 1.0
+    graph: Graph, model: nn.Module, *, imgsz: int, round_to: int = 8, max_pruning_ratio: float | np.ndarray = 1.0
 ) -> Reach:
-    """What this model can be pruned to when every layer keeps its narrowest allowed width."""
+    """What this model can be pruned to when every layer keeps its narrowest allowed width; see `Graph.budget_plan`."""
     smallest = graph.plan(core.cheapest(graph, round_to, max_pruning_ratio))
     return Reach(gflops(smallest.apply(model), imgsz), gflops(model, imgsz), smallest.params(), graph.params())
 
@@ -48,7 +48,7 @@ def plan_for_target(
     target_gflops: float | None = None,
     target_params: int | None = None,
     round_to: int = 8,
-    max_pruning_ratio: float = 1.0,
+    max_pruning_ratio: float | np.ndarray = 1.0,
 ) -> Plan:
     """The plan whose pruned model is at most the target and at least 98 % of it.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import datetime
+import io
 import pickle
 import re
 import zipfile
@@ -80,6 +81,7 @@ def save(yolo: ultralytics.YOLO, path: str | Path) -> None:
 
     Raises:
         UserError: The network holds a class that is neither Ultralytics' nor torch's.
+        OSError: The file cannot be written.
     """
     network = copy.deepcopy(yolo.model).to("cpu", memory_format=torch.contiguous_format)
     if is_pruned(network):
@@ -106,8 +108,10 @@ def save(yolo: ultralytics.YOLO, path: str | Path) -> None:
         "license": "AGPL-3.0 License (https://ultralytics.com/license)",
         "docs": "https://docs.ultralytics.com",
     }
+    content = io.BytesIO()  # since torch does not say why it cannot write a file
+    torch.save(checkpoint, content)
     with atomic(path) as tmp:
-        torch.save(checkpoint, tmp)
+        tmp.write_bytes(content.getbuffer())
         foreign = [name for name in _named_classes(tmp) if not TRUSTED.match(name)]
         if foreign:
             raise UserError(f"The network holds {foreign[0]}, which is no class of Ultralytics or torch: not saved.")
@@ -120,6 +124,8 @@ def family(yolo: ultralytics.YOLO) -> str:
 
 def _check_file(path: Path) -> None:
     """Refuse what can be told from the path and the first bytes."""
+    if str(path).startswith(("http:/", "https:/")):  # a Path has one of the slashes only
+        raise UserError(f"'{str(path).replace(':/', '://', 1)}' is no file; download it and give its path.")
     if not path.exists():
         raise UserError(f"There is no file '{path}'; give the path of a .pt checkpoint (nothing is downloaded).")
     if path.is_dir():

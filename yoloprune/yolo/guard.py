@@ -76,7 +76,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     """
     for name in options:
         if name not in DEFAULT_CFG_DICT:
-            near = difflib.get_close_matches(name, DEFAULT_CFG_DICT, n=1)
+            near = difflib.get_close_matches(str(name), DEFAULT_CFG_DICT, n=1)
             hint = f"did you mean '{near[0]}'?" if near else "see https://docs.ultralytics.com/usage/cfg for the list."
             raise UserError(f"'{name}' is not an option of Ultralytics; {hint}")
     try:

@@ -102,8 +102,11 @@ def _proposal(factors: np.ndarray, trial: int, seed: int) -> np.ndarray:
 
 
 def _read(state: Path | None, sets: int) -> dict[str, Any] | None:
-    """What an interrupted search left, if it is of this network."""
+    """What an interrupted search left, if it is whole and of this network."""
     if state is None or not state.exists():
         return None
-    found = json.loads(state.read_text())
-    return found if len(found["factors"]) == sets else None
+    try:
+        found = json.loads(state.read_text())
+        return found if len(found["factors"]) == sets else None
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -138,7 +138,7 @@ def sensitivity(
     """
     check_options(imgsz=imgsz, images=images, ratios=ratios, criterion=criterion)
     needs_labels = CRITERIA[criterion].needs_loss
-    data = choose_data(data, yolo, images=True, labels=needs_labels, validates=False)
+    data = choose_data(data, yolo, images=True, labels=needs_labels, ranks=needs_labels, validates=False)
     network = yolo.model
     graph = trace_yolo(network, prune_head=prune_head)
     own = gflops(network, BUDGET_IMGSZ)

@@ -64,7 +64,7 @@ def prune(
     sparse_epochs: int = 0,
     sparsity: float = 1e-3,
     epochs: int = 0,
-    budget: float | None = None,
+    budget: float | str | None = None,
     distill: bool | None = None,
     data: str | Path | None = None,
     batch: int | float = 16,
@@ -111,7 +111,7 @@ def prune(
         sparse_epochs: Epochs of group-sparse training before the first step.
         sparsity: Strength of its regulariser; see `yoloprune.yolo.sparse.Sparsity`.
         epochs: Fine-tuning epochs after each step.
-        budget: Seconds that the whole run may take; decides the epochs in their place.
+        budget: Seconds that the whole run may take, or text such as "30m"; decides the epochs in their place.
         distill: Whether the unpruned network guides the fine-tuning; by default wherever its head is one of predictions
             on a grid (all families but RT-DETR, World and classification).
         data: Data YAML; by default what the checkpoint was trained on. Needed for epochs, val and some criteria.
@@ -142,7 +142,6 @@ def prune(
         >>> result = prune(YOLO("yolov8s.pt"), target_gflops=14)  # doctest: +SKIP
         >>> result.model.train(data="coco.yaml", epochs=100)  # doctest: +SKIP
     """
-    device = None if device is None else str(device).strip("[]() ").replace(" ", "")
     if resume is not None:
         return _result(prepare_resume(resume, model=model, device=device).go())
     if model is None:
@@ -238,7 +237,10 @@ def _opened(model: Model | str | Path, trust: bool) -> tuple[YOLO, str | None]:
         return checkpoints.load(model, trust=trust), str(Path(model).absolute())
     if isinstance(model, Model) and isinstance(model.model, nn.Module):
         return with_network(model, copy.deepcopy(model.model).cpu().float().eval()), None
-    raise UserError(f"{model!r} is no PyTorch model of Ultralytics; give a YOLO of a .pt file, or the path of one.")
+    raise UserError(
+        f"The given {type(model).__name__} is no PyTorch model of Ultralytics; give a YOLO of a .pt file, or the path "
+        "of one."
+    )
 
 
 def _result(finished: Finished) -> PruneResult:

@@ -19,6 +19,7 @@ from yoloprune.errors import UserError
 from yoloprune.yolo import digits
 from yoloprune.yolo.classes import class_count
 from yoloprune.yolo.distill import can_distill
+from yoloprune.yolo.guard import plain
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.validation import check_data
 
@@ -41,7 +42,13 @@ DIGITS = "digits"
 
 
 def choose_data(
-    data: str | None, yolo: YOLO, *, images: bool = False, labels: bool = True, validates: bool = True
+    data: str | None,
+    yolo: YOLO,
+    *,
+    images: bool = False,
+    labels: bool = True,
+    ranks: bool = False,
+    validates: bool = True,
 ) -> str:
     """Return the data to use: what was asked for, else what the checkpoint was trained on, checked.
 
@@ -50,6 +57,7 @@ def choose_data(
         yolo: The model.
         images: Whether the training split must have images.
         labels: Whether those must have labels.
+        ranks: Whether the model as it is looks at those, so that its classes must be those of the data.
         validates: Whether the model is validated as it is, so that its classes must be those of the data.
 
     Raises:
@@ -63,9 +71,10 @@ def choose_data(
         raise UserError("The weights do not say which data they were trained on; give it with --data.")
     try:
         if validates or not images:
-            check_data(chosen, yolo.task, nc=class_count(yolo.model) if validates else None)
+            check_data(chosen, yolo.task, nc=class_count(yolo.model) if validates else None, network=yolo.model)
         if images:
-            check_data(chosen, yolo.task, split="train", labels=labels)
+            nc = class_count(yolo.model) if ranks else None
+            check_data(chosen, yolo.task, split="train", nc=nc, labels=labels, network=yolo.model)
     except UserError as error:
         if data is None:
             raise UserError(f"The weights were trained on {own}, which cannot be used here; give --data.") from error
@@ -85,10 +94,11 @@ def with_data(options: Options, yolo: YOLO) -> tuple[Options, str | None]:
     """
     distill = _distils(options, yolo)
     labels, asked = _needs(options, distill)
+    ranks = bool(options.criterion and CRITERIA[options.criterion].needs_loss)
     useful = options.criterion is None or options.recover is None
     data = without = None
     if asked or (options.data is not None and useful):
-        data = choose_data(options.data, yolo, images=True, labels=labels, validates=options.val)
+        data = choose_data(options.data, yolo, images=True, labels=labels, ranks=ranks, validates=options.val)
     elif useful:
         try:
             data = choose_data(None, yolo, images=True, labels=labels, validates=options.val)
@@ -173,7 +183,10 @@ def _dataset(yolo: YOLO, data: str, imgsz: int, split: str, **more: Any) -> tupl
     validator.data = checked
     validator.stride = max(int(yolo.model.stride.max()), 32)
     validator.names = yolo.model.names
-    dataset = validator.build_dataset(str(checked[split]) if yolo.task == "classify" else checked[split])
+    try:
+        dataset = validator.build_dataset(str(checked[split]) if yolo.task == "classify" else checked[split])
+    except (RuntimeError, ValueError) as error:  # what the check before the run, which reads a few labels, let through
+        raise UserError(f"The split {split} of '{data}' cannot be used: {plain(error)}") from error
     if len(dataset) == 0:
         raise UserError(f"The split {split} of {data} has no images; add some.")
     return validator, dataset

@@ -1,12 +1,15 @@
-"""Ctrl-C during a run."""
+"""What stops a run half-way, Ctrl-C and a full disk, and how to go on."""
 
 from __future__ import annotations
+
+import errno
+import shlex
 
 from yoloprune.report import Record
 
 from .folder import RunFolder
 
-__all__ = ["Interrupted", "where_it_stands"]
+__all__ = ["Interrupted", "disk_full", "where_it_stands"]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -21,4 +24,17 @@ def where_it_stands(folder: RunFolder | None, record: Record, steps: int) -> str
     finished = (
         f"{done} of {steps} steps finished" if steps > 1 else "pruning finished" if done else "nothing finished yet"
     )
-    return f"Interrupted ({finished}); go on with: yoloprune prune --resume {folder.path}"
+    return f"Interrupted ({finished}); go on with: {_resume(folder)}"
+
+
+def disk_full(error: OSError, folder: RunFolder | None) -> str | None:
+    """A sentence on what could not be written for lack of room and how to go on; None for any other error."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    where = error.filename or (folder.path if folder else "a file")
+    then = f"go on with: {_resume(folder)}" if folder and folder.args.is_file() else "start the run again"
+    return f"'{where}' cannot be written ({error.strerror}); make room, then {then}"
+
+
+def _resume(folder: RunFolder) -> str:
+    return f"yoloprune prune --resume {shlex.quote(str(folder.path))}"

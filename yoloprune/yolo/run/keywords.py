@@ -9,7 +9,10 @@ from typing import Any
 from yoloprune.errors import UserError
 from yoloprune.yolo.guard import check_options
 
-__all__ = ["COMMAND_DECIDES", "OWN_OPTIONS", "check_keywords", "did_you_mean"]
+__all__ = ["COMMAND_DECIDES", "OPTIMIZERS", "OWN_OPTIONS", "check_keywords", "did_you_mean"]
+
+OPTIMIZERS = ("SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop", "auto")
+"""What Ultralytics' trainer can build, in any case; it finds out after the model and the data are loaded."""
 
 OWN_OPTIONS = {
     "data": "data",
@@ -73,3 +76,8 @@ def check_keywords(
         if name in decided:
             raise UserError(f"{name}=... cannot be given: {decided[name]}.")
     check_options(keywords)
+    optimizer = str(keywords.get("optimizer", "auto"))
+    if optimizer.lower() not in map(str.lower, OPTIMIZERS):
+        raise UserError(
+            f"Unknown optimizer {optimizer!r}{did_you_mean(optimizer, OPTIMIZERS)} ({', '.join(OPTIMIZERS)})."
+        )

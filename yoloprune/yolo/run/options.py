@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 
@@ -15,6 +15,7 @@ from yoloprune.yolo.prior import read_measured
 
 from .formats import check_format
 from .keywords import check_keywords, did_you_mean
+from .typed import typed
 
 __all__ = ["BUDGET_IMGSZ", "TARGETS", "Options", "check_criterion", "check_least"]
 
@@ -65,12 +66,12 @@ class Options:
         sparse_epochs: Epochs of group-sparse training before the first step.
         sparsity: Strength of its regulariser.
         epochs: Fine-tuning epochs after each step; 0 prunes only.
-        budget: Seconds that the whole run may take; decides the epochs instead.
+        budget: Seconds that the whole run may take, also given as text such as "30m"; decides the epochs instead.
         distill: Whether the unpruned network guides the fine-tuning. None becomes True where the run fine-tunes and
             the head is one that can be distilled.
         data: Data YAML, `"digits"` for the embedded set, or None for the one in the checkpoint.
-        batch: Images per batch, as Ultralytics takes it.
-        device: As Ultralytics takes it.
+        batch: Images per batch, as Ultralytics takes it: a whole number, -1, or a share of the GPU's memory.
+        device: As Ultralytics takes it, a number or a list of numbers too; kept as text, such as "0,1".
         prune_head: Whether the hidden convolutions of the head may lose channels too.
         val: Whether the model is validated before and after.
         export: Export format, or None for no export.
@@ -87,7 +88,7 @@ class Options:
         train: Further keywords for Ultralytics' `train()`.
 
     Raises:
-        UserError: A value is out of its range, or there is not exactly one target.
+        UserError: A value is of a wrong type or out of its range, or there is not exactly one target.
     """
 
     target_gflops: float | None = None
@@ -125,6 +126,7 @@ class Options:
     train: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
+        self._settle_types()
         given = [t for t in TARGETS if getattr(self, t) is not None]
         if len(given) != 1:
             got = " and ".join(given) or "none"
@@ -153,6 +155,10 @@ class Options:
             raise UserError(f"lr0_per_share={self.lr0_per_share} is no learning rate; give a positive number.")
         if self.budget is not None and not self.budget > 0:
             raise UserError(f"budget={self.budget} is no time; give seconds.")
+        if not (0 < self.batch < 1 or (isinstance(self.batch, int) and (self.batch > 0 or self.batch == -1))):
+            raise UserError(
+                f"batch={self.batch} is not understood; give a number of images, -1, or a share of GPU memory (0.7)."
+            )
         if self.criterion is not None:
             check_criterion(self.criterion)
         if self.sensitivity and self.isomorphic:
@@ -166,6 +172,17 @@ class Options:
         if self.export is not None:
             check_format(self.export)
         check_keywords(self.train)
+
+    def _settle_types(self) -> None:
+        from .allowance import parse_budget  # here, since allowance needs this module
+
+        values = dict(vars(self))
+        if values["device"] is not None:
+            values["device"] = str(values["device"]).strip("[]() ").replace(" ", "")
+        if isinstance(values["budget"], str):
+            values["budget"] = parse_budget(values["budget"])
+        for name, annotation in get_type_hints(Options).items():
+            object.__setattr__(self, name, typed(name, values[name], annotation))
 
     def save(self, path: Path, **more: Any) -> None:
         """Write the options, and what else the run must remember, as YAML."""

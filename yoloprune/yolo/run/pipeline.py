@@ -29,13 +29,13 @@ from .folder import RunFolder, check_outside, check_writable, make_folder
 from .formats import check_can_export, export_path
 from .heads import compares_heads, head_advice
 from .imgsz import fitting_imgsz
-from .interrupt import Interrupted, where_it_stands
+from .interrupt import Interrupted, disk_full, where_it_stands
 from .metrics import named_metrics
 from .network import rename, set_data, unsaved_name
 from .options import Options
 from .progress import Progress
 from .sparse import sparse_train
-from .state import Remembered, fingerprint
+from .state import Remembered, fingerprint, intact
 from .step import fine_tune, prune_once
 from .target import Target, check_reachable, cost, step_targets
 
@@ -130,8 +130,8 @@ class Run:
         """
         try:
             if self.record.finished:
-                yolo, plan = checkpoints.load(self._folder.weights), Plan.load(self._folder.plan)
-                return Finished(yolo, plan, self.record, self._folder)
+                anew = f"remove '{self._folder.results}' and resume again: the run then begins at its first step"
+                return Finished(*_read(self._folder.weights, self._folder.plan, anew), self.record, self._folder)
             started = time.perf_counter()
             self._spend_budget()
             self._open_folder()
@@ -145,6 +145,10 @@ class Run:
             return Finished(yolo, plan, self.record, self._folder)
         except KeyboardInterrupt as error:
             raise Interrupted(where_it_stands(self._folder, self.record, self._options.steps)) from error
+        except OSError as error:
+            if said := disk_full(error, self._folder):
+                raise UserError(said) from error
+            raise
 
     def _begin(self) -> None:
         options = self._options
@@ -217,12 +221,14 @@ class Run:
 
     def _last_finished(self) -> tuple[YOLO, Plan | None]:
         """The network and composed plan of the last finished step, or the network to start from and None."""
-        done = len(self.record.steps)
-        folder = self._folder and self._folder.step(done)
-        if not done or not (folder / "model.pt").exists():  # a single step that only prunes is not kept: do it again
-            self.record.steps = []
-            return self._sparse() if self._options.sparse_epochs else self._original, None
-        return checkpoints.load(folder / "model.pt"), Plan.load(self._folder.step_plan(done))
+        while self.record.steps:
+            done = len(self.record.steps)
+            folder = self._folder.step(done)
+            if (folder / "model.pt").exists():
+                anew = f"remove the folder '{folder}' and resume again: this step is then done anew"
+                return _read(folder / "model.pt", self._folder.step_plan(done), anew)
+            self.record.steps.pop()  # a single step that only prunes is not kept: do it again
+        return self._sparse() if self._options.sparse_epochs else self._original, None
 
     def _step(self, yolo: YOLO, plan: Plan | None, number: int, target: Target) -> tuple[YOLO, Plan, StepRow]:
         """One step from a network and the plan that led to it; returns its network and the composed plan."""
@@ -232,7 +238,10 @@ class Run:
             state = self._folder and self._folder.search(number)
             if state and options.search:
                 state.parent.mkdir(parents=True, exist_ok=True)
-            pruned, later, notes, share = prune_once(yolo, target, options, state=state, tell=self._progress.say)
+            earlier = None if plan is None else (self._original.model, plan)
+            pruned, later, notes, share = prune_once(
+                yolo, target, options, earlier=earlier, state=state, tell=self._progress.say
+            )
             plan = later if plan is None else plan.compose(later)
             reached = cost(pruned.model)
         self._progress.say(f"{reached.gflops:.2f} GFLOPs, {reached.params / 1e6:.3f}M parameters")
@@ -275,7 +284,8 @@ class Run:
         """The original after group-sparse training."""
         options, path = self._options, self._folder.steps / "sparse.pt"
         if path.exists():
-            return checkpoints.load(path)
+            with intact(path, "remove it and resume again: the sparse training is then done anew"):
+                return checkpoints.load(path)
         folder = self._folder.steps / "sparse"
         folder.mkdir(parents=True, exist_ok=True)
         with self._phase(f"Train group-sparsely for {options.sparse_epochs} epochs", "sparse", speaks=True):
@@ -415,6 +425,14 @@ class _Clock:
 
     def stop(self) -> None:
         self.seconds = round(time.perf_counter() - self._started, 2)
+
+
+def _read(weights: Path, plan: Path, otherwise: str) -> tuple[YOLO, Plan]:
+    """A network that the run wrote and its plan."""
+    with intact(weights, otherwise):
+        yolo = checkpoints.load(weights)
+    with intact(plan, otherwise):
+        return yolo, Plan.load(plan)
 
 
 def _megabytes(path: Path) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,15 @@ from .options import TARGETS, Options
 __all__ = ["merge", "read_recipe"]
 
 _NOT_IN_RECIPES = {"project", "name", "exist_ok", "trust"}
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads 1e-3 as a number, as everyone means it; YAML 1.1 asks for 1.0e-3."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 def read_recipe(name: str) -> dict[str, Any]:
@@ -35,9 +45,9 @@ def read_recipe(name: str) -> dict[str, Any]:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"The recipe {path} is not valid YAML: {' '.join(str(error).split())}.") from error
+        recipe = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"The recipe {path} is not valid YAML in UTF-8: {' '.join(str(error).split())}.") from error
     if not isinstance(recipe, dict):
         raise UserError(f"The recipe {path} must be a mapping of options to values.")
     known = Options.known() - _NOT_IN_RECIPES
@@ -54,10 +64,11 @@ def merge(recipe: dict[str, Any], given: dict[str, Any]) -> Options:
 
     Args:
         recipe: What `read_recipe` returned.
-        given: Options by name; None stands for one that was not given.
+        given: Options by name.
     """
-    given = {name: value for name, value in given.items() if value is not None}
     merged = {**recipe, **given, "train": {**recipe.get("train", {}), **given.get("train", {})}}
     if any(target in given for target in TARGETS):
         merged = {name: value for name, value in merged.items() if name not in TARGETS or name in given}
+    if "epochs" in given:
+        merged["budget"] = given.get("budget")  # a recipe's would decide the epochs in their place
     return Options(**merged)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from yoloprune.report import Record
 from .folder import RunFolder
 from .options import Options
 
-__all__ = ["Remembered", "fingerprint", "recall"]
+__all__ = ["Remembered", "fingerprint", "intact", "recall"]
 
 
 @dataclass
@@ -55,11 +57,30 @@ def recall(path: str | Path) -> Remembered:
     folder = RunFolder(path)
     if not folder.args.is_file():
         raise UserError(f"{path} is not the folder of a pruning run (it has no args.yaml); give the one to resume.")
-    try:
+    with intact(folder.args, "start the run anew"):
         args = yaml.safe_load(folder.args.read_text(encoding="utf-8"))
         weights, digest = args.pop("weights"), args.pop("fingerprint")
-        options = Options(**args)
-        record = Record.load(folder.results) if folder.results.is_file() else None
-    except (yaml.YAMLError, TypeError, KeyError, AttributeError, ValueError) as error:
-        raise UserError(f"{path} cannot be resumed: its args.yaml or results.json is damaged ({error}).") from error
+        if args.keys() - Options.known():
+            raise KeyError
+    options, record = Options(**args), None
+    if folder.results.is_file():
+        with intact(folder.results, "remove it and resume again: the run then begins at its first step"):
+            record = Record.load(folder.results)
     return Remembered(folder, options, weights, digest, record)
+
+
+@contextmanager
+def intact(path: Path, otherwise: str) -> Iterator[None]:
+    """Within the block, which reads a file of a run, whatever that raises becomes a sentence.
+
+    Args:
+        path: The file.
+        otherwise: What a user can do without it.
+
+    Raises:
+        UserError: It is missing or damaged.
+    """
+    try:
+        yield
+    except (OSError, yaml.YAMLError, TypeError, KeyError, AttributeError, ValueError) as error:
+        raise UserError(f"'{path}' is missing or damaged; {otherwise}.") from error

@@ -16,6 +16,7 @@ from ultralytics.utils.torch_utils import select_device
 from yoloprune.criteria import CRITERIA, score
 from yoloprune.errors import UserError
 from yoloprune.graph import Graph, Plan, operator_seconds
+from yoloprune.graph.remaining import remaining_limit
 from yoloprune.recovery import reconstruct
 from yoloprune.yolo.budget import plan_for_target
 from yoloprune.yolo.distill import Distillation, bind_distillation
@@ -37,7 +38,8 @@ from .training import train_or_go_on
 
 __all__ = ["FineTuned", "Pruned", "fine_tune", "prune_once"]
 
-_EVERY = 10  # trials of a search between two lines about it
+_EVERY = 10  # trials of a search between two lines about it at most
+_LINES = 5  # about a search at least, if it has as many trials
 
 
 class Pruned(NamedTuple):
@@ -54,6 +56,7 @@ def prune_once(
     target: Target,
     options: Options,
     *,
+    earlier: tuple[nn.Module, Plan] | None = None,
     state: Path | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Pruned:
@@ -63,6 +66,7 @@ def prune_once(
         yolo: The network; left as it is.
         target: GFLOPs or parameters to reach.
         options: Criterion, rounding, data and so on.
+        earlier: The network before the first step and the plan of the steps so far, if there were any.
         state: File by which an interrupted search of widths goes on.
         tell: Called with a line now and then while widths are searched.
 
@@ -98,7 +102,11 @@ def prune_once(
     )
     tries = options.recover and (options.search or options.max_pruning_ratio is None)
     trial = Trial(yolo.model, batches, options.seed) if tries else None
-    plan_of = partial(plan_of, max_pruning_ratio=_limit(partial(plan_of, scores), trial, options, share, notes))
+    if options.max_pruning_ratio is None:
+        limit = _limit(partial(plan_of, scores), trial, share, notes)
+    else:
+        limit = _given_limit(options, graph, earlier)
+    plan_of = partial(plan_of, max_pruning_ratio=limit)
     found = None
     if options.search:
         found = search_widths(
@@ -110,7 +118,8 @@ def prune_once(
             seed=options.seed,
             state=state,
             tell=lambda number, error: (
-                number % _EVERY or tell(f"plan {number} of {options.search}: disagreement {error:.3g}")
+                _worth_a_line(number, options.search)
+                and tell(f"plan {number} of {options.search}: disagreement {error:.3g}")
             ),
         )
         notes.append(
@@ -125,12 +134,21 @@ def prune_once(
     return Pruned(with_network(yolo, pruned), plan, notes, share)
 
 
-def _limit(
-    plan_of: Callable[..., Plan], trial: Trial | None, options: Options, share: float, notes: list[str]
-) -> float:
-    """Share of its channels that a layer may lose in this step: what was asked for, or else what keeps most."""
-    if options.max_pruning_ratio is not None:
-        return 1 - (1 - options.max_pruning_ratio) ** (1 / options.steps)  # alike in each, together the one asked for
+def _worth_a_line(number: int, trials: int) -> bool:
+    return number == trials or number % max(min(_EVERY, trials // _LINES), 1) == 0
+
+
+def _given_limit(options: Options, graph: Graph, earlier: tuple[nn.Module, Plan] | None) -> float | np.ndarray:
+    """Share of its channels that a layer may lose in this step, so that in all it loses what was asked for at most."""
+    if earlier is None:
+        return options.max_pruning_ratio
+    network, plan = earlier
+    original = trace_yolo(network, prune_head=options.prune_head)
+    return remaining_limit(options.max_pruning_ratio, graph, original, plan)
+
+
+def _limit(plan_of: Callable[..., Plan], trial: Trial | None, share: float, notes: list[str]) -> float:
+    """Share of its channels that a layer may lose in this step: by trial, where there are images, what keeps most."""
     if trial is None:
         return 1.0
     found = best_limit(plan_of, trial, share)

@@ -77,13 +77,14 @@ def check_reachable(options: Options, graph: Graph, network: nn.Module, own: Cos
     final = _final(options, own)
     if final.gflops is not None:
         wanted, least, most = final.gflops, reach.min_gflops, own.gflops
-        text = f"The target of {wanted:.4g} GFLOPs", f"{least:.2f} to {most:.2f} GFLOPs"
+        text = f"The target of {wanted:,g} GFLOPs", f"{least:.2f} to {most:.2f} GFLOPs"
     else:
         wanted, least, most = final.params, reach.min_params, own.params
-        text = f"The target of {wanted / 1e6:.4g}M parameters", f"{least / 1e6:.3f}M to {most / 1e6:.3f}M parameters"
+        text = f"The target of {wanted / 1e6:,g}M parameters", f"{least / 1e6:.3f}M to {most / 1e6:.3f}M parameters"
     if wanted >= most:
         raise UserError(f"{text[0]} is not below the model's own figure; choose one in the reachable range, {text[1]}.")
     if wanted < least:
         more = "" if options.prune_head else ", or prune the head's hidden layers too (--prune-head)"
+        more += ", or give a smaller --round-to" if options.round_to > 1 else ""
         more += ", or a larger --max-pruning-ratio" if options.max_pruning_ratio else ""
         raise UserError(f"{text[0]} is out of reach; choose one in the reachable range, {text[1]}{more}.")

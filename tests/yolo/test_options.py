@@ -1,0 +1,101 @@
+"""The options of a run: types and ranges, from Python and from recipes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from ultralytics.engine.trainer import BaseTrainer
+
+from yoloprune.errors import UserError
+from yoloprune.yolo.run.keywords import OPTIMIZERS, check_keywords
+from yoloprune.yolo.run.options import Options
+from yoloprune.yolo.run.recipe import merge, read_recipe
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"target_ratio": "0.5"}, "target_ratio='0.5' is not understood; give a number"),
+        ({"target_params": "1M"}, "target_params='1M' is not understood; give a whole number"),
+        ({"imgsz": [64, 64]}, r"imgsz=\[64, 64\]"),
+        ({"budget": "soon"}, "no time budget"),
+        ({"budget": float("inf")}, "budget=inf"),
+        ({"export": True}, "export=True is not understood; give a name"),
+        ({"criterion": ["l1"]}, "criterion"),
+        ({"round_to": 4.5}, "round_to=4.5 is not understood; give a whole number"),
+        ({"steps": True}, "steps=True"),
+        ({"epochs": None}, "epochs=None is not understood; give a whole number"),
+        ({"prune_head": "no"}, "prune_head='no' is not understood; give true or false"),
+        ({"recover": "off"}, "recover='off' is not understood; give true or false, or leave it out"),
+        ({"batch": "big"}, "batch='big'"),
+        ({"batch": 0}, "batch=0"),
+        ({"batch": -5}, "batch=-5"),
+        ({"batch": 4.5}, "batch=4.5"),
+        ({"train": [1]}, "train"),
+    ],
+)
+def test_wrong_values(given, sentence) -> None:
+    with pytest.raises(UserError, match=sentence):
+        Options(**{"target_ratio": 0.5, **given})
+
+
+def test_values_are_settled() -> None:
+    options = Options(
+        target_params=1e6, sparsity=np.float64(1), epochs=np.int64(3), budget="1m", device=[0, 1], batch=0.7
+    )
+    assert (options.target_params, options.epochs, options.budget) == (1_000_000, 3, 60)
+    assert (options.device, options.batch) == ("0,1", 0.7)
+    assert type(options.sparsity) is float
+    assert type(options.epochs) is int
+    assert Options(target_gflops=5, device=torch.device("cpu")).device == "cpu"
+
+
+def test_optimizers_are_those_of_ultralytics() -> None:
+    with pytest.raises(NotImplementedError) as caught:
+        BaseTrainer.build_optimizer(None, nn.Linear(2, 2), "Foo")
+    listed = re.search(r"{(.*?)}", str(caught.value))[1]
+    assert {name.strip(" '") for name in listed.split(",")} == set(OPTIMIZERS)
+    check_keywords({"optimizer": "adamw"})
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("epochs: ten", "epochs='ten'"),
+        ("epochs:", "epochs=None"),
+        ("epochs: 5.5", "epochs=5.5"),
+        ("seed: a", "seed='a'"),
+        ("max_pruning_ratio: '0.5'", "max_pruning_ratio='0.5'"),
+        ("val: maybe", "val='maybe'"),
+        ("train: {1: 2}", "'1' is not an option of Ultralytics"),
+    ],
+)
+def test_wrong_values_in_recipes(tmp_path, line, sentence) -> None:
+    (tmp_path / "mine.yaml").write_text(line)
+    with pytest.raises(UserError, match=sentence):
+        merge(read_recipe(str(tmp_path / "mine.yaml")), {"target_ratio": 0.5})
+
+
+def test_recipes_write_numbers_as_people_do(tmp_path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("lr0_per_share: 1e-3\nbudget: 30m\ndevice: 0\ntrain:\n  lr0: 1E-2\n")
+    options = merge(read_recipe(str(path)), {"target_ratio": 0.5})
+    assert (options.lr0_per_share, options.budget, options.device, options.train) == (1e-3, 1800, "0", {"lr0": 1e-2})
+
+
+def test_epochs_that_are_given_go_before_the_budget_of_a_recipe() -> None:
+    recipe = {"target_ratio": 0.5, "budget": "30m"}
+    assert merge(recipe, {"epochs": 3}).budget is None
+    assert merge(recipe, {}).budget == 1800
+
+
+def test_recipe_in_another_encoding(tmp_path) -> None:
+    path = Path(tmp_path / "mine.yaml")
+    path.write_bytes("# Größe\nepochs: 3\n".encode("latin-1"))
+    with pytest.raises(UserError, match="not valid YAML in UTF-8"):
+        read_recipe(str(path))

@@ -1,0 +1,37 @@
+"""What is left of a limit on the widths, for a network that was pruned before."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from yoloprune.graph.core import Graph
+from yoloprune.graph.plan import Plan
+
+__all__ = ["remaining_limit"]
+
+
+def remaining_limit(limit: float, graph: Graph, original: Graph, plan: Plan) -> np.ndarray:
+    """What share of its present channels each layer may still lose, to lose at most `limit` of its original ones.
+
+    Args:
+        limit: Share of its original channels that a layer may lose.
+        graph: Graph of the pruned network.
+        original: Graph of the network before.
+        plan: What led from the one to the other.
+
+    Returns:
+        The share for each component, as the layer has it that the component belongs to, float64 (n_components,).
+    """
+    starts = {(s.parameter, s.dim): s.start for s in original.slices}
+    origin = np.zeros(graph.n_components, np.int64)  # component of the original that each component is
+    for s in graph.slices:
+        kept = np.asarray(plan.keep.get(s.parameter, {}).get(s.dim, range(s.size)))
+        labels = starts[s.parameter, s.dim] + kept
+        origin[graph.component[s.start : s.start + s.size]] = original.component[labels]
+    return 1 - (1 - limit) * _widths(original)[origin] / _widths(graph)
+
+
+def _widths(graph: Graph) -> np.ndarray:
+    """How many channels the part of a layer has that each component is in, int64 (n_components,)."""
+    part = graph.tied[:, 1] + 1  # 0: may not be removed
+    return np.bincount(part)[part]
