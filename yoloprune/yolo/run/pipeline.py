@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 import time
 from collections.abc import Iterator
@@ -398,7 +399,7 @@ class Run:
             except UserError as error:
                 self._note(
                     f"{error} All else is finished; to export again: "
-                    f"yoloprune export {weights} --format {options.export} --imgsz {options.imgsz}"
+                    f"yoloprune export {shlex.quote(str(weights))} --format {options.export} --imgsz {options.imgsz}"
                 )
         return report
 
