@@ -111,7 +111,7 @@ def test_export_keywords(yoloprune, tmp_path) -> None:
     assert "Not compared with torch" in result.stdout
 
 
-def test_imgsz_is_rounded_up_to_the_stride_once(yoloprune, tmp_path) -> None:
+def test_imgsz_is_rounded_up_to_the_stride_once(yoloprune, few_digits, tmp_path) -> None:
     words = ("v8", "--weights", WEIGHTS, "--target-ratio", 0.8, "--epochs", 0, "--no-val", "--imgsz", 33)
     result = yoloprune(*words, "--name", "a", "--project", tmp_path)
     assert result.exit_code == 0, result.output
@@ -120,6 +120,8 @@ def test_imgsz_is_rounded_up_to_the_stride_once(yoloprune, tmp_path) -> None:
     assert rounded in record["notes"]
     assert record["imgsz"] == yaml.safe_load((tmp_path / "a" / "args.yaml").read_text())["imgsz"] == 64
     assert record["export"]["difference"] < 1e-3
+    result = yoloprune("val", tmp_path / "a" / "pruned.pt", "--data", few_digits, "--json")
+    assert json.loads(result.stdout)["imgsz"] == 64  # what the run took is the model's own
     result = yoloprune("export", tmp_path / "a" / "pruned.pt", "--imgsz", 33)
     assert result.exit_code == 0, result.output
     assert rounded in " ".join(result.stdout.split())

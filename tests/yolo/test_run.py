@@ -48,6 +48,14 @@ def test_prunes_and_does_nothing_else(model, tmp_path, monkeypatch) -> None:
     assert equal(result.plan.apply(before), result.model.model)
 
 
+def test_images_are_as_large_as_in_the_training_of_the_weights(tmp_path) -> None:
+    result = yoloprune.prune(digits.WEIGHTS, target_ratio=0.8, recover=False, project=tmp_path, name="a")
+    assert result.report.imgsz == 160
+    assert "Images are 160 px, as in the training of the weights." in result.report.notes
+    yoloprune.prune(digits.WEIGHTS, target_ratio=0.8, recover=False, imgsz=96, project=tmp_path, name="b")
+    assert ultralytics.YOLO(tmp_path / "b" / "pruned.pt").overrides["imgsz"] == 96
+
+
 def test_path_and_object_give_the_same(model) -> None:
     a = yoloprune.prune(model, target_ratio=0.7)
     b = yoloprune.prune(digits.WEIGHTS, target_ratio=0.7)

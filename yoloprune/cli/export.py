@@ -27,7 +27,7 @@ def command(
         ),
     ] = None,
     format: Annotated[str, typer.Option("--format", help="Export format of Ultralytics.")] = "onnx",
-    imgsz: Imgsz = 640,
+    imgsz: Imgsz = None,
     trust: Trust = False,
 ) -> None:
     """Export a model, pruned or not, beside its weights; an ONNX file is also run and compared with torch.
@@ -42,7 +42,7 @@ def command(
         _export(weights, parse_pairs(pairs or ()), format, imgsz, trust)
 
 
-def _export(weights: Path, keywords: dict, format: str, imgsz: int, trust: bool) -> None:
+def _export(weights: Path, keywords: dict, format: str, imgsz: int | None, trust: bool) -> None:
     from rich.console import Console
 
     from yoloprune.yolo import checkpoints, exporting

@@ -10,5 +10,7 @@ import typer
 __all__ = ["Imgsz", "Trust", "Weights"]
 
 Weights = Annotated[Path, typer.Argument(help="Checkpoint (.pt).", show_default=False)]
-Imgsz = Annotated[int, typer.Option("--imgsz", help="Image size in px.")]
+Imgsz = Annotated[
+    int | None, typer.Option("--imgsz", help="Image size in px.", show_default="what the weights were trained at")
+]
 Trust = Annotated[bool, typer.Option("--trust", help="Unpickle without restrictions; code in the file runs.")]

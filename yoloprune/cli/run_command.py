@@ -237,7 +237,12 @@ def run_command(kind: Kind, text: str) -> Callable[..., None]:
         ] = None,
         imgsz: Annotated[
             int | None,
-            _option("--imgsz", panel=_TRAINING, text="Image size in px for all but the GFLOPs.", default="640"),
+            _option(
+                "--imgsz",
+                panel=_TRAINING,
+                text="Image size in px for all but the GFLOPs.",
+                default="what the weights were trained at",
+            ),
         ] = None,
         batch: Annotated[
             str | None, _option("--batch", panel=_TRAINING, text="Images per batch.", default="16", metavar="<number>")

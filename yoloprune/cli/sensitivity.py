@@ -25,7 +25,7 @@ def command(
             show_default="what the weights were trained on",
         ),
     ] = None,
-    imgsz: Imgsz = 640,
+    imgsz: Imgsz = None,
     images: Annotated[int, typer.Option("--images", help="Training images to measure on.")] = 32,
     ratios: Annotated[
         str, typer.Option("--ratios", help="Shares of each layer's channels to remove, with commas between them.")
@@ -58,7 +58,7 @@ def command(
 def _sensitivity(
     weights: Path,
     data: str | None,
-    imgsz: int,
+    imgsz: int | None,
     images: int,
     ratios: str,
     prune_head: bool,

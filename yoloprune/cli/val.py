@@ -25,7 +25,7 @@ def command(
     data: Annotated[
         str | None, typer.Option("--data", help="Data YAML.", show_default="what the weights were trained on")
     ] = None,
-    imgsz: Imgsz = 640,
+    imgsz: Imgsz = None,
     batch: Annotated[int, typer.Option("--batch", help="Images per batch.", min=1)] = 16,
     device: Annotated[
         str | None, typer.Option("--device", help="cpu, 0, mps …", show_default="Ultralytics chooses")
@@ -49,7 +49,7 @@ def _val(
     weights: Path,
     keywords: dict,
     data: str | None,
-    imgsz: int,
+    imgsz: int | None,
     batch: int,
     device: str | None,
     as_json: bool,
@@ -63,6 +63,7 @@ def _val(
     from yoloprune.yolo import checkpoints
     from yoloprune.yolo.run.data import choose_data
     from yoloprune.yolo.run.device import check_device
+    from yoloprune.yolo.run.imgsz import fitting_imgsz
     from yoloprune.yolo.run.keywords import COMMAND_DECIDES, check_keywords
     from yoloprune.yolo.run.metrics import named_metrics
     from yoloprune.yolo.run.options import check_least
@@ -75,12 +76,14 @@ def _val(
     check_device(device)
     yolo = checkpoints.load(weights, trust=trust)
     data = choose_data(data, yolo)
+    imgsz, _ = fitting_imgsz(yolo, imgsz)
     measured = cost(yolo.model)
     metrics = validate(yolo, data, imgsz=imgsz, batch=batch, device=device, verbose=not as_json, **keywords)
     figures = {
         "GFLOPs": round(measured.gflops, 3),
         "parameters": measured.params,
         "images": metrics.images,
+        "imgsz": imgsz,
         **named_metrics(metrics, yolo.task),
         "seconds": round(metrics.seconds, 1),
     }

@@ -21,6 +21,7 @@ from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.prior import layers_of
 from yoloprune.yolo.probe import prediction_probe
 from yoloprune.yolo.run.data import calibration_batches, choose_data, training_loss
+from yoloprune.yolo.run.imgsz import fitting_imgsz
 from yoloprune.yolo.run.options import BUDGET_IMGSZ, check_criterion, check_least
 from yoloprune.yolo.trace import trace_yolo
 
@@ -85,7 +86,7 @@ class Sensitivity:
         return sorted(self.rows, key=lambda row: -row.per_gflop)
 
 
-def check_options(*, imgsz: int, images: int, ratios: Sequence[float], criterion: str) -> None:
+def check_options(*, imgsz: int | None, images: int, ratios: Sequence[float], criterion: str) -> None:
     """Check what can be checked before a model is loaded.
 
     Raises:
@@ -101,7 +102,7 @@ def sensitivity(
     yolo: YOLO,
     data: str | None = None,
     *,
-    imgsz: int = 640,
+    imgsz: int | None = None,
     images: int = 32,
     ratios: Sequence[float] = (0.25, 0.5, 0.75),
     criterion: str = "output_error",
@@ -120,7 +121,7 @@ def sensitivity(
         yolo: The network; left as it is.
         data: Data YAML, whose training images are used without their labels (but by the criteria taylor and hessian);
             by default what the checkpoint was trained on.
-        imgsz: Image size in px.
+        imgsz: Image size in px; by default the one that the weights were trained at.
         images: How many images.
         ratios: Shares of channels to remove; each set keeps at least one channel.
         criterion: By which channels are ranked; a name in `yoloprune.criteria.CRITERIA`.
@@ -137,6 +138,7 @@ def sensitivity(
         >>> scores = scores * prior(table.rows, graph, scores)  # doctest: +SKIP
     """
     check_options(imgsz=imgsz, images=images, ratios=ratios, criterion=criterion)
+    imgsz, _ = fitting_imgsz(yolo, imgsz)
     needs_labels = CRITERIA[criterion].needs_loss
     data = choose_data(data, yolo, images=True, labels=needs_labels, ranks=needs_labels, validates=False)
     network = yolo.model

@@ -51,7 +51,7 @@ def prune(
     target_gflops: float | None = None,
     target_params: int | None = None,
     target_ratio: float | None = None,
-    imgsz: int = 640,
+    imgsz: int | None = None,
     criterion: str | None = None,
     recover: bool | None = None,
     sensitivity: str | Path | None = None,
@@ -91,7 +91,8 @@ def prune(
         target_gflops: GFLOPs of the pruned model. Exactly one of the three targets must be given.
         target_params: Parameters of the pruned model.
         target_ratio: Share of the model's own GFLOPs to keep, between 0 and 1.
-        imgsz: Image size in px for calibration, training, validation and export.
+        imgsz: Image size in px for calibration, training, validation and export; by default the one that the weights
+            were trained at.
         criterion: Which channels go; a name in `yoloprune.criteria.CRITERIA`. By default output_error where images
             are at hand, else l2.
         recover: Whether layers are re-solved on calibration images, without training; by default where images are at

@@ -10,7 +10,7 @@ from ultralytics.engine.model import Model
 
 from yoloprune.yolo.model import YOLO
 
-__all__ = ["rename", "set_data", "unsaved_name", "with_network"]
+__all__ = ["rename", "set_args", "unsaved_name", "with_network"]
 
 
 def with_network(yolo: Model, network: nn.Module) -> YOLO:
@@ -45,9 +45,9 @@ def rename(yolo: YOLO, weights: Path) -> None:
     yolo.model.pt_path = yolo.ckpt_path = yolo.model_name = yolo.overrides["model"] = str(weights)
 
 
-def set_data(yolo: YOLO, data: str) -> None:
-    """Have a model name `data` as its own, which is what it is validated and trained on where nothing else is given."""
-    yolo.overrides["data"] = data
-    yolo.model.args = {**yolo.model.args, "data": data}
+def set_args(yolo: YOLO, **args: str | int) -> None:
+    """Give a model these arguments as its own, which count where it is used without others: data and image size."""
+    yolo.overrides |= args
+    yolo.model.args = {**yolo.model.args, **args}
     if (yolo.ckpt or {}).get("train_args"):
-        yolo.ckpt = {**yolo.ckpt, "train_args": {**yolo.ckpt["train_args"], "data": data}}
+        yolo.ckpt = {**yolo.ckpt, "train_args": {**yolo.ckpt["train_args"], **args}}

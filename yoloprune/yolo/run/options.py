@@ -47,7 +47,8 @@ class Options:
         target_gflops: GFLOPs of the pruned model at 640 px, as `model.info()` prints them.
         target_params: Parameters of the pruned model.
         target_ratio: Share of the model's own GFLOPs to keep, between 0 and 1.
-        imgsz: Image size in px for calibration, training, validation and export.
+        imgsz: Image size in px for calibration, training, validation and export. None becomes the one that the weights
+            were trained at.
         criterion: Name in `yoloprune.criteria.CRITERIA`. None becomes `output_error` where images are at hand, else
             `l2`.
         recover: Whether the pruned network is reconstructed from calibration images, without training. None becomes
@@ -94,7 +95,7 @@ class Options:
     target_gflops: float | None = None
     target_params: int | None = None
     target_ratio: float | None = None
-    imgsz: int = 640
+    imgsz: int | None = None
     criterion: str | None = None
     recover: bool | None = None
     sensitivity: str | None = None
@@ -202,7 +203,7 @@ def check_least(given: Mapping[str, Any], least: Mapping[str, int]) -> None:
         UserError: The first one that is.
     """
     for name, minimum in least.items():
-        if given[name] < minimum:
+        if given[name] is not None and given[name] < minimum:
             raise UserError(f"{name}={given[name]} is too small; the least is {minimum}.")
 
 

@@ -32,7 +32,7 @@ from .heads import compares_heads, head_advice
 from .imgsz import fitting_imgsz
 from .interrupt import Interrupted, disk_full, where_it_stands
 from .metrics import named_metrics
-from .network import rename, set_data, unsaved_name
+from .network import rename, set_args, unsaved_name
 from .options import Options
 from .progress import Progress
 from .sparse import sparse_train
@@ -349,8 +349,9 @@ class Run:
         """Write, validate and export the last network, and complete the record."""
         options, record = self._options, self.record
         rename(yolo, self._folder.weights if self._folder else unsaved_name(self._original))
+        set_args(yolo, imgsz=options.imgsz)
         if options.val:  # otherwise they may be of other classes
-            set_data(yolo, options.data)
+            set_args(yolo, data=options.data)
         size = None
         if self._folder:
             checkpoints.save(yolo, self._folder.weights)
