@@ -49,7 +49,7 @@ def resolve(classes: np.ndarray, ties: list[np.ndarray]) -> tuple[np.ndarray, np
 
     Args:
         classes: Class of each component, shape (n,), -1 for components that no plan may touch.
-        ties: Component ids, each of shape (parts, length).
+        ties: Component ids, each of shape (parts, length), as `distinct` gives them.
 
     Returns:
         Refined class of each component (n,), and for each refined class the number of its tied set.
@@ -78,14 +78,12 @@ def _refine(classes: np.ndarray, ties: list[np.ndarray]) -> np.ndarray:
     starts = np.cumsum(heights) - heights
     row = np.repeat(np.arange(len(ties)), [tie.size for tie in ties]) * (int(heights.max()) + 1) + part
     salt = np.random.default_rng(0).integers(1, 2**62, size=int(row.max()) + 1, dtype=np.int64)
-    # a component counts once in a part, where it stands first
-    _, once = np.unique(row * (int(members.max()) + 1) + members, return_index=True)
     count = len(np.unique(classes))
     with np.errstate(over="ignore"):
         while True:
             column = np.add.reduceat(_hash(_hash(classes)[members] ^ salt[part]), starts)
             mixed = _hash(classes)
-            np.add.at(mixed, members[once], _hash(np.repeat(column, heights) ^ salt[row])[once])
+            np.add.at(mixed, members, _hash(np.repeat(column, heights) ^ salt[row]))
             refined = np.full_like(classes, -1)
             live = classes >= 0
             refined[live] = np.unique(mixed[live], return_inverse=True)[1]
