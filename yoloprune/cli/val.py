@@ -55,7 +55,14 @@ def _val(
     as_json: bool,
     trust: bool,
 ) -> None:
+    import contextlib
+    import importlib
     import json
+    import sys
+
+    if as_json:
+        with contextlib.redirect_stdout(sys.stderr):  # where its very first import says that it made a settings file
+            importlib.import_module("ultralytics")
 
     from rich.console import Console
     from rich.table import Table
