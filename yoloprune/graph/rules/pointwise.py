@@ -77,8 +77,16 @@ def _keeps_zero(call: Call) -> bool:
     return call.name in _ZERO_PRESERVING
 
 
-@rule("_prelu_kernel", "complex", "hardswish", "log_sigmoid_forward", "masked_fill", "mish")
-@rule("rrelu_with_noise", "threshold")
+@rule(
+    "_prelu_kernel",
+    "complex",
+    "hardswish",
+    "log_sigmoid_forward",
+    "masked_fill",
+    "mish",
+    "rrelu_with_noise",
+    "threshold",
+)
 def pointwise(call: Call) -> None:
     """Any operator that PyTorch tags as point-wise, in place or not, and some that it forgot."""
     operands = [a for a in (*call.args, *call.kwargs.values()) if isinstance(a, Tensor)]
