@@ -270,7 +270,7 @@ class Ledger:
                         continue
                     offset = len(shape) - len(own)
                     if shrinks >= offset and own[shrinks - offset] > 1:
-                        self.freeze(first, f"meets values without prunable channels in {where}")
+                        self.freeze(out.pop(shrinks), f"meets values without prunable channels in {where}")
                         break
         for shrinks in list(out):
             if any(shrinks in varying(layer) for other, layer in out.items() if other != shrinks):

@@ -23,6 +23,18 @@ class SelfAttention(nn.Module):
         return self.head(x + self.block(x))
 
 
+class Positions(SelfAttention):
+    """With a learned position embedding, whose positions are no channels and no zeros either."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__(block)
+        self.positions = nn.Parameter(torch.randn(1, 5, 16))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.embed(x) + self.positions
+        return self.head(x + self.block(x))
+
+
 class Packed(nn.Module):
     """One layer for queries, keys and values; the width of a head is derived, the number of heads is fixed."""
 
@@ -175,6 +187,8 @@ def _around(block: object, **options: object) -> object:
 
 CASES = [
     Case("packed heads", _around(Packed), tokens()),
+    Case("packed heads after a position embedding", lambda: Positions(Packed()), tokens()),
+    Case("heads of fixed width after a position embedding", lambda: Positions(Heads(fused=False)), tokens()),
     Case("heads cut by the input's width", _around(WidthOfInput), tokens()),
     Case("heads of fixed width, fused", _around(Heads), tokens()),
     Case("heads of fixed width, by hand", _around(Heads, fused=False), tokens()),
