@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
 import ultralytics
-from conftest import equal, launched
+from conftest import launched
 from ultralytics.utils.torch_utils import unwrap_model
 
 import yoloprune
 from yoloprune.errors import UserError
 from yoloprune.graph import Plan
-from yoloprune.yolo import checkpoints, digits, distill
+from yoloprune.yolo import checkpoints, digits
 from yoloprune.yolo.distill import Distillation, _Criterion, bind_distillation, can_distill
-from yoloprune.yolo.run.continuation import Continuation
-from yoloprune.yolo.run.training import train_or_go_on
 from yoloprune.yolo.trainer import PrunedDetectionTrainer
 
 TRAIN = {"imgsz": 96, "batch": 8, "epochs": 1, "fraction": 0.1, "plots": False, "workers": 0, "device": "cpu"}
@@ -85,75 +81,6 @@ def test_training_keeps_batch_norm_statistics_and_pickles_no_teacher(start, tmp_
     assert (tmp_path / "train" / "weights" / "last.pt").stat().st_size < 2.5 * (
         tmp_path / "run" / "pruned.pt"
     ).stat().st_size
-
-
-def test_a_setback_leads_back_to_the_best_network(tmp_path):
-    """At a wild rate no epoch is as good as the network before training, so each leads back to that."""
-    Plan({}, {}, 0, 0).save(tmp_path / "plan.json")
-    options = Distillation(teacher=str(digits.WEIGHTS), plan=str(tmp_path / "plan.json"), way_back=True)
-    trainer, yolo = bind_distillation(PrunedDetectionTrainer, options), checkpoints.load(digits.WEIGHTS)
-    untrained = copy.deepcopy(yolo.model).float().state_dict()
-    data = str(digits.write(tmp_path / "digits"))
-    wild = {"imgsz": 160, "epochs": 2, "optimizer": "AdamW", "lr0": 0.02, "lrf": 1.0, "warmup_epochs": 0.0, "nbs": 8}
-    paces = []
-
-    def look(trainer):
-        now = unwrap_model(trainer.model).state_dict()
-        assert all(torch.equal(untrained[name], now[name]) for name in untrained)
-        saved = torch.load(trainer.last, weights_only=False)
-        assert all(torch.equal(untrained[name].half(), saved["ema"].state_dict()[name]) for name in untrained)
-        fresh = trainer.build_optimizer(unwrap_model(trainer.model), name="AdamW")
-        fresh.load_state_dict(saved["optimizer"])  # as a resumed training does
-        paces.append({g["param_group"]: g.get("pace") for g in fresh.param_groups})
-
-    yolo.add_callback("on_model_save", look)
-    yolo.train(trainer=trainer, data=data, project=str(tmp_path), name="train", **(TRAIN | wild))
-    assert yolo.trainer.best_fitness < 0.5
-    assert [p["weight"] for p in paces] == [pytest.approx(0.3), pytest.approx(0.09)]
-    assert {p["bn"] for p in paces} == {p["bias"] for p in paces} == {None}
-
-
-def test_a_resumed_training_goes_on_after_a_setback(tmp_path, monkeypatch):
-    Plan({}, {}, 0, 0).save(tmp_path / "plan.json")
-    options = Distillation(teacher=str(digits.WEIGHTS), plan=str(tmp_path / "plan.json"), way_back=True)
-    data, paces, start = str(digits.write(tmp_path / "digits")), [], tmp_path / "start.pt"
-    yolo = checkpoints.load(digits.WEIGHTS)
-    for weight in [p for p in yolo.model.parameters() if p.dim() == 4]:  # so that there is something to learn
-        weight.data += 0.15 * weight.std() * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
-    checkpoints.save(yolo, start)
-    wild = TRAIN | {"imgsz": 160, "epochs": 3, "optimizer": "AdamW", "lr0": 0.002, "warmup_epochs": 0.0, "nbs": 8}
-    keywords = {name: wild.pop(name) for name in ("imgsz", "epochs", "batch", "device")}
-
-    def train(name):
-        folder, bind = tmp_path / name, partial(bind_distillation, distillation=options)
-        trained = train_or_go_on(start, folder, bind=bind, otherwise="", data=data, train=wild, seed=0, **keywords)
-        paces.append(trained.trainer.optimizer.param_groups[0].get("pace"))
-        return checkpoints.load(folder / "weights" / "last.pt").model
-
-    whole, original = train("whole"), Continuation.on_train_epoch_start
-
-    def interrupt(self, trainer):
-        if trainer.epoch == 2:
-            raise KeyboardInterrupt
-        original(self, trainer)
-
-    monkeypatch.setattr(Continuation, "on_train_epoch_start", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        train("cut")
-    monkeypatch.undo()
-    assert equal(whole, train("cut"))
-    assert paces[0] == paces[1] < 1  # there was a setback
-    assert not equal(whole, checkpoints.load(start).model)  # and something learnt after it
-
-
-def test_several_processes_say_that_nothing_leads_back(monkeypatch, caplog):
-    class Trainer:
-        def _setup_train(self):
-            pass
-
-    monkeypatch.setattr(distill, "RANK", 0)
-    bind_distillation(Trainer, Distillation(teacher="", plan="", way_back=True))()._setup_train()
-    assert "do not lead back" in caplog.text
 
 
 def test_options_survive_the_ddp_launcher(start, tmp_path):

@@ -7,31 +7,23 @@ away from what it has learnt on a large one.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from ultralytics.nn.modules.head import Detect, WorldDetect, YOLOEDetect
-from ultralytics.nn.tasks import load_checkpoint
-from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from yoloprune.graph import Plan
 from yoloprune.yolo import checkpoints
 from yoloprune.yolo.divergence import prediction_divergence
 from yoloprune.yolo.probe import dense_predictions
+from yoloprune.yolo.way_back import WayBack
 
-__all__ = ["START", "Distillation", "Distilling", "bind_distillation", "can_distill"]
-
-START = "start.pt"  # beside Ultralytics' best.pt and last.pt
-
-_NO_WEIGHTS = {"bn", "bias"}  # Ultralytics' names of these parameter groups
-_SETBACK, _SLOWER = 0.9, 0.3  # share of the best fitness below which weights have moved too fast; what then slows them
+__all__ = ["Distillation", "Distilling", "bind_distillation", "can_distill"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +36,7 @@ class Distillation:
         output: Gain of the term on predictions.
         feature: Gain of the term on features.
         labels: Gain of Ultralytics' own loss; 0 for images without labels.
-        way_back: Whether a setback leads back to the best network, the one before training included, whose weights
-            learn slower from there.
+        way_back: Whether a setback leads back to the best network; see `yoloprune.yolo.way_back`.
     """
 
     teacher: str
@@ -56,7 +47,7 @@ class Distillation:
     way_back: bool = False
 
 
-class Distilling:
+class Distilling(WayBack):
     """A mixin before a trainer of `yoloprune.yolo.trainer`: adds the distillation's terms to the loss.
 
     Batch norms keep their running statistics: those of a reconstructed network fit, and batches of a small data set
@@ -67,65 +58,6 @@ class Distilling:
     """
 
     distillation: ClassVar[Distillation]
-
-    def optimizer_step(self) -> None:
-        """Ultralytics' own step, at the pace that setbacks have left the weights."""
-        rates = [group["lr"] for group in self.optimizer.param_groups]
-        for group in self.optimizer.param_groups:
-            group["lr"] *= group.get("pace", 1.0)
-        super().optimizer_step()
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
-
-    def save_model(self) -> bool:
-        """Ultralytics' checkpoints; after a setback the best network, whose weights learn slower from there.
-
-        The data decide how fast weights may learn: YOLOv8n at half its GFLOPs gains on blood cells at a rate that costs
-        it a third of its mAP on a few hundred COCO images. A resumed training finds network and pace in the checkpoint.
-        With several GPUs there is no way back, as only one process saves.
-        """
-        if self._goes_back and self._set_back():
-            if self._start_fitness > self.best_fitness:
-                known, state = self._start_fitness, torch.load(self._start, weights_only=True)["model"]
-            else:
-                known, state = self.best_fitness, load_checkpoint(self.best)[0].float().state_dict()
-            for network in (unwrap_model(self.model), self.ema.ema):
-                network.load_state_dict(state)
-            self.optimizer.state.clear()  # its momentum leads where the setback came from
-            for group in self.optimizer.param_groups:
-                if group["param_group"] not in _NO_WEIGHTS:
-                    group["pace"] = group.get("pace", 1.0) * _SLOWER
-            LOGGER.info(
-                f"Fitness fell from {known:.3f} to {self.fitness:.3f}: back to the network that had it, whose weights "
-                f"learn at {_SLOWER} times the rate from here."
-            )
-        return super().save_model()
-
-    def _setup_train(self) -> None:
-        super()._setup_train()
-        if self.distillation.way_back and RANK == 0:
-            LOGGER.warning("Epochs that harm do not lead back to the best network where several processes train.")
-        if not self._goes_back:
-            return
-        if not (self.resume and self._start.exists()):  # several processes may have begun what one goes on with
-            network = self.ema.ema
-            validator = self.get_validator()
-            validator.args.plots = validator.args.compile = False
-            fitness = validator(model=copy.deepcopy(network))["fitness"]  # a copy, since it is fused
-            torch.save({"fitness": round(float(fitness), 5), "model": network.state_dict()}, self._start)
-        self._start_fitness = torch.load(self._start, weights_only=True, mmap=True)["fitness"]
-
-    def _set_back(self) -> bool:
-        return self.fitness < _SETBACK * max(self._start_fitness, self.best_fitness)
-
-    @property
-    def _goes_back(self) -> bool:
-        return self.distillation.way_back and RANK == -1 and self.args.val and self.args.save
-
-    @property
-    def _start(self) -> Path:
-        """The network before training and its fitness, for a resumed training too."""
-        return self.wdir / START
 
     def _model_train(self) -> None:
         super()._model_train()
@@ -151,7 +83,8 @@ def bind_distillation(trainer: type, distillation: Distillation) -> type:
         trainer: A trainer of `yoloprune.yolo.trainer` or `yoloprune.yolo.sparse`.
         distillation: The options.
     """
-    return type(f"Distilling{trainer.__name__}", (Distilling, trainer), {"distillation": distillation})
+    options = {"distillation": distillation, "way_back": distillation.way_back}
+    return type(f"Distilling{trainer.__name__}", (Distilling, trainer), options)
 
 
 class _Criterion:

@@ -130,5 +130,5 @@ CASES = [
     Case("messages by index_add", lambda: Messages(False), lambda: (*_nodes(), _EDGES)),
     Case("messages by scatter_add", lambda: Messages(True), lambda: (*_nodes(), _EDGES)),
     Case("DGCNN", Points, lambda: (torch.randn(2, 3, 9),)),
-    Case("PointNet", PointNet, lambda: (torch.randn(2, 3, 9),), share=32 / 41),  # but for the 9 numbers of the transform
+    Case("PointNet", PointNet, lambda: (torch.randn(2, 3, 9),), share=32 / 41),  # but for the transform
 ]

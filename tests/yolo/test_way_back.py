@@ -1,0 +1,113 @@
+"""Setbacks in trainings of the embedded digits detector, in one process and in two."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import equal
+from ultralytics.utils.torch_utils import unwrap_model
+
+from yoloprune.graph import Plan
+from yoloprune.yolo import checkpoints, digits
+from yoloprune.yolo.distill import Distillation, bind_distillation
+from yoloprune.yolo.run.continuation import Continuation
+from yoloprune.yolo.run.training import train_or_go_on
+from yoloprune.yolo.trainer import PrunedDetectionTrainer
+
+TRAIN = {"imgsz": 96, "batch": 8, "epochs": 1, "fraction": 0.1, "plots": False, "workers": 0, "device": "cpu"}
+WORKER = Path(__file__).with_name("way_back_worker.py")
+
+
+def test_a_setback_leads_back_to_the_best_network(tmp_path):
+    """At a wild rate no epoch is as good as the network before training, so each leads back to that."""
+    Plan({}, {}, 0, 0).save(tmp_path / "plan.json")
+    options = Distillation(teacher=str(digits.WEIGHTS), plan=str(tmp_path / "plan.json"), way_back=True)
+    trainer, yolo = bind_distillation(PrunedDetectionTrainer, options), checkpoints.load(digits.WEIGHTS)
+    untrained = copy.deepcopy(yolo.model).float().state_dict()
+    data = str(digits.write(tmp_path / "digits"))
+    wild = {"imgsz": 160, "epochs": 2, "optimizer": "AdamW", "lr0": 0.02, "lrf": 1.0, "warmup_epochs": 0.0, "nbs": 8}
+    paces = []
+
+    def look(trainer):
+        now = unwrap_model(trainer.model).state_dict()
+        assert all(torch.equal(untrained[name], now[name]) for name in untrained)
+        saved = torch.load(trainer.last, weights_only=False)
+        assert all(torch.equal(untrained[name].half(), saved["ema"].state_dict()[name]) for name in untrained)
+        fresh = trainer.build_optimizer(unwrap_model(trainer.model), name="AdamW")
+        fresh.load_state_dict(saved["optimizer"])  # as a resumed training does
+        paces.append({g["param_group"]: g.get("pace") for g in fresh.param_groups})
+
+    yolo.add_callback("on_model_save", look)
+    yolo.train(trainer=trainer, data=data, project=str(tmp_path), name="train", **(TRAIN | wild))
+    assert yolo.trainer.best_fitness < 0.5
+    assert [p["weight"] for p in paces] == [pytest.approx(0.3), pytest.approx(0.09)]
+    assert {p["bn"] for p in paces} == {p["bias"] for p in paces} == {None}
+
+
+def test_a_resumed_training_goes_on_after_a_setback(tmp_path, monkeypatch):
+    Plan({}, {}, 0, 0).save(tmp_path / "plan.json")
+    options = Distillation(teacher=str(digits.WEIGHTS), plan=str(tmp_path / "plan.json"), way_back=True)
+    data, paces, start = str(digits.write(tmp_path / "digits")), [], tmp_path / "start.pt"
+    yolo = checkpoints.load(digits.WEIGHTS)
+    for weight in [p for p in yolo.model.parameters() if p.dim() == 4]:  # so that there is something to learn
+        weight.data += 0.15 * weight.std() * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    checkpoints.save(yolo, start)
+    wild = TRAIN | {"imgsz": 160, "epochs": 3, "optimizer": "AdamW", "lr0": 0.002, "warmup_epochs": 0.0, "nbs": 8}
+    keywords = {name: wild.pop(name) for name in ("imgsz", "epochs", "batch", "device")}
+
+    def train(name):
+        folder, bind = tmp_path / name, partial(bind_distillation, distillation=options)
+        trained = train_or_go_on(start, folder, bind=bind, otherwise="", data=data, train=wild, seed=0, **keywords)
+        paces.append(trained.trainer.optimizer.param_groups[0].get("pace"))
+        return checkpoints.load(folder / "weights" / "last.pt").model
+
+    whole, original = train("whole"), Continuation.on_train_epoch_start
+
+    def interrupt(self, trainer):
+        if trainer.epoch == 2:
+            raise KeyboardInterrupt
+        original(self, trainer)
+
+    monkeypatch.setattr(Continuation, "on_train_epoch_start", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train("cut")
+    monkeypatch.undo()
+    assert equal(whole, train("cut"))
+    assert paces[0] == paces[1] < 1  # there was a setback
+    assert not equal(whole, checkpoints.load(start).model)  # and something learnt after it
+
+
+def test_all_processes_go_back(tmp_path):
+    """torchrun with two processes on the CPU, at a wild rate: each epoch leads back, and both start the next alike."""
+    data = str(digits.write(tmp_path / "digits"))
+    Plan({}, {}, 0, 0).save(tmp_path / "plan.json")
+    wild = TRAIN | {
+        "imgsz": 160,
+        "epochs": 3,
+        "optimizer": "AdamW",
+        "lr0": 0.02,
+        "lrf": 1.0,
+        "warmup_epochs": 0.0,
+        "nbs": 8,
+    }
+    options = {"data": data, "model": str(digits.WEIGHTS), "project": str(tmp_path), "name": "train", **wild}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(WORKER)]
+    subprocess.run(
+        [*torchrun, str(tmp_path), json.dumps(options)], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    untrained = checkpoints.load(digits.WEIGHTS).model.float().state_dict()
+    for rank in (first, second):
+        assert [epoch["pace"] for epoch in rank] == [1, pytest.approx(0.3), pytest.approx(0.09)]
+        assert not any(epoch["momentum"] for epoch in rank)
+        for epoch in rank:
+            assert all(torch.equal(untrained[name], epoch["model"][name]) for name in untrained)
+            assert all(torch.equal(untrained[name], epoch["ema"][name]) for name in untrained)
