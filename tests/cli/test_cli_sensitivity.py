@@ -6,6 +6,7 @@ import csv
 
 import pytest
 
+from yoloprune.yolo import sensitivity
 from yoloprune.yolo.digits import WEIGHTS
 
 FEW = ("--imgsz", 64, "--images", 2, "--criterion", "l2", "--device", "cpu")
@@ -21,14 +22,42 @@ def test_table_csv_and_picture(yoloprune, tmp_path, few_digits) -> None:
         assert len(list(csv.DictReader(file))) > 30
 
 
-def test_ctrl_c_leaves_nothing(yoloprune, tmp_path, few_digits, monkeypatch) -> None:
-    def interrupted(*args, **kwargs):
-        raise KeyboardInterrupt
+def test_the_same_command_goes_on_after_ctrl_c(yoloprune, tmp_path, few_digits, monkeypatch) -> None:
+    def measured(save, stop=None):
+        def try_(*args):
+            if len(calls) == stop:
+                raise KeyboardInterrupt
+            calls.append(args)
+            return own(*args)
 
-    monkeypatch.setattr("yoloprune.yolo.sensitivity._try", interrupted)
-    result = yoloprune("sensitivity", WEIGHTS, "--data", few_digits, *FEW, "--save", tmp_path / "out" / "digits")
+        calls, own = [], sensitivity._try
+        with monkeypatch.context() as patched:
+            patched.setattr(sensitivity, "_try", try_)
+            words = ("--data", few_digits, *FEW, "--ratios", "0.3,0.5", "--save", tmp_path / save)
+            return yoloprune("sensitivity", WEIGHTS, *words), len(calls)
+
+    result, _ = measured("out/cut", stop=0)
     assert result.exit_code == 130
+    assert "nothing was written" in result.stderr
     assert not (tmp_path / "out").exists()
+    result, _ = measured("out/cut", stop=5)
+    assert result.exit_code == 130
+    assert "the same command goes on" in result.stderr
+    whole, number = measured("whole/whole")
+    rest, left = measured("out/cut")
+    assert whole.exit_code == rest.exit_code == 0
+    assert left == number - 5
+    assert (tmp_path / "out" / "cut.csv").read_bytes() == (tmp_path / "whole" / "whole.csv").read_bytes()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"cut.csv", "cut.png"}
+
+
+def test_what_other_work_has_left_is_not_used(yoloprune, tmp_path, few_digits) -> None:
+    (tmp_path / "s.unfinished.json").write_text('{"work": "other", "results": [[0, 0, 0]]}')
+    (tmp_path / "t.unfinished.json").write_text("damaged")
+    words = ("--data", few_digits, *FEW, "--ratios", "0.5")
+    assert yoloprune("sensitivity", WEIGHTS, *words, "--save", tmp_path / "s").exit_code == 0
+    assert yoloprune("sensitivity", WEIGHTS, *words, "--save", tmp_path / "t").exit_code == 0
+    assert (tmp_path / "s.csv").read_bytes() == (tmp_path / "t.csv").read_bytes()
 
 
 @pytest.mark.parametrize(

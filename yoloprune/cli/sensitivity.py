@@ -50,6 +50,8 @@ def command(
       yoloprune sensitivity yolov8n.pt --data coco.yaml
 
       yoloprune sensitivity yolov8n.pt --data coco.yaml --ratios 0.1,0.5 --prune-head --save out/v8n
+
+    After Ctrl-C or a kill the same command goes on: PREFIX.unfinished.json holds what is measured until then.
     """
     with reported():
         _sensitivity(weights, data, imgsz, images, ratios, prune_head, criterion, save, trust, device, seed)
@@ -82,25 +84,32 @@ def _sensitivity(
     check_options(imgsz=imgsz, images=images, ratios=shares, criterion=criterion)
     check_device(device)
     yolo = checkpoints.load(weights, trust=trust)
-    table_file, picture = _files(save)
+    table_file, picture, unfinished = _files(save)
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        found = sensitivity(
-            yolo,
-            data,
-            imgsz=imgsz,
-            images=images,
-            ratios=shares,
-            criterion=criterion,
-            prune_head=prune_head,
-            device=device,
-            seed=seed,
-            progress=partial(bar.track, description="Prune each layer alone"),
-        )
+        try:
+            found = sensitivity(
+                yolo,
+                data,
+                imgsz=imgsz,
+                images=images,
+                ratios=shares,
+                criterion=criterion,
+                prune_head=prune_head,
+                device=device,
+                seed=seed,
+                progress=partial(bar.track, description="Prune each layer alone"),
+                unfinished=unfinished,
+            )
+        except KeyboardInterrupt:
+            if unfinished.exists():
+                raise KeyboardInterrupt("Interrupted; the same command goes on where it was.") from None
+            raise
     table_file.parent.mkdir(parents=True, exist_ok=True)
     save_sensitivity(found, table_file)
     draw_sensitivity(found, picture)
+    unfinished.unlink()
     console.print(sensitivity_table(found))
     console.print(f"Wrote [bold]{table_file}[/] and [bold]{picture}[/]", highlight=False, soft_wrap=True)
 
@@ -114,8 +123,8 @@ def _shares(text: str) -> tuple[float, ...]:
         raise UserError(f"--ratios {text} is not understood; give numbers such as 0.25,0.5,0.75.") from None
 
 
-def _files(prefix: Path) -> tuple[Path, Path]:
-    """The files to write. That they can be is found out before the work, and nothing left behind."""
+def _files(prefix: Path) -> tuple[Path, Path, Path]:
+    """Table, picture, and what is measured until both are. That they can be written is found out before the work."""
     from yoloprune.errors import UserError
     from yoloprune.files import check_folder
 
@@ -127,4 +136,5 @@ def _files(prefix: Path) -> tuple[Path, Path]:
         raise UserError(
             f"The folder {prefix.parent} cannot be written ({error.strerror}); choose another with --save."
         ) from error
-    return prefix.with_name(prefix.name + ".csv"), prefix.with_name(prefix.name + ".png")
+    table, picture, unfinished = (prefix.with_name(prefix.name + end) for end in (".csv", ".png", ".unfinished.json"))
+    return table, picture, unfinished

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from torch import nn
@@ -23,7 +24,9 @@ from yoloprune.yolo.probe import prediction_probe
 from yoloprune.yolo.run.data import calibration_batches, choose_data, training_loss
 from yoloprune.yolo.run.imgsz import fitting_imgsz
 from yoloprune.yolo.run.options import BUDGET_IMGSZ, check_criterion, check_least
+from yoloprune.yolo.run.state import fingerprint
 from yoloprune.yolo.trace import trace_yolo
+from yoloprune.yolo.unfinished import Unfinished
 
 __all__ = ["Sensitivity", "SensitivityRow", "check_options", "sensitivity"]
 
@@ -110,6 +113,7 @@ def sensitivity(
     device: str | None = None,
     seed: int = 0,
     progress: Callable[[Sequence], Iterable] = iter,
+    unfinished: Path | None = None,
 ) -> Sensitivity:
     """Remove shares of each tied set's weakest channels, from the network alone, and see how far predictions move.
 
@@ -129,6 +133,7 @@ def sensitivity(
         device: As in Ultralytics.
         seed: Seed of scoring.
         progress: Wraps the list that is worked through, such as `rich.progress.track`.
+        unfinished: JSON file for what is measured so far: after an interruption the same call goes on from it.
 
     Raises:
         UserError: A value is out of its range, the data cannot be used, or nothing can be pruned.
@@ -160,11 +165,15 @@ def sensitivity(
             )
             measure = PredictionChange(network, [batch["img"] for batch in batches])
             trials = _trials(graph, scores, ratios)
-            found = [_try(graph, network, scores, measure, own, removed) for removed in progress(trials)]
+            work = (fingerprint(network).encode(), *(batch["img"].cpu().numpy().tobytes() for batch in batches))
+            found = Unfinished(unfinished, (*work, *(removed.tobytes() for removed in trials)))
+            for removed in progress(trials[len(found.results) :]):
+                found.add(_try(graph, network, scores, measure, own, removed))
     finally:
         network.to(home)
     rows = [
-        _row(graph, trials[i : i + len(ratios)], found[i : i + len(ratios)]) for i in range(0, len(trials), len(ratios))
+        _row(graph, trials[i : i + len(ratios)], found.results[i : i + len(ratios)])
+        for i in range(0, len(trials), len(ratios))
     ]
     order = {parameter: i for i, parameter in enumerate(dict(network.named_parameters()))}
     rows.sort(key=lambda row: order.get(f"{row.layers[0]}.weight", len(order)))
