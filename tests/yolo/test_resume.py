@@ -13,7 +13,7 @@ import pytest
 import yoloprune
 from yoloprune.errors import UserError
 from yoloprune.report import Measure, Record
-from yoloprune.yolo.digits import WEIGHTS
+from yoloprune.yolo.digits import WEIGHTS, write
 from yoloprune.yolo.run.folder import RunFolder, remove
 from yoloprune.yolo.run.interrupt import where_it_stands
 
@@ -80,6 +80,22 @@ def test_missing_network_of_a_step_is_made_again_from_the_one_before(run, finish
     remove(run / "steps" / "2")
     (run / "plan.json").unlink()
     _resumed(run, finished)
+
+
+def test_damaged_start_of_a_fine_tuning(tmp_path, monkeypatch) -> None:
+    def interrupted(*args, **kwargs) -> None:
+        raise KeyboardInterrupt
+
+    few = {"data": str(write(tmp_path / "digits")), "epochs": 1, "imgsz": 64, "fraction": 0.05, "val": False}
+    monkeypatch.setattr("yoloprune.yolo.run.pipeline.fine_tune", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        yoloprune.prune(WEIGHTS, target_ratio=0.6, project=tmp_path, name="run", workers=0, device="cpu", **few)
+    monkeypatch.undo()
+    start = tmp_path / "run" / "steps" / "1" / "pruned.pt"
+    start.write_bytes(start.read_bytes()[:1000])
+    assert "remove it and resume again" in _refused(tmp_path / "run", "steps/1/pruned.pt")
+    start.unlink()
+    assert yoloprune.prune(resume=tmp_path / "run").plan
 
 
 @pytest.mark.parametrize("content", ["weights: [", "- 1", "weights: a.pt\nfingerprint: b\ncolour: red"])

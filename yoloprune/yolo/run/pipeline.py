@@ -256,7 +256,10 @@ class Run:
             folder = self._folder.step(number)
             folder.mkdir(parents=True, exist_ok=True)
             start = folder / "pruned.pt"
-            if not start.exists():  # it is there if this step's fine-tuning was interrupted
+            if start.exists():  # this step's fine-tuning was interrupted
+                with intact(start, "remove it and resume again: the network is then pruned anew"):
+                    checkpoints.load(start)
+            else:
                 checkpoints.save(pruned, start)
             distillation = self._distillation(number, plan) if options.distill else None
             before = self._validate(pruned, "Validate before fine-tuning") if options.val else {}
