@@ -231,7 +231,7 @@ def test_imgsz(refused, command, imgsz) -> None:
 )
 @pytest.mark.parametrize("words", [("v8", "--target-ratio", 0.8, "--weights"), ("export",)], ids=["v8", "export"])
 def test_formats_that_this_machine_cannot_write(refused, monkeypatch, words, format, sentence) -> None:
-    monkeypatch.setattr("yoloprune.yolo.run.formats.find_spec", lambda name: None)
+    monkeypatch.setattr("yoloprune.yolo.formats.find_spec", lambda name: None)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     more = ("--epochs", 0, "--no-val") if words[0] == "v8" else ()
     assert sentence in refused(*words, WEIGHTS, *more, "--format", format)

@@ -9,7 +9,7 @@ import pytest
 import torch
 import ultralytics
 import yaml
-from conftest import equal
+from small_yolo import equal
 
 import yoloprune
 from yoloprune.errors import UserError

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 import ultralytics
-from conftest import narrow, shapes, write_data
+from small_yolo import narrow, shapes, write_data
 from torch import nn
 
 from yoloprune.errors import UserError

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import ultralytics
-from conftest import launched
+from small_yolo import launched
 from ultralytics.utils.torch_utils import unwrap_model
 
 import yoloprune

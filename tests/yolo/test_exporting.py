@@ -9,8 +9,8 @@ import onnx
 import pytest
 import torch
 import ultralytics
-from conftest import enliven, narrow
 from onnx import numpy_helper
+from small_yolo import enliven, narrow
 
 from yoloprune.errors import UserError
 from yoloprune.yolo import checkpoints
@@ -127,7 +127,7 @@ def test_an_earlier_export_is_replaced_once_the_new_one_is_there(
 
 def test_bad_requests(pruned_yolo: YOLO, tmp_path: Path) -> None:
     for options, name, message in (
-        ({"format": "onyx"}, "out.onnx", "'onyx' is not an export format"),
+        ({"format": "onyx"}, "out.onnx", "Unknown export format 'onyx'"),
         ({}, "out.pt", r"ends in '\.onnx'"),
         ({"dynamik": True}, "out.onnx", "did you mean 'dynamic'"),
         ({"opset": 3}, "out.onnx", "opset"),

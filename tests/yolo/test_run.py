@@ -12,7 +12,7 @@ import pytest
 import torch
 import ultralytics
 import yaml
-from conftest import equal, write_data
+from small_yolo import equal, write_data
 
 import yoloprune
 from yoloprune.errors import UserError
@@ -113,7 +113,7 @@ def test_a_run_is_resumed_where_its_format_can_no_longer_be_written(model, tmp_p
     args = yaml.safe_load((tmp_path / "run" / "args.yaml").read_text())
     (tmp_path / "run" / "args.yaml").write_text(yaml.safe_dump({**args, "export": "openvino"}))
     (tmp_path / "run" / "results.json").unlink()
-    monkeypatch.setattr("yoloprune.yolo.run.formats.find_spec", lambda name: None)
+    monkeypatch.setattr("yoloprune.yolo.formats.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "openvino", None)
     result = yoloprune.prune(model, resume=tmp_path / "run")
     assert result.report.finished

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import ultralytics
-from conftest import write_data
+from small_yolo import write_data
 
 from yoloprune import prune
 from yoloprune.errors import UserError

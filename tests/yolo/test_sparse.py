@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import conftest
 import pytest
+import small_yolo
 import torch
 import ultralytics
-from conftest import OTHER_TASKS, equal, launched, narrow, shapes, write_data
+from small_yolo import OTHER_TASKS, equal, launched, narrow, shapes, write_data
 
 from yoloprune.errors import UserError
 from yoloprune.sparsity import read_rows
@@ -22,7 +22,7 @@ from yoloprune.yolo.run.sparse import sparse_train
 from yoloprune.yolo.sparse import Sparsity, bind
 
 SHORT = {
-    **conftest.SHORT,
+    **small_yolo.SHORT,
     "nbs": 2,
     "conf": 0.9,  # untrained networks would keep non-maximum suppression busy for seconds
 }

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import ultralytics
-from conftest import OTHER_TASKS, SHORT, narrow, shapes, write_data
+from small_yolo import OTHER_TASKS, SHORT, narrow, shapes, write_data
 from ultralytics.utils.dist import ddp_cleanup, generate_ddp_file
 from ultralytics.utils.patches import torch_load
 

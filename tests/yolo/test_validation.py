@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import ultralytics
-from conftest import write_data
+from small_yolo import write_data
 
 from yoloprune.errors import UserError
 from yoloprune.yolo import checkpoints

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import equal
+from small_yolo import equal
 from ultralytics.utils.torch_utils import unwrap_model
 
 from yoloprune.graph import Plan

@@ -46,7 +46,7 @@ def _export(weights: Path, keywords: dict, format: str, imgsz: int | None, trust
     from rich.console import Console
 
     from yoloprune.yolo import checkpoints, exporting
-    from yoloprune.yolo.run.formats import check_can_export, check_format, export_path
+    from yoloprune.yolo.formats import check_can_export, check_format, export_path
     from yoloprune.yolo.run.imgsz import fitting_imgsz
     from yoloprune.yolo.run.keywords import COMMAND_DECIDES, check_keywords
     from yoloprune.yolo.run.options import check_least

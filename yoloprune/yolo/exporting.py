@@ -18,6 +18,7 @@ from ultralytics.engine.exporter import Exporter, export_formats
 from ultralytics.nn.modules import Classify, Detect, RTDETRDecoder
 
 from yoloprune.errors import UserError
+from yoloprune.yolo.formats import suffix
 from yoloprune.yolo.guard import check_options, offline, plain, quiet
 
 __all__ = ["agreement", "export"]
@@ -54,9 +55,8 @@ def export(
             fails; what is at `path` then stays.
     """
     path = Path(path)
-    suffix = _suffix(format)
-    if not path.name.endswith(suffix):
-        raise UserError(f"An export to {format} ends in '{suffix}', which '{path}' does not.")
+    if not path.name.endswith(ending := suffix(format)):
+        raise UserError(f"An export to {format} ends in '{ending}', which '{path}' does not.")
     check_options(options)
     _check_values(format, options)
     network = copy.copy(yolo.model)  # shallow: the exporter copies deeply, and names its files after `pt_path`
@@ -140,15 +140,6 @@ def _check_values(format: str, options: dict[str, Any]) -> None:
     known = dict(zip(formats["Argument"], formats["Arguments"], strict=True))[format]
     if options.get("quantize") in (8, "w8a16") and "data" in known and not options.get("data"):
         raise UserError(f"quantize={options['quantize']} needs images to measure ranges on; give a data YAML as data=.")
-
-
-def _suffix(format: str) -> str:
-    formats = export_formats()
-    suffixes = dict(zip(formats["Argument"], formats["Suffix"], strict=True))
-    suffixes.pop("-", None)
-    if format not in suffixes:
-        raise UserError(f"'{format}' is not an export format of Ultralytics; choose from {', '.join(suffixes)}.")
-    return suffixes[format]
 
 
 def _deployed(model: nn.Module) -> nn.Module:

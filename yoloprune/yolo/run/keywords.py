@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from typing import Any
 
-from yoloprune.errors import UserError
+from yoloprune.errors import UserError, did_you_mean
 from yoloprune.yolo.guard import check_options
 
-__all__ = ["COMMAND_DECIDES", "OPTIMIZERS", "OWN_OPTIONS", "check_keywords", "did_you_mean"]
+__all__ = ["COMMAND_DECIDES", "OPTIMIZERS", "OWN_OPTIONS", "check_keywords"]
 
 OPTIMIZERS = ("SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop", "auto")
 """What Ultralytics' trainer can build, in any case; it finds out after the model and the data are loaded."""
@@ -47,12 +46,6 @@ COMMAND_DECIDES = {
     "verbose": "the command decides what is shown",
 }
 """Ultralytics keywords that a command for one checkpoint decides, and how."""
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return '; did you mean X?' for the closest known name, or '; choose one of the known ones'."""
-    close = get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else "; choose one of the known ones"
 
 
 def check_keywords(

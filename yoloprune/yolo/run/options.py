@@ -9,12 +9,12 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from yoloprune.errors import UserError
+from yoloprune.errors import UserError, did_you_mean
 from yoloprune.files import atomic
+from yoloprune.yolo.formats import check_format
 from yoloprune.yolo.prior import read_measured
 
-from .formats import check_format
-from .keywords import check_keywords, did_you_mean
+from .keywords import check_keywords
 from .typed import typed
 
 __all__ = ["BUDGET_IMGSZ", "TARGETS", "Options", "check_criterion", "check_least"]

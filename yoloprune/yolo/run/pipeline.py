@@ -15,6 +15,7 @@ from yoloprune.graph import Plan
 from yoloprune.report import Measure, Record, StepRow, draw_widths, paired_widths, write_html
 from yoloprune.yolo import checkpoints, exporting
 from yoloprune.yolo.distill import Distillation
+from yoloprune.yolo.formats import check_can_export, export_path
 from yoloprune.yolo.latency import device_name, latencies
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.prior import check_measured
@@ -27,7 +28,6 @@ from .continuation import Continuation
 from .data import DIGITS, has_labels, with_data, write_digits
 from .device import check_device
 from .folder import RunFolder, check_outside, check_writable, make_folder
-from .formats import check_can_export, export_path
 from .heads import compares_heads, head_advice
 from .imgsz import fitting_imgsz
 from .interrupt import Interrupted, disk_full, where_it_stands

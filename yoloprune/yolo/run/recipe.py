@@ -8,10 +8,9 @@ from typing import Any
 
 import yaml
 
-from yoloprune.errors import UserError
+from yoloprune.errors import UserError, did_you_mean
 from yoloprune.resources import resource
 
-from .keywords import did_you_mean
 from .options import TARGETS, Options
 
 __all__ = ["merge", "read_recipe"]

@@ -8,11 +8,9 @@ from pathlib import Path
 import torch
 from ultralytics.engine.exporter import export_formats
 
-from yoloprune.errors import UserError
+from yoloprune.errors import UserError, did_you_mean
 
-from .keywords import did_you_mean
-
-__all__ = ["check_can_export", "check_format", "export_path"]
+__all__ = ["check_can_export", "check_format", "export_path", "suffix"]
 
 _PACKAGES = {
     "openvino": ("openvino",),
@@ -40,7 +38,7 @@ _PACKAGES = {
 
 def _suffixes() -> dict[str, str]:
     table = export_formats()
-    return {name: suffix for name, suffix in zip(table["Argument"], table["Suffix"], strict=True) if name != "-"}
+    return {name: ending for name, ending in zip(table["Argument"], table["Suffix"], strict=True) if name != "-"}
 
 
 def check_format(name: str) -> None:
@@ -52,6 +50,16 @@ def check_format(name: str) -> None:
     known = _suffixes()
     if name not in known:
         raise UserError(f"Unknown export format {name!r}{did_you_mean(name, known)} ({', '.join(known)}).")
+
+
+def suffix(name: str) -> str:
+    """How the file, or folder, of an export format ends.
+
+    Raises:
+        UserError: Ultralytics has no such format.
+    """
+    check_format(name)
+    return _suffixes()[name]
 
 
 def check_can_export(name: str) -> None:
@@ -71,4 +79,4 @@ def check_can_export(name: str) -> None:
 
 def export_path(weights: Path, name: str) -> Path:
     """Where the export of `weights` goes: beside it, under the name that Ultralytics would give."""
-    return weights.with_name(weights.stem + _suffixes()[name])
+    return weights.with_name(weights.stem + suffix(name))
