@@ -36,6 +36,7 @@ from yoloprune.yolo.run.sparse import sparse_train
 from yoloprune.yolo.sparse import Sparsity
 from yoloprune.yolo.trainer import PrunedDetectionTrainer
 from yoloprune.yolo.validation import validate
+from yoloprune.yolo.way_back import bind_way_back
 
 L2, TAYLOR, DEFAULT, SEARCHED = ROWS[0], ROWS[2], ROWS[9], ROWS[10]
 
@@ -98,12 +99,11 @@ def train(
         recipe = yaml.safe_load(resource("cfg", f"{args.recipe}.yaml").read_text())
         lr0 = recipe["lr0_per_share"] * (1 - ratio)
         keywords = {"batch": recipe["batch"], "lr0": lr0, **recipe["train"]}
+        if recipe.get("way_back"):
+            trainer = bind_way_back(trainer)
     if way.training == "distill":
         plan.save(folder / "plan.json")
-        distillation = Distillation(
-            teacher=str(teacher), plan=str(folder / "plan.json"), way_back=recipe.get("way_back", False)
-        )
-        trainer = bind_distillation(trainer, distillation)
+        trainer = bind_distillation(trainer, Distillation(teacher=str(teacher), plan=str(folder / "plan.json")))
     if way.training == "distill_model":
         keywords["distill_model"] = str(teacher)
     start = folder / "start.pt"

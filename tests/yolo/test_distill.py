@@ -86,7 +86,7 @@ def test_training_keeps_batch_norm_statistics_and_pickles_no_teacher(start, tmp_
 def test_options_survive_the_ddp_launcher(start, tmp_path):
     """A fresh interpreter runs the file that the launcher gives to each process, here for one process on the CPU."""
     _, distillation = start
-    options = replace(distillation, way_back=True, feature=0.5)
+    options = replace(distillation, feature=0.5)
     data, model = str(digits.write(tmp_path / "digits")), str(tmp_path / "run" / "pruned.pt")
     overrides = TRAIN | {"model": model, "data": data, "project": str(tmp_path), "name": "train"}
     run = bind_distillation(PrunedDetectionTrainer, options)(overrides=overrides)

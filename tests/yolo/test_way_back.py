@@ -7,20 +7,22 @@ import json
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from small_yolo import equal
+import ultralytics
+from small_yolo import OTHER_TASKS, SHORT, equal, write_data
 from ultralytics.utils.torch_utils import unwrap_model
 
 from yoloprune.graph import Plan
-from yoloprune.yolo import checkpoints, digits
+from yoloprune.yolo import checkpoints, digits, way_back
 from yoloprune.yolo.distill import Distillation, bind_distillation
+from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.run.continuation import Continuation
 from yoloprune.yolo.run.training import train_or_go_on
 from yoloprune.yolo.trainer import PrunedDetectionTrainer
+from yoloprune.yolo.way_back import bind_way_back
 
 TRAIN = {"imgsz": 96, "batch": 8, "epochs": 1, "fraction": 0.1, "plots": False, "workers": 0, "device": "cpu"}
 WORKER = Path(__file__).with_name("way_back_worker.py")
@@ -28,9 +30,7 @@ WORKER = Path(__file__).with_name("way_back_worker.py")
 
 def test_a_setback_leads_back_to_the_best_network(tmp_path):
     """At a wild rate no epoch is as good as the network before training, so each leads back to that."""
-    Plan({}, {}, 0, 0).save(tmp_path / "plan.json")
-    options = Distillation(teacher=str(digits.WEIGHTS), plan=str(tmp_path / "plan.json"), way_back=True)
-    trainer, yolo = bind_distillation(PrunedDetectionTrainer, options), checkpoints.load(digits.WEIGHTS)
+    trainer, yolo = bind_way_back(PrunedDetectionTrainer), checkpoints.load(digits.WEIGHTS)
     untrained = copy.deepcopy(yolo.model).float().state_dict()
     data = str(digits.write(tmp_path / "digits"))
     wild = {"imgsz": 160, "epochs": 2, "optimizer": "AdamW", "lr0": 0.02, "lrf": 1.0, "warmup_epochs": 0.0, "nbs": 8}
@@ -54,7 +54,7 @@ def test_a_setback_leads_back_to_the_best_network(tmp_path):
 
 def test_a_resumed_training_goes_on_after_a_setback(tmp_path, monkeypatch):
     Plan({}, {}, 0, 0).save(tmp_path / "plan.json")
-    options = Distillation(teacher=str(digits.WEIGHTS), plan=str(tmp_path / "plan.json"), way_back=True)
+    options = Distillation(teacher=str(digits.WEIGHTS), plan=str(tmp_path / "plan.json"))
     data, paces, start = str(digits.write(tmp_path / "digits")), [], tmp_path / "start.pt"
     yolo = checkpoints.load(digits.WEIGHTS)
     for weight in [p for p in yolo.model.parameters() if p.dim() == 4]:  # so that there is something to learn
@@ -64,7 +64,7 @@ def test_a_resumed_training_goes_on_after_a_setback(tmp_path, monkeypatch):
     keywords = {name: wild.pop(name) for name in ("imgsz", "epochs", "batch", "device")}
 
     def train(name):
-        folder, bind = tmp_path / name, partial(bind_distillation, distillation=options)
+        folder, bind = tmp_path / name, lambda trainer: bind_distillation(bind_way_back(trainer), options)
         trained = train_or_go_on(start, folder, bind=bind, otherwise="", data=data, train=wild, seed=0, **keywords)
         paces.append(trained.trainer.optimizer.param_groups[0].get("pace"))
         return checkpoints.load(folder / "weights" / "last.pt").model
@@ -85,10 +85,27 @@ def test_a_resumed_training_goes_on_after_a_setback(tmp_path, monkeypatch):
     assert not equal(whole, checkpoints.load(start).model)  # and something learnt after it
 
 
+@pytest.mark.parametrize(("model", "task"), [*OTHER_TASKS, ("yolov8-rtdetr.yaml", "detect")])
+def test_every_task_has_a_way_back(tmp_path, model, task, monkeypatch):
+    """Whatever the epoch gives counts as a setback here."""
+    yolo = YOLO(ultralytics.RTDETR(model) if "rtdetr" in model else model)
+    data = write_data(tmp_path / "data", ["a", "b"], task=task)
+    monkeypatch.setattr(way_back, "_SETBACK", 2.0)
+    trainer, known = bind_way_back(yolo._smart_load("trainer")), {}
+
+    def note(trainer):
+        trainer._start_fitness = 1.0  # an untrained network finds nothing
+        known.update({name: tensor.clone() for name, tensor in trainer.model.state_dict().items()})
+
+    yolo.add_callback("on_train_start", note)
+    yolo.train(trainer=trainer, data=str(data), project=str(tmp_path), name="train", **SHORT)
+    now = yolo.trainer.model.state_dict()
+    assert all(torch.equal(known[name], now[name]) for name in known)
+
+
 def test_all_processes_go_back(tmp_path):
     """torchrun with two processes on the CPU, at a wild rate: each epoch leads back, and both start the next alike."""
     data = str(digits.write(tmp_path / "digits"))
-    Plan({}, {}, 0, 0).save(tmp_path / "plan.json")
     wild = TRAIN | {
         "imgsz": 160,
         "epochs": 3,

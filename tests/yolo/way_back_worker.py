@@ -16,9 +16,8 @@ from ultralytics.engine import validator
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from yoloprune.yolo import digits
-from yoloprune.yolo.distill import Distillation, bind_distillation
 from yoloprune.yolo.trainer import PrunedDetectionTrainer
+from yoloprune.yolo.way_back import bind_way_back
 
 folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
 backend, parallel = validator.AutoBackend, nn.parallel.DistributedDataParallel
@@ -34,8 +33,7 @@ class Trainer(PrunedDetectionTrainer):
         distributed.init_process_group("gloo")
 
 
-distillation = Distillation(teacher=str(digits.WEIGHTS), plan=str(folder / "plan.json"), way_back=True)
-trainer = bind_distillation(Trainer, distillation)(overrides=options)
+trainer = bind_way_back(Trainer)(overrides=options)
 trainer.world_size = 2
 noted = []
 

@@ -21,7 +21,6 @@ from yoloprune.graph import Plan
 from yoloprune.yolo import checkpoints
 from yoloprune.yolo.divergence import prediction_divergence
 from yoloprune.yolo.probe import dense_predictions
-from yoloprune.yolo.way_back import WayBack
 
 __all__ = ["Distillation", "Distilling", "bind_distillation", "can_distill"]
 
@@ -36,7 +35,6 @@ class Distillation:
         output: Gain of the term on predictions.
         feature: Gain of the term on features.
         labels: Gain of Ultralytics' own loss; 0 for images without labels.
-        way_back: Whether a setback leads back to the best network; see `yoloprune.yolo.way_back`.
     """
 
     teacher: str
@@ -44,10 +42,9 @@ class Distillation:
     output: float = 1.0
     feature: float = 1.0
     labels: float = 1.0
-    way_back: bool = False
 
 
-class Distilling(WayBack):
+class Distilling:
     """A mixin before a trainer of `yoloprune.yolo.trainer`: adds the distillation's terms to the loss.
 
     Batch norms keep their running statistics: those of a reconstructed network fit, and batches of a small data set
@@ -83,8 +80,7 @@ def bind_distillation(trainer: type, distillation: Distillation) -> type:
         trainer: A trainer of `yoloprune.yolo.trainer` or `yoloprune.yolo.sparse`.
         distillation: The options.
     """
-    options = {"distillation": distillation, "way_back": distillation.way_back}
-    return type(f"Distilling{trainer.__name__}", (Distilling, trainer), options)
+    return type(f"Distilling{trainer.__name__}", (Distilling, trainer), {"distillation": distillation})
 
 
 class _Criterion:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
@@ -16,7 +16,7 @@ from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-__all__ = ["START", "WayBack"]
+__all__ = ["START", "WayBack", "bind_way_back"]
 
 START = "start.pt"  # beside Ultralytics' best.pt and last.pt
 
@@ -28,13 +28,9 @@ class WayBack:
     """A mixin before an Ultralytics trainer: a setback leads back to the best network, whose weights learn slower then.
 
     The network before training is one of them. With several processes the first one decides, since it alone knows the
-    fitness, and the others follow before the next epoch.
-
-    Attributes:
-        way_back: Whether it does.
+    fitness, and the others follow before the next epoch. Without validation there is no way back.
     """
 
-    way_back: ClassVar[bool] = False
     _left: dict[str, Tensor] | None = None  # weights that the first process went back to and the others do not have yet
 
     def optimizer_step(self) -> None:
@@ -93,12 +89,17 @@ class WayBack:
 
     @property
     def _goes_back(self) -> bool:
-        return self.way_back and self.args.val and self.args.save
+        return self.args.val and self.args.save
 
     @property
     def _start(self) -> Path:
         """The network before training and its fitness, for a resumed training too."""
         return self.wdir / START
+
+
+def bind_way_back(trainer: type) -> type:
+    """A trainer that goes back after setbacks, for `YOLO.train(trainer=...)`."""
+    return type(f"Returning{trainer.__name__}", (WayBack, trainer), {})
 
 
 def _said_by_first(value: Any) -> Any:

@@ -84,8 +84,8 @@ class Options:
         calibration_images: Training images, without their labels but for some criteria, to rank and recover by.
         lr0_per_share: Initial learning rate of a step's fine-tuning, per share of the cost that the step removes; not
             used where `train` has an lr0.
-        way_back: Whether epochs that harm lead back to the best network and to a lower learning rate, where the
-            fine-tuning distils: for small data sets.
+        way_back: Whether epochs that harm lead back to the best network and to a lower learning rate: for small data
+            sets.
         train: Further keywords for Ultralytics' `train()`.
 
     Raises:

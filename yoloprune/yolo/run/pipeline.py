@@ -345,7 +345,6 @@ class Run:
             teacher=str(self._saved_original()),
             plan=str(self._folder.step_plan(number)),
             labels=float(labelled),
-            way_back=self._options.way_back,
         )
 
     def _finish(self, yolo: YOLO, plan: Plan, started: float) -> None:

@@ -28,6 +28,7 @@ from yoloprune.yolo.ranking import ranking_options
 from yoloprune.yolo.search import search_widths
 from yoloprune.yolo.trace import trace_yolo
 from yoloprune.yolo.trial import Trial
+from yoloprune.yolo.way_back import bind_way_back
 
 from .data import calibration_batches, training_loss
 from .metrics import named_training_metrics
@@ -200,6 +201,13 @@ def _loss(yolo: YOLO, options: Options) -> Callable[[nn.Module, dict[str, Any]],
     return prediction_probe(options.seed)
 
 
+def _bound(trainer: type, *, way_back: bool, distillation: Distillation | None) -> type:
+    """The trainer with what the fine-tuning adds to it."""
+    if way_back:
+        trainer = bind_way_back(trainer)
+    return bind_distillation(trainer, distillation) if distillation else trainer
+
+
 class FineTuned(NamedTuple):
     """What a fine-tuning gave: the network of its best epoch, the epochs run, its validation metrics."""
 
@@ -232,7 +240,7 @@ def fine_tune(
         yolo = train_or_go_on(
             pruned,
             folder,
-            bind=lambda trainer: bind_distillation(trainer, distillation) if distillation else trainer,
+            bind=partial(_bound, way_back=options.way_back, distillation=distillation),
             otherwise="give --epochs 0",
             data=options.data,
             epochs=options.epochs,
