@@ -32,16 +32,16 @@ from yoloprune.criteria import score
 from yoloprune.graph import Plan
 from yoloprune.recovery import recalibrate_bn, reconstruct
 from yoloprune.yolo import checkpoints
-from yoloprune.yolo.budget import gflops, plan_for_target
-from yoloprune.yolo.limit import best_limit
 from yoloprune.yolo.model import YOLO
+from yoloprune.yolo.planning.budget import gflops, plan_for_target
+from yoloprune.yolo.planning.limit import best_limit
+from yoloprune.yolo.planning.search import search_widths
+from yoloprune.yolo.planning.trial import Trial
 from yoloprune.yolo.probe import prediction_probe
 from yoloprune.yolo.run.data import calibration_batches, training_loss
 from yoloprune.yolo.run.network import with_network
 from yoloprune.yolo.run.options import BUDGET_IMGSZ
-from yoloprune.yolo.search import search_widths
 from yoloprune.yolo.trace import trace_yolo
-from yoloprune.yolo.trial import Trial
 from yoloprune.yolo.validation import validate
 
 SHARED = Path(os.environ.get("YOLOPRUNE_SHARED", Path(__file__).resolve().parents[2] / "shared"))

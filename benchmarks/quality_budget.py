@@ -28,15 +28,15 @@ from ultralytics.nn.tasks import DetectionModel
 
 from yoloprune.resources import resource
 from yoloprune.yolo import checkpoints
-from yoloprune.yolo.budget import gflops
-from yoloprune.yolo.distill import Distillation, bind_distillation
+from yoloprune.yolo.planning.budget import gflops
 from yoloprune.yolo.run.network import with_network
 from yoloprune.yolo.run.options import BUDGET_IMGSZ
 from yoloprune.yolo.run.sparse import sparse_train
-from yoloprune.yolo.sparse import Sparsity
-from yoloprune.yolo.trainer import PrunedDetectionTrainer
+from yoloprune.yolo.trainers.distill import Distillation, bind_distillation
+from yoloprune.yolo.trainers.pruned import PrunedDetectionTrainer
+from yoloprune.yolo.trainers.sparse import Sparsity
+from yoloprune.yolo.trainers.way_back import bind_way_back
 from yoloprune.yolo.validation import validate
-from yoloprune.yolo.way_back import bind_way_back
 
 L2, TAYLOR, DEFAULT, SEARCHED = ROWS[0], ROWS[2], ROWS[9], ROWS[10]
 

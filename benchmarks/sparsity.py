@@ -43,8 +43,8 @@ from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.run.data import calibration_batches
 from yoloprune.yolo.run.network import with_network
 from yoloprune.yolo.run.sparse import sparse_train
-from yoloprune.yolo.sparse import Sparsity
 from yoloprune.yolo.trace import trace_yolo
+from yoloprune.yolo.trainers.sparse import Sparsity
 from yoloprune.yolo.validation import validate
 
 BATCH = 8

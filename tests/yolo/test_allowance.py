@@ -15,11 +15,12 @@ import yoloprune
 from yoloprune.errors import UserError
 from yoloprune.report import Record
 from yoloprune.yolo import digits
-from yoloprune.yolo.run.allowance import epochs_within, parse_budget
+from yoloprune.yolo.run.allowance import epochs_within
 from yoloprune.yolo.run.api import prepare
 from yoloprune.yolo.run.data import with_data
 from yoloprune.yolo.run.options import Options
 from yoloprune.yolo.run.step import prune_once
+from yoloprune.yolo.run.typed import parse_budget
 
 SMALL = {"imgsz": 64, "batch": 16, "calibration_images": 8, "device": "cpu"}
 TRAIN = {"plots": False, "workers": 0}

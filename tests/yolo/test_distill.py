@@ -14,8 +14,8 @@ import yoloprune
 from yoloprune.errors import UserError
 from yoloprune.graph import Plan
 from yoloprune.yolo import checkpoints, digits
-from yoloprune.yolo.distill import Distillation, _Criterion, bind_distillation, can_distill
-from yoloprune.yolo.trainer import PrunedDetectionTrainer
+from yoloprune.yolo.trainers.distill import Distillation, _Criterion, bind_distillation, can_distill
+from yoloprune.yolo.trainers.pruned import PrunedDetectionTrainer
 
 TRAIN = {"imgsz": 96, "batch": 8, "epochs": 1, "fraction": 0.1, "plots": False, "workers": 0, "device": "cpu"}
 

@@ -13,15 +13,15 @@ import yoloprune
 from yoloprune.criteria import score
 from yoloprune.errors import UserError
 from yoloprune.yolo import checkpoints, digits
-from yoloprune.yolo.agreement import Disagreement, _hits, disagreement
-from yoloprune.yolo.budget import gflops, plan_for_target, reachable
-from yoloprune.yolo.change import PredictionChange
-from yoloprune.yolo.limit import Limited, best_limit
+from yoloprune.yolo.planning.agreement import Disagreement, _hits, disagreement
+from yoloprune.yolo.planning.budget import gflops, plan_for_target, reachable
+from yoloprune.yolo.planning.change import PredictionChange
+from yoloprune.yolo.planning.limit import Limited, best_limit
+from yoloprune.yolo.planning.search import search_widths
+from yoloprune.yolo.planning.trial import Trial
 from yoloprune.yolo.run import step
 from yoloprune.yolo.run.data import calibration_batches
-from yoloprune.yolo.search import search_widths
 from yoloprune.yolo.trace import trace_yolo
-from yoloprune.yolo.trial import Trial
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,9 @@ def test_a_plan_that_was_tried_is_not_tried_again(case, monkeypatch) -> None:
     _, network, _ = case
     images = [{"img": torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(i))} for i in range(3)]
     trial, tried = Trial(network, images, 0), []
-    monkeypatch.setattr("yoloprune.yolo.trial.reconstruct", lambda pruned, *args, **options: tried.append(pruned))
+    monkeypatch.setattr(
+        "yoloprune.yolo.planning.trial.reconstruct", lambda pruned, *args, **options: tried.append(pruned)
+    )
     graph = trace_yolo(network)
     errors = [trial(graph.random_plan(0.5, seed=seed)) for seed in (0, 1, 0, 1)]
     assert len(tried) == 2

@@ -16,7 +16,7 @@ from yoloprune.report.sensitivity import save_sensitivity
 from yoloprune.yolo import checkpoints, digits
 from yoloprune.yolo.divergence import prediction_divergence, relative_change
 from yoloprune.yolo.model import YOLO
-from yoloprune.yolo.prior import prior, read_measured
+from yoloprune.yolo.planning.prior import prior, read_measured
 from yoloprune.yolo.probe import dense_predictions
 from yoloprune.yolo.run.data import calibration_batches
 from yoloprune.yolo.sensitivity import Sensitivity, sensitivity

@@ -13,13 +13,15 @@ from small_yolo import OTHER_TASKS, equal, launched, narrow, shapes, write_data
 
 from yoloprune.errors import UserError
 from yoloprune.sparsity import read_rows
-from yoloprune.yolo import checkpoints, digits, sparse, trainer
+from yoloprune.yolo import checkpoints, digits
 from yoloprune.yolo.guard import quiet
 from yoloprune.yolo.mark import is_pruned
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.run.continuation import Continuation
 from yoloprune.yolo.run.sparse import sparse_train
-from yoloprune.yolo.sparse import Sparsity, bind
+from yoloprune.yolo.trainers import pruned as trainer
+from yoloprune.yolo.trainers import sparse
+from yoloprune.yolo.trainers.sparse import Sparsity, bind
 
 SHORT = {
     **small_yolo.SHORT,

@@ -14,10 +14,11 @@ from ultralytics.utils.dist import ddp_cleanup, generate_ddp_file
 from ultralytics.utils.patches import torch_load
 
 from yoloprune.errors import UserError
-from yoloprune.yolo import checkpoints, trainer
+from yoloprune.yolo import checkpoints
 from yoloprune.yolo.guard import quiet
 from yoloprune.yolo.mark import SENTENCE, is_marked, is_pruned
 from yoloprune.yolo.model import YOLO
+from yoloprune.yolo.trainers import pruned as trainer
 
 
 def train(yolo: YOLO, data: Path, project: Path, **options: Any) -> Any:

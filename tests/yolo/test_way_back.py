@@ -16,13 +16,14 @@ from small_yolo import OTHER_TASKS, SHORT, equal, write_data
 from ultralytics.utils.torch_utils import unwrap_model
 
 from yoloprune.graph import Plan
-from yoloprune.yolo import checkpoints, digits, way_back
-from yoloprune.yolo.distill import Distillation, bind_distillation
+from yoloprune.yolo import checkpoints, digits
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.run.continuation import Continuation
 from yoloprune.yolo.run.training import train_or_go_on
-from yoloprune.yolo.trainer import PrunedDetectionTrainer
-from yoloprune.yolo.way_back import bind_way_back
+from yoloprune.yolo.trainers import way_back
+from yoloprune.yolo.trainers.distill import Distillation, bind_distillation
+from yoloprune.yolo.trainers.pruned import PrunedDetectionTrainer
+from yoloprune.yolo.trainers.way_back import bind_way_back
 
 TRAIN = {"imgsz": 96, "batch": 8, "epochs": 1, "fraction": 0.1, "plots": False, "workers": 0, "device": "cpu"}
 WORKER = Path(__file__).with_name("way_back_worker.py")

@@ -16,8 +16,8 @@ from ultralytics.engine import validator
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from yoloprune.yolo.trainer import PrunedDetectionTrainer
-from yoloprune.yolo.way_back import bind_way_back
+from yoloprune.yolo.trainers.pruned import PrunedDetectionTrainer
+from yoloprune.yolo.trainers.way_back import bind_way_back
 
 folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
 backend, parallel = validator.AutoBackend, nn.parallel.DistributedDataParallel

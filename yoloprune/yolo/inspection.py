@@ -9,8 +9,8 @@ import numpy as np
 
 from yoloprune.graph import Graph
 from yoloprune.yolo import checkpoints
-from yoloprune.yolo.budget import Reach, reachable
 from yoloprune.yolo.model import YOLO
+from yoloprune.yolo.planning.budget import Reach, reachable
 from yoloprune.yolo.run.options import BUDGET_IMGSZ
 from yoloprune.yolo.trace import trace_yolo
 

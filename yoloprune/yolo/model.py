@@ -10,7 +10,7 @@ from ultralytics.models.yolo.model import YOLOWorld
 from ultralytics.nn.modules.head import RTDETRDecoder, WorldDetect
 
 from yoloprune.yolo.mark import is_pruned, mark
-from yoloprune.yolo.trainer import TRAINERS
+from yoloprune.yolo.trainers.pruned import TRAINERS
 
 __all__ = ["YOLO"]
 
@@ -35,7 +35,7 @@ class YOLO(ultralytics.YOLO):
 
     @property
     def task_map(self) -> dict[str, dict[str, Any]]:
-        """Ultralytics' classes for each task of this model, with the trainers of `yoloprune.yolo.trainer`."""
+        """Ultralytics' classes for each task of this model, with the trainers of `yoloprune.yolo.trainers.pruned`."""
         network = self._modules.get("model") if "_modules" in self.__dict__ else None
         head = network.model[-1] if isinstance(network, nn.Module) and hasattr(network, "model") else None
         stock = {RTDETRDecoder: ultralytics.RTDETR, WorldDetect: YOLOWorld}.get(type(head), ultralytics.YOLO)

@@ -16,10 +16,10 @@ from yoloprune.errors import UserError
 from yoloprune.graph import Graph
 from yoloprune.graph.budget import chains, tied_set
 from yoloprune.report import layer_label
-from yoloprune.yolo.budget import gflops
-from yoloprune.yolo.change import PredictionChange
 from yoloprune.yolo.model import YOLO
-from yoloprune.yolo.prior import layers_of
+from yoloprune.yolo.planning.budget import gflops
+from yoloprune.yolo.planning.change import PredictionChange
+from yoloprune.yolo.planning.prior import layers_of
 from yoloprune.yolo.probe import prediction_probe
 from yoloprune.yolo.run.data import calibration_batches, choose_data, training_loss
 from yoloprune.yolo.run.imgsz import fitting_imgsz

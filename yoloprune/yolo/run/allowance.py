@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 
 import torch
@@ -10,33 +9,19 @@ from ultralytics.utils.torch_utils import select_device
 
 from yoloprune.criteria.loss import differentiable
 from yoloprune.errors import UserError
-from yoloprune.yolo.limit import TRIALS
 from yoloprune.yolo.model import YOLO
+from yoloprune.yolo.planning.limit import TRIALS
 
 from .data import calibration_batches, split_sizes, training_loss
 from .heads import compares_heads
 from .options import Options
 from .target import cost, step_targets
 
-__all__ = ["epochs_within", "parse_budget"]
+__all__ = ["epochs_within"]
 
-_UNITS = {"s": 1, "m": 60, "h": 3600}
 _MARGIN = 1.25  # loading, augmentation and the optimizer, beside forward and backward
 _RECOVERY = 2.0  # ranking and reconstruction by one image, in training steps of one image
 _TRIAL = 1.0  # one plan of the search by one image, in training steps of one image
-
-
-def parse_budget(text: str) -> float:
-    """Seconds of a budget such as "90s", "30m", "1.5h" or "1h30m".
-
-    Raises:
-        UserError: It is none.
-    """
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", text.replace(" ", "").lower())
-    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    if not seconds or "".join(a + b for a, b in parts) != text.replace(" ", "").lower():
-        raise UserError(f"{text!r} is no time budget; give one such as 30m, 90s or 1h30m.")
-    return seconds
 
 
 def epochs_within(yolo: YOLO, options: Options, seconds: float) -> tuple[int, float]:

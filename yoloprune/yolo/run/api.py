@@ -110,7 +110,7 @@ def prune(
             network is recovered, and the one is taken that keeps most; without images there is none.
         steps: Rounds of pruning and fine-tuning on the way to the target.
         sparse_epochs: Epochs of group-sparse training before the first step.
-        sparsity: Strength of its regulariser; see `yoloprune.yolo.sparse.Sparsity`.
+        sparsity: Strength of its regulariser; see `yoloprune.yolo.trainers.sparse.Sparsity`.
         epochs: Fine-tuning epochs after each step.
         budget: Seconds that the whole run may take, or text such as "30m"; decides the epochs in their place.
         distill: Whether the unpruned network guides the fine-tuning; by default wherever its head is one of predictions

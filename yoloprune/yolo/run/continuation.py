@@ -22,7 +22,7 @@ from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from yoloprune.files import atomic
-from yoloprune.yolo.way_back import START
+from yoloprune.yolo.trainers.way_back import START
 
 __all__ = ["Continuation"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from yoloprune.yolo.distill import can_distill
 from yoloprune.yolo.model import YOLO
+from yoloprune.yolo.trainers.distill import can_distill
 
 from .options import Options
 from .target import Target

@@ -12,10 +12,10 @@ import yaml
 from yoloprune.errors import UserError, did_you_mean
 from yoloprune.files import atomic
 from yoloprune.yolo.formats import check_format
-from yoloprune.yolo.prior import read_measured
+from yoloprune.yolo.planning.prior import read_measured
 
 from .keywords import check_keywords
-from .typed import typed
+from .typed import parse_budget, typed
 
 __all__ = ["BUDGET_IMGSZ", "TARGETS", "Options", "check_criterion", "check_least"]
 
@@ -175,8 +175,6 @@ class Options:
         check_keywords(self.train)
 
     def _settle_types(self) -> None:
-        from .allowance import parse_budget  # here, since allowance needs this module
-
         values = dict(vars(self))
         if values["device"] is not None:
             values["device"] = str(values["device"]).strip("[]() ").replace(" ", "")

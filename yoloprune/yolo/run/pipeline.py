@@ -14,13 +14,13 @@ from yoloprune.errors import UserError
 from yoloprune.graph import Plan
 from yoloprune.report import Measure, Record, StepRow, draw_widths, paired_widths, write_html
 from yoloprune.yolo import checkpoints, exporting
-from yoloprune.yolo.distill import Distillation
 from yoloprune.yolo.formats import check_can_export, export_path
 from yoloprune.yolo.latency import device_name, latencies
 from yoloprune.yolo.model import YOLO
-from yoloprune.yolo.prior import check_measured
-from yoloprune.yolo.sparse import Sparsity
+from yoloprune.yolo.planning.prior import check_measured
 from yoloprune.yolo.trace import trace_yolo
+from yoloprune.yolo.trainers.distill import Distillation
+from yoloprune.yolo.trainers.sparse import Sparsity
 from yoloprune.yolo.validation import validate
 
 from .allowance import epochs_within

@@ -12,7 +12,7 @@ from yoloprune.report.sparsity import draw_sparsity
 from yoloprune.sparsity import read_rows
 from yoloprune.yolo import checkpoints
 from yoloprune.yolo.model import YOLO
-from yoloprune.yolo.sparse import TABLE, Sparsity, bind
+from yoloprune.yolo.trainers.sparse import TABLE, Sparsity, bind
 
 from .continuation import Continuation
 from .data import calibration_batches

@@ -18,17 +18,17 @@ from yoloprune.errors import UserError
 from yoloprune.graph import Graph, Plan, operator_seconds
 from yoloprune.graph.remaining import remaining_limit
 from yoloprune.recovery import reconstruct
-from yoloprune.yolo.budget import plan_for_target
-from yoloprune.yolo.distill import Distillation, bind_distillation
-from yoloprune.yolo.limit import best_limit
 from yoloprune.yolo.model import YOLO
-from yoloprune.yolo.prior import prior, read_measured
+from yoloprune.yolo.planning.budget import plan_for_target
+from yoloprune.yolo.planning.limit import best_limit
+from yoloprune.yolo.planning.prior import prior, read_measured
+from yoloprune.yolo.planning.ranking import ranking_options
+from yoloprune.yolo.planning.search import search_widths
+from yoloprune.yolo.planning.trial import Trial
 from yoloprune.yolo.probe import prediction_probe
-from yoloprune.yolo.ranking import ranking_options
-from yoloprune.yolo.search import search_widths
 from yoloprune.yolo.trace import trace_yolo
-from yoloprune.yolo.trial import Trial
-from yoloprune.yolo.way_back import bind_way_back
+from yoloprune.yolo.trainers.distill import Distillation, bind_distillation
+from yoloprune.yolo.trainers.way_back import bind_way_back
 
 from .data import calibration_batches, training_loss
 from .metrics import named_training_metrics

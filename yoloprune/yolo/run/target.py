@@ -8,7 +8,7 @@ from torch import nn
 
 from yoloprune.errors import UserError
 from yoloprune.graph import Graph
-from yoloprune.yolo.budget import gflops, reachable
+from yoloprune.yolo.planning.budget import gflops, reachable
 
 from .options import BUDGET_IMGSZ, Options
 

@@ -1,7 +1,8 @@
-"""Values of options against their annotations."""
+"""Values of options: against their annotations, and times as people write them."""
 
 from __future__ import annotations
 
+import re
 from math import isfinite
 from numbers import Real
 from types import NoneType, UnionType
@@ -9,8 +10,9 @@ from typing import Any, Union, get_args, get_origin
 
 from yoloprune.errors import UserError
 
-__all__ = ["typed"]
+__all__ = ["parse_budget", "typed"]
 
+_UNITS = {"s": 1, "m": 60, "h": 3600}
 _EXPECTED = {
     dict: "a mapping",
     str: "a name or a path",
@@ -41,3 +43,16 @@ def typed(name: str, value: Any, annotation: Any) -> Any:
     expected = next(text for kind, text in _EXPECTED.items() if kind in kinds)
     leave = ", or leave it out" if NoneType in kinds else ""
     raise UserError(f"{name}={value!r} is not understood; give {expected}{leave}.")
+
+
+def parse_budget(text: str) -> float:
+    """Seconds of a budget such as "90s", "30m", "1.5h" or "1h30m".
+
+    Raises:
+        UserError: It is none.
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", text.replace(" ", "").lower())
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if not seconds or "".join(a + b for a, b in parts) != text.replace(" ", "").lower():
+        raise UserError(f"{text!r} is no time budget; give one such as 30m, 90s or 1h30m.")
+    return seconds

@@ -9,8 +9,8 @@ from ultralytics.nn.modules.head import OBB
 from ultralytics.utils.metrics import ap_per_class, box_iou
 from ultralytics.utils.nms import non_max_suppression
 
-from yoloprune.yolo.change import PredictionChange
-from yoloprune.yolo.distill import can_distill
+from yoloprune.yolo.planning.change import PredictionChange
+from yoloprune.yolo.trainers.distill import can_distill
 
 __all__ = ["Disagreement", "disagreement"]
 

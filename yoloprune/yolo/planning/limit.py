@@ -39,7 +39,7 @@ def best_limit(plan_of: Callable[..., Plan], error_of: Callable[[Plan], float], 
 
     Args:
         plan_of: Makes the plan that reaches the target, given `max_pruning_ratio`.
-        error_of: Measures a plan; see `yoloprune.yolo.trial.Trial`.
+        error_of: Measures a plan; see `yoloprune.yolo.planning.trial.Trial`.
         share: Share of the cost that is to stay; a layer's cost goes with the square of the widths.
 
     Raises:

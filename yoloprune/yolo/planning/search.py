@@ -55,7 +55,7 @@ def search_widths(
         graph: The graph of the network.
         scores: Scores of a criterion, float64 (n_components,).
         plan_of: Makes the plan that reaches the target with given scores.
-        error_of: Measures a plan; see `yoloprune.yolo.trial.Trial`.
+        error_of: Measures a plan; see `yoloprune.yolo.planning.trial.Trial`.
         trials: How many plans to try beside the first.
         seed: Seed of the proposals.
         state: File that a later call with the same arguments goes on from.

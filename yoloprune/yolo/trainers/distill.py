@@ -45,7 +45,7 @@ class Distillation:
 
 
 class Distilling:
-    """A mixin before a trainer of `yoloprune.yolo.trainer`: adds the distillation's terms to the loss.
+    """A mixin before a trainer of `yoloprune.yolo.trainers.pruned`: adds the distillation's terms to the loss.
 
     Batch norms keep their running statistics: those of a reconstructed network fit, and batches of a small data set
     estimate worse ones.
@@ -77,7 +77,7 @@ def bind_distillation(trainer: type, distillation: Distillation) -> type:
     """A trainer that distils with these options, for `YOLO.train(trainer=...)`.
 
     Args:
-        trainer: A trainer of `yoloprune.yolo.trainer` or `yoloprune.yolo.sparse`.
+        trainer: A trainer of `yoloprune.yolo.trainers.pruned` or `yoloprune.yolo.trainers.sparse`.
         distillation: The options.
     """
     return type(f"Distilling{trainer.__name__}", (Distilling, trainer), {"distillation": distillation})

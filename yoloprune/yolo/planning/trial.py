@@ -10,7 +10,7 @@ from ultralytics.nn.modules import DFL
 from yoloprune.calibration import evaluation
 from yoloprune.graph import Plan
 from yoloprune.recovery import reconstruct
-from yoloprune.yolo.agreement import disagreement
+from yoloprune.yolo.planning.agreement import disagreement
 
 __all__ = ["Trial"]
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from yoloprune.yolo.distill import can_distill
 from yoloprune.yolo.divergence import prediction_divergence, relative_change
 from yoloprune.yolo.probe import dense_predictions
 from yoloprune.yolo.trace import predictions
+from yoloprune.yolo.trainers.distill import can_distill
 
 __all__ = ["PredictionChange"]
 

@@ -27,7 +27,7 @@ from yoloprune.graph import Graph
 from yoloprune.sparsity import GroupSparsity, Schedule, append_row, distribution
 from yoloprune.sparsity.regulariser import check_settings
 from yoloprune.yolo.trace import trace_yolo
-from yoloprune.yolo.trainer import (
+from yoloprune.yolo.trainers.pruned import (
     TRAINERS,
     PrunedClassificationTrainer,
     PrunedDetectionTrainer,
@@ -91,7 +91,7 @@ class Sparsity:
 
 
 class SparseTrainer:
-    """A mixin before a trainer of `yoloprune.yolo.trainer`: adds the regulariser's gradient to every step.
+    """A mixin before a trainer of `yoloprune.yolo.trainers.pruned`: adds the regulariser's gradient to every step.
 
     The strength of an epoch is the schedule's at its end, so it follows from `epoch` and `epochs`, and a resumed
     training has nothing to restore.
@@ -203,7 +203,7 @@ def bind(trainer: type, sparsity: Sparsity, *, prune_head: bool = False) -> type
     """A sparse trainer that carries these options, for `YOLO.train(trainer=...)`.
 
     Args:
-        trainer: A stock trainer, the one of `yoloprune.yolo.trainer` for it, or a sparse one.
+        trainer: A stock trainer, the one of `yoloprune.yolo.trainers.pruned` for it, or a sparse one.
         sparsity: The options.
         prune_head: Whether the head's hidden layers take part.
 
