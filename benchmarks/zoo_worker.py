@@ -12,26 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measures import forget_peak, peak_megabytes
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map_only
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the comparison is that of the tests
-
-from measures import forget_peak, peak_megabytes
 from zoo_models import SINGLE, build
 
-from tests.graph.exactness import Statistics, no_fast_path, outputs, unzero_directions
 from yoloprune.graph import Graph, budget, trace
+from yoloprune.graph.exactness import Statistics, difference, masked, outputs
 
 RATIO = 0.4
 TOLERANCE = 1e-4
 DOUBLE_UP_TO = 150e6  # parameters: larger models are compared in single precision
-
-
-def run(model: nn.Module, inputs: tuple, statistics: Statistics) -> list[torch.Tensor]:
-    """What the model puts out, with the statistics over channels recorded or repeated."""
-    with torch.no_grad(), no_fast_path(), statistics:
-        return outputs(model(*inputs))
 
 
 @contextlib.contextmanager
@@ -56,15 +47,6 @@ def same_scales(record: list[float], repeat: bool) -> Iterator[None]:
         torch.nn.functional.scaled_dot_product_attention = attention
 
 
-def error(masked: list[torch.Tensor], pruned: list[torch.Tensor]) -> float:
-    """Largest relative difference; infinite where there is nothing to compare or shapes differ."""
-    pairs = list(zip(masked, pruned, strict=True))
-    if not any(m.numel() for m, _ in pairs) or any(m.shape != p.shape for m, p in pairs):
-        return float("inf")
-    found = [float((m - p).abs().max() / m.abs().max().clamp_min(1e-9)) for m, p in pairs if m.numel()]
-    return max(found) if all(e == e for e in found) else float("inf")
-
-
 def measure_yoloprune(model: nn.Module, inputs: tuple, row: dict, name: str) -> float:
     """Trace, plan, and compare a pruned copy with the masked model."""
     forget_peak()
@@ -80,10 +62,9 @@ def measure_yoloprune(model: nn.Module, inputs: tuple, row: dict, name: str) -> 
     pruned = plan.apply(model)
     row["stage"] = "run"
     statistics = Statistics()
-    small = run(pruned, inputs, statistics)
+    small = outputs(pruned, inputs, statistics)
     del pruned
-    unzero_directions(plan.mask_(model))
-    return error(run(model, inputs, Statistics(statistics.record)), small)
+    return difference(outputs(masked(model, plan), inputs, Statistics(statistics.record)), small)
 
 
 def measure_torch_pruning(model: nn.Module, inputs: tuple, row: dict, name: str) -> float:
@@ -139,23 +120,23 @@ def measure_torch_pruning(model: nn.Module, inputs: tuple, row: dict, name: str)
     row["parameters_kept"] = sum(p.numel() for p in model.parameters()) / sum(
         original[n].numel() for n, _ in model.named_parameters()
     )
-    masked = {}
+    kept = {}
     for key, tensor in model.state_dict(keep_vars=True).items():
-        full = masked[key] = original[key]
+        full = kept[key] = original[key]
         if tensor.is_floating_point():
             places = tensor.detach().long()
-            masked[key] = torch.zeros_like(full)
-            masked[key].view(-1)[places.view(-1)] = full.reshape(-1)[places.view(-1)]
+            kept[key] = torch.zeros_like(full)
+            kept[key].view(-1)[places.view(-1)] = full.reshape(-1)[places.view(-1)]
             tensor.data = full.reshape(-1)[places]
     statistics, scales = Statistics(), []
     with same_scales(scales, repeat=False):
-        small = run(model, inputs, statistics)
+        small = outputs(model, inputs, statistics)
     model, _ = build(name, calibrate=False)
     model = model.to(next(iter(original.values())).dtype)
     for key, tensor in model.state_dict(keep_vars=True).items():
-        tensor.data = masked[key]
+        tensor.data = kept[key]
     with same_scales(scales, repeat=True):
-        return error(run(model, inputs, Statistics(statistics.record)), small)
+        return difference(outputs(model, inputs, Statistics(statistics.record)), small)
 
 
 def _outputs(model: nn.Module, graph: Graph) -> list[nn.Module]:

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from tests.graph.exactness import mask_error, randomise
+from tests.graph.exactness import randomise
 from tests.graph.nets.case import Net, conv
 from yoloprune.errors import UserError
-from yoloprune.graph import attribute_handler, trace
+from yoloprune.graph import attribute_handler, mask_error, trace
 
 X = torch.randn(2, 3, 4, 4, dtype=torch.float64)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.graph.exactness import mask_error, prunable_share, randomise
-from yoloprune.graph import trace
+from tests.graph.exactness import prunable_share, randomise
+from yoloprune.graph import mask_error, trace
 
 pytest.importorskip("timm")
 from timm.layers import selective_kernel

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tests.graph.exactness import enliven, mask_error
-from yoloprune.graph import trace, tracer
+from tests.graph.exactness import enliven
+from yoloprune.graph import mask_error, trace, tracer
 from yoloprune.graph.madeup import MadeUp
 
 

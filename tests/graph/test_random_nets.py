@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.graph.exactness import mask_error, randomise
+from tests.graph.exactness import randomise
 from tests.graph.nets.case import conv
-from yoloprune.graph import trace
+from yoloprune.graph import mask_error, trace
 
 _MOST = 64  # channels of any tensor
 

@@ -13,10 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.graph.exactness import enliven, mask_error
+from tests.graph.exactness import enliven
 from tests.graph.nets.case import Net
 from yoloprune.errors import UserError
-from yoloprune.graph import Plan, meetings, trace
+from yoloprune.graph import Plan, mask_error, meetings, trace
 
 
 def live(graph):

@@ -7,8 +7,7 @@ import torch
 from torch.utils._pytree import tree_map_only
 
 from benchmarks.zoo_models import build
-from tests.graph.exactness import mask_error
-from yoloprune.graph import trace
+from yoloprune.graph import mask_error, trace
 
 NAMES = {
     "torchvision": [

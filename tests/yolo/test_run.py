@@ -13,6 +13,7 @@ import torch
 import ultralytics
 import yaml
 from small_yolo import equal, write_data
+from torch import nn
 
 import yoloprune
 from yoloprune.errors import UserError
@@ -162,6 +163,27 @@ def test_mistakes_are_value_errors(model) -> None:
         yoloprune.prune(model.model, target_gflops=1)
     with pytest.raises(UserError, match="did you mean 'optimizer'"):
         yoloprune.prune(model, target_gflops=4, optimiser="SGD")
+
+
+class Averaging(nn.Module):
+    """A block with a number that no trace sees come from a width."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + x.sum(1, keepdim=True) * (1.0 / x.shape[1])
+
+
+def test_a_block_that_cannot_be_followed_is_found_before_anything_is_written(model, tmp_path) -> None:
+    model.model.model[3].act = Averaging()
+    with pytest.raises(UserError, match=r"differs by .* zeroed: some block of this model") as caught:
+        yoloprune.prune(model, target_ratio=0.7, project=tmp_path, name="run")
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_each_step_is_checked_against_zeroed_channels(model, tmp_path) -> None:
+    result = yoloprune.prune(model, target_ratio=0.6, steps=2, project=tmp_path, name="run")
+    assert all(0 <= row.mask_error < 1e-12 for row in result.report.steps)
+    assert "largest\nrelative difference" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_step_targets_are_geometric() -> None:

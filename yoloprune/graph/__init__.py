@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from yoloprune.graph.attributes import attribute_handler
 from yoloprune.graph.core import Graph, Group, trace
+from yoloprune.graph.exactness import mask_error
 from yoloprune.graph.matrices import Matrix
 from yoloprune.graph.plan import Plan
 from yoloprune.graph.timing import operator_seconds
 
-__all__ = ["Graph", "Group", "Matrix", "Plan", "attribute_handler", "operator_seconds", "trace"]
+__all__ = ["Graph", "Group", "Matrix", "Plan", "attribute_handler", "mask_error", "operator_seconds", "trace"]

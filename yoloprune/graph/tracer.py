@@ -20,6 +20,7 @@ from yoloprune.graph.beside import Beside
 from yoloprune.graph.labels import Labels, Ledger, compact, shrinking, varying
 from yoloprune.graph.madeup import MadeUp
 from yoloprune.graph.meetings import LABEL
+from yoloprune.graph.outputs import call, output_tensors
 from yoloprune.graph.parameters import named_tensors
 from yoloprune.graph.requests import Requests
 from yoloprune.graph.rules import COMPOSITES, RULES, Call
@@ -234,7 +235,7 @@ def run(model: nn.Module, example_inputs: Any) -> Ledger:
         model: Any module; its attributes are put back and nothing of it changes.
         example_inputs: A tensor, a tuple of positional or a dict of keyword arguments.
     """
-    given = list(_tensors(example_inputs))
+    given = list(output_tensors(example_inputs))
     with suppress(Exception):  # `ValuesNeededError`, or whatever zeros led to; an error of the model's own comes again
         return _execute(model, example_inputs, MadeUp([*named_tensors(model).values(), *given]))
     return _execute(model, example_inputs, None)
@@ -251,32 +252,13 @@ def _execute(model: nn.Module, example_inputs: Any, made_up: MadeUp | None) -> L
             tracer.follow_attributes(model)
             model.eval()
             with torch.no_grad(), _unfused(model), tracer, tracer.requests:
-                if isinstance(example_inputs, dict):
-                    out = model(**example_inputs)
-                elif isinstance(example_inputs, (tuple, list)):
-                    out = model(*example_inputs)
-                else:
-                    out = model(example_inputs)
+                out = call(model, example_inputs)
     finally:
         for handle in handles:
             handle.remove()
-    outputs = list(_tensors(out))
+    outputs = list(output_tensors(out))
     if not outputs:
         raise UserError(f"The model returns no tensors but {type(out).__name__}, so nothing says what must stay.")
     for t in outputs:
         tracer.ledger.freeze_all(tracer.labels(t), "reaches the model's output")
     return tracer.ledger
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """Every tensor in a structure of containers, dataclasses and other objects with attributes."""
-    seen: dict[int, Any] = {}
-    waiting = [value]
-    while waiting:
-        for leaf in tree_leaves(waiting.pop()):
-            if isinstance(leaf, Tensor):
-                yield leaf
-            elif id(leaf) not in seen and not isinstance(leaf, (type, nn.Module)) and not callable(leaf):
-                seen[id(leaf)] = leaf
-                slots = [s for cls in type(leaf).__mro__ for s in getattr(cls, "__slots__", ())]
-                waiting.append([*getattr(leaf, "__dict__", {}).values(), *(getattr(leaf, s, None) for s in slots)])

@@ -43,6 +43,8 @@ class StepRow:
         target: GFLOPs or parameters asked for in this step.
         gflops: GFLOPs at 640 px after pruning.
         params: Parameters after pruning.
+        mask_error: Largest relative difference, before recovery, from the predictions of the network before the step
+            with the removed channels zeroed.
         epochs: Fine-tuning epochs that were run.
         metrics: Validation of the fine-tuned network by Ultralytics' trainer, or of the pruned one if fine-tuning only
             harmed it; empty without fine-tuning.
@@ -54,6 +56,7 @@ class StepRow:
     target: float
     gflops: float
     params: int
+    mask_error: float = 0.0
     epochs: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     prune_seconds: float = 0.0

@@ -18,7 +18,7 @@ from yoloprune.yolo.formats import check_can_export, export_path
 from yoloprune.yolo.latency import device_name, latencies
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.planning.prior import check_measured
-from yoloprune.yolo.trace import trace_yolo
+from yoloprune.yolo.trace import check_exact, trace_yolo
 from yoloprune.yolo.trainers.distill import Distillation
 from yoloprune.yolo.trainers.sparse import Sparsity
 from yoloprune.yolo.validation import validate
@@ -111,6 +111,7 @@ class Run:
         self._targets = step_targets(options, own)
         graph = trace_yolo(yolo.model, prune_head=options.prune_head)
         check_reachable(options, graph, yolo.model, own)
+        check_exact(yolo.model, graph.random_plan())
         if options.sensitivity:
             check_measured(Path(options.sensitivity), graph)
         self.record = (remembered and remembered.record) or Record(
@@ -240,18 +241,20 @@ class Run:
             if state and options.search:
                 state.parent.mkdir(parents=True, exist_ok=True)
             earlier = None if plan is None else (self._original.model, plan)
-            pruned, later, notes, share = prune_once(
+            pruned, later, notes, share, error = prune_once(
                 yolo, target, options, earlier=earlier, state=state, tell=self._progress.say
             )
             plan = later if plan is None else plan.compose(later)
             reached = cost(pruned.model)
         self._progress.say(f"{reached.gflops:.2f} GFLOPs, {reached.params / 1e6:.3f}M parameters")
+        same = f"to {error:.0e} of the largest" if error else "exactly"
+        self._progress.say(f"checked before recovery: predictions are {same} those with these channels zeroed")
         for note in notes:
             if note not in self.record.notes:
                 self._note(note)
         if number == 1 and self._compares_heads():
             self._compare_heads(yolo, pruned, target)
-        row = StepRow(number, target.value, reached.gflops, reached.params, prune_seconds=prune.seconds)
+        row = StepRow(number, target.value, reached.gflops, reached.params, error, prune_seconds=prune.seconds)
         if options.epochs:
             folder = self._folder.step(number)
             folder.mkdir(parents=True, exist_ok=True)

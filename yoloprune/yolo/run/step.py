@@ -26,7 +26,7 @@ from yoloprune.yolo.planning.ranking import ranking_options
 from yoloprune.yolo.planning.search import search_widths
 from yoloprune.yolo.planning.trial import Trial
 from yoloprune.yolo.probe import prediction_probe
-from yoloprune.yolo.trace import trace_yolo
+from yoloprune.yolo.trace import check_exact, trace_yolo
 from yoloprune.yolo.trainers.distill import Distillation, bind_distillation
 from yoloprune.yolo.trainers.way_back import bind_way_back
 
@@ -44,12 +44,21 @@ _LINES = 5  # about a search at least, if it has as many trials
 
 
 class Pruned(NamedTuple):
-    """What a pruning gave: network, plan against the weights before it, lines for the user, share that was to stay."""
+    """What a pruning gave.
+
+    Attributes:
+        yolo: The smaller network.
+        plan: The plan that led to it, against the weights before.
+        notes: Lines for the user.
+        share: Share of the cost that was to stay.
+        error: What `check_exact` found.
+    """
 
     yolo: YOLO
     plan: Plan
     notes: list[str]
     share: float
+    error: float
 
 
 def prune_once(
@@ -129,10 +138,11 @@ def prune_once(
         )
     yolo.model.cpu()
     plan = found.plan if found else plan_of(scores)
+    error = check_exact(yolo.model, plan)
     pruned = plan.apply(yolo.model)
     if options.recover:
         notes += _recover(pruned, yolo.model, plan, batches, options.seed)
-    return Pruned(with_network(yolo, pruned), plan, notes, share)
+    return Pruned(with_network(yolo, pruned), plan, notes, share, error)
 
 
 def _worth_a_line(number: int, trials: int) -> bool:

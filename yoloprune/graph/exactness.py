@@ -1,0 +1,185 @@
+"""Whether a plan is exact on a network: the pruned one puts out what the original does with the removed slices zeroed.
+
+Where an operator takes statistics over channels (layer norm …), removing a channel and zeroing it are not the same. The
+counterpart that is checked then holds the statistics fixed: the masked network is given those of the pruned one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from yoloprune.graph.outputs import call, output_tensors
+from yoloprune.graph.plan import Plan
+
+__all__ = ["Statistics", "difference", "mask_error", "masked", "outputs"]
+
+_OF_CHANNELS = frozenset(["native_layer_norm", "native_group_norm", "_fused_rms_norm"])
+_REDUCTIONS = frozenset(["mean", "var", "std", "var_mean", "std_mean"])
+
+
+def mask_error(
+    model: nn.Module, plan: Plan, example_inputs: Any, select: Callable[[Any], Any] = lambda output: output
+) -> float:
+    """Measure how far the pruned network is from the original with the removed slices zeroed.
+
+    Args:
+        model: The network that the plan was made for; it is not changed.
+        plan: What is removed.
+        example_inputs: As for `trace`. In double precision (model and inputs) nothing but errors is left.
+        select: What of the output is compared; by default all of it.
+
+    Returns:
+        Largest difference of any output tensor, relative to the largest value in it; infinite where the two networks
+        take other courses or their outputs have other shapes.
+
+    Raises:
+        Exception: Whatever the pruned network raises.
+
+    Examples:
+        >>> net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 1)).double()
+        >>> x = torch.rand(1, 3, 8, 8).double()
+        >>> mask_error(net, trace(net, x).random_plan(0.5), x) < 1e-12
+        True
+    """
+    statistics = Statistics()
+    small = outputs(plan.apply(model), example_inputs, statistics, select)
+    try:
+        return difference(outputs(masked(model, plan), example_inputs, Statistics(statistics.record), select), small)
+    except _AnotherCourseError:
+        return float("inf")
+
+
+def masked(model: nn.Module, plan: Plan) -> nn.Module:
+    """A copy of the network in which the removed slices are zero.
+
+    Weight-normed channels are given a direction again, which zero does not have; their length is zero.
+    """
+    network = plan.mask_(copy.deepcopy(model))
+    for name, p in network.named_parameters():
+        if name.endswith(("weight_v", "weight.original1")):
+            p.data[p.data.flatten(1).abs().sum(1) == 0] = 1
+    return network
+
+
+def outputs(
+    model: nn.Module,
+    example_inputs: Any,
+    statistics: Statistics,
+    select: Callable[[Any], Any] = lambda output: output,
+) -> list[Tensor]:
+    """What the network puts out in inference mode, its floating-point tensors as float64; `statistics` are applied."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), _operator_by_operator(), statistics:
+            torch.manual_seed(0)
+            found = select(call(model, example_inputs))
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    return [t.double() for t in output_tensors(found) if t.is_floating_point()]
+
+
+def difference(a: list[Tensor], b: list[Tensor]) -> float:
+    """Largest difference relative to the largest value of its tensor; infinite where shapes or infinities differ."""
+    if [t.shape for t in a] != [t.shape for t in b] or not any(t.numel() for t in a):
+        return float("inf")
+    found = [0.0]
+    for one, other in zip(a, b, strict=True):
+        finite = one.isfinite()
+        if not torch.equal(finite, other.isfinite()):
+            return float("inf")
+        if finite.any():
+            one, other = one[finite], other[finite]
+            found.append(float((one - other).abs().max() / one.abs().max().clamp_min(1e-9)))
+    return max(found)
+
+
+class _AnotherCourseError(Exception):
+    """An execution takes other statistics than the one whose statistics it was to repeat."""
+
+
+class Statistics(TorchDispatchMode):
+    """Records the statistics over channels of one execution, or, given a record, repeats them.
+
+    An operator is given the recorded statistics where its input has lost channels and its statistics have not. A batch
+    norm in training, by which weights are standardised, loses both: its statistics are taken over what is not zeroed.
+
+    Args:
+        record: What another execution's `record` has become.
+    """
+
+    def __init__(self, record: list | None = None) -> None:
+        super().__init__()
+        self.record: list = [] if record is None else record
+        self._replay = None if record is None else iter(record)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name = func._schema.name.split("::")[-1]
+        if "batch_norm" in name and any(a is True for a in args[3:6]):
+            return self._batch_norm(args, out)
+        if name not in _REDUCTIONS and name not in _OF_CHANNELS:
+            return out
+        x = args[0]
+        if self._replay is None:
+            self.record.append((name, x.shape, out))
+            return out
+        shape, then = self._next(name)
+        if shape == x.shape:
+            return out
+        if name in _REDUCTIONS:
+            now, before = (o if isinstance(o, tuple) else (o,) for o in (out, then))
+            return then if all(a.shape == b.shape for a, b in zip(now, before, strict=True)) else out
+        if name == "native_group_norm":
+            _, mean, scale = then
+            if mean.shape != out[1].shape:
+                return out  # a group is a channel
+            groups = mean.shape[1]
+            y = (x.reshape(len(x), groups, -1) - mean[..., None]) * scale[..., None]
+            affine = [None if a is None else a.view(-1, *[1] * (x.dim() - 2)) for a in args[1:3]]
+            y = y.view(x.shape)
+        else:
+            mean, scale = (then[1], then[2]) if name == "native_layer_norm" else (0, then[1])
+            y, affine = (x - mean) * scale, [a if isinstance(a, Tensor) else None for a in (*args[2:4], None)[:2]]
+        y = y if affine[0] is None else y * affine[0]
+        y = y if affine[1] is None else y + affine[1]
+        return y, *then[1:]
+
+    def _next(self, name: str) -> tuple[torch.Size, Any]:
+        was, *noted = next(self._replay, ("",))
+        if was != name:
+            raise _AnotherCourseError
+        return tuple(noted)
+
+    def _batch_norm(self, args: tuple, out: tuple) -> tuple:
+        x, weight, bias = args[:3]
+        if self._replay is None:
+            self.record.append(("batch_norm", x.shape, None))
+            return out
+        shape, _ = self._next("batch_norm")
+        if (shape[0], *shape[2:]) == (x.shape[0], *x.shape[2:]):
+            return out
+        rows = x.transpose(0, 1).flatten(1)
+        kept = rows[:, rows.any(0)]
+        y = (x - kept.mean(1)[:, None]) * (kept.var(1, correction=0) + args[-1])[:, None].rsqrt()
+        y = y if weight is None else y * weight[:, None]
+        return y if bias is None else y + bias[:, None], *out[1:]
+
+
+@contextlib.contextmanager
+def _operator_by_operator() -> Iterator[None]:
+    """Run encoder layers operator by operator: the fused one hides its statistics."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)

@@ -1,0 +1,34 @@
+"""Calling a network with its example inputs, and the tensors in what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+__all__ = ["call", "output_tensors"]
+
+
+def call(model: nn.Module, example_inputs: Any) -> Any:
+    """What the model returns for a tensor, a tuple of positional or a dict of keyword arguments."""
+    if isinstance(example_inputs, dict):
+        return model(**example_inputs)
+    if isinstance(example_inputs, (tuple, list)):
+        return model(*example_inputs)
+    return model(example_inputs)
+
+
+def output_tensors(value: Any) -> Iterator[Tensor]:
+    """Every tensor in a structure of containers, dataclasses and other objects with attributes."""
+    seen: dict[int, Any] = {}
+    waiting = [value]
+    while waiting:
+        for leaf in tree_leaves(waiting.pop()):
+            if isinstance(leaf, Tensor):
+                yield leaf
+            elif id(leaf) not in seen and not isinstance(leaf, (type, nn.Module)) and not callable(leaf):
+                seen[id(leaf)] = leaf
+                slots = [s for cls in type(leaf).__mro__ for s in getattr(cls, "__slots__", ())]
+                waiting.append([*getattr(leaf, "__dict__", {}).values(), *(getattr(leaf, s, None) for s in slots)])
