@@ -19,7 +19,7 @@ from yoloprune.yolo.run.allowance import epochs_within
 from yoloprune.yolo.run.api import prepare
 from yoloprune.yolo.run.data import with_data
 from yoloprune.yolo.run.options import Options
-from yoloprune.yolo.run.step import prune_once
+from yoloprune.yolo.run.pruning import prune_once
 from yoloprune.yolo.run.typed import parse_budget
 
 SMALL = {"imgsz": 64, "batch": 16, "calibration_images": 8, "device": "cpu"}
@@ -150,7 +150,8 @@ def test_heads_are_compared_on_the_network_that_is_pruned(tmp_path, monkeypatch)
         started.append(yolo.model)
         return prune_once(yolo, target, options, **more)
 
-    monkeypatch.setattr("yoloprune.yolo.run.pipeline.prune_once", watched)
+    for place in ("steps", "heads"):
+        monkeypatch.setattr(f"yoloprune.yolo.run.{place}.prune_once", watched)
     yoloprune.prune(
         digits.WEIGHTS, target_ratio=0.7, data=str(data), sparse_epochs=1, sparsity=0.01, val=True, project=tmp_path,
         name="a", fraction=0.1, **TRAIN, **SMALL,

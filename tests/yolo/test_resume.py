@@ -87,7 +87,7 @@ def test_damaged_start_of_a_fine_tuning(tmp_path, monkeypatch) -> None:
         raise KeyboardInterrupt
 
     few = {"data": str(write(tmp_path / "digits")), "epochs": 1, "imgsz": 64, "fraction": 0.05, "val": False}
-    monkeypatch.setattr("yoloprune.yolo.run.pipeline.fine_tune", interrupted)
+    monkeypatch.setattr("yoloprune.yolo.run.steps.fine_tune", interrupted)
     with pytest.raises(KeyboardInterrupt):
         yoloprune.prune(WEIGHTS, target_ratio=0.6, project=tmp_path, name="run", workers=0, device="cpu", **few)
     monkeypatch.undo()

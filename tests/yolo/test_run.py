@@ -19,7 +19,7 @@ import yoloprune
 from yoloprune.errors import UserError
 from yoloprune.report import Record
 from yoloprune.yolo import checkpoints, digits
-from yoloprune.yolo.run import step
+from yoloprune.yolo.run import fine_tuning
 from yoloprune.yolo.run.api import prepare
 from yoloprune.yolo.run.options import Options
 from yoloprune.yolo.run.progress import Progress
@@ -238,9 +238,9 @@ def test_learning_rate_follows_what_a_step_removes(tmp_path, monkeypatch) -> Non
         seen.append(train)
         return SimpleNamespace(task="detect", trainer=SimpleNamespace(metrics={}, epoch=0))
 
-    monkeypatch.setattr(step, "train_or_go_on", train)
+    monkeypatch.setattr(fine_tuning, "train_or_go_on", train)
     for options in ({"lr0_per_share": 0.001}, {"lr0_per_share": 0.001, "train": {"lr0": 0.5}}, {}):
-        step.fine_tune(tmp_path / "a.pt", Options(target_ratio=0.7, **options), tmp_path, None, removed=0.3)
+        fine_tuning.fine_tune(tmp_path / "a.pt", Options(target_ratio=0.7, **options), tmp_path, None, removed=0.3)
     assert [train.get("lr0") for train in seen] == [pytest.approx(3e-4), 0.5, None]
     with pytest.raises(UserError, match="lr0_per_share=0 is no learning rate"):
         Options(target_ratio=0.7, lr0_per_share=0)

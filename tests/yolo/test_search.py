@@ -19,7 +19,7 @@ from yoloprune.yolo.planning.change import PredictionChange
 from yoloprune.yolo.planning.limit import Limited, best_limit
 from yoloprune.yolo.planning.search import search_widths
 from yoloprune.yolo.planning.trial import Trial
-from yoloprune.yolo.run import step
+from yoloprune.yolo.run import pruning
 from yoloprune.yolo.run.data import calibration_batches
 from yoloprune.yolo.trace import trace_yolo
 
@@ -86,7 +86,7 @@ def test_an_interrupted_search_ends_where_an_uninterrupted_one_does(case, tmp_pa
 
 @pytest.mark.parametrize(("trials", "told"), [(1, [1]), (3, [1, 2, 3]), (12, [2, 4, 6, 8, 10, 12]), (55, [10, 55])])
 def test_short_searches_are_told_of_too(trials, told) -> None:
-    lines = [number for number in range(1, trials + 1) if step._worth_a_line(number, trials)]
+    lines = [number for number in range(1, trials + 1) if pruning._worth_a_line(number, trials)]
     assert set(told) <= set(lines)
     assert len(lines) <= trials // 10 + 6
 
@@ -179,9 +179,9 @@ def test_the_limit_that_keeps_most_is_found() -> None:
 
 def test_a_run_says_which_limit_it_found(monkeypatch) -> None:
     def limit(found):
-        monkeypatch.setattr(step, "best_limit", lambda *args: found)
+        monkeypatch.setattr(pruning, "best_limit", lambda *args: found)
         notes: list[str] = []
-        return step._limit(None, object(), 0.5, notes), notes
+        return pruning._limit(None, object(), 0.5, notes), notes
 
     ratio, (note,) = limit(Limited(0.7, 0.3, 0.5))
     assert ratio == 0.7

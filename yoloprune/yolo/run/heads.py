@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.trainers.distill import can_distill
 
+from .context import Context
 from .options import Options
+from .pruning import prune_once
 from .target import Target
 
-__all__ = ["compares_heads", "head_advice"]
+__all__ = ["compare_heads", "compares_heads", "head_advice", "still_compares_heads"]
 
 _CLEARLY_MORE = 0.02  # mAP50-95; below, the two heads are alike on a small validation set
 
@@ -30,3 +34,25 @@ def head_advice(target: Target, kept: float, pruned: float) -> str | None:
         f"Keeping the head costs: at {target} and before fine-tuning, mAP50-95 is {kept:.3f} with the "
         f"head kept and {pruned:.3f} with its hidden layers pruned too; --prune-head does that."
     )
+
+
+def still_compares_heads(run: Context) -> bool:
+    """Whether the comparison is to be made and has not been, in this run or before it was interrupted."""
+    return compares_heads(run.original, run.options) and not run.record.head
+
+
+def compare_heads(run: Context, yolo: YOLO, kept: YOLO, target: Target) -> None:
+    """Say whether pruning the head's hidden layers of `yolo` too would keep clearly more, before fine-tuning."""
+    plain = replace(run.options, search=0)  # a search for the head that is not asked for would take as long again
+    with run.phase("Compare with a pruned head", "compare"):
+        if run.options.search:
+            kept = prune_once(yolo, target, plain).yolo
+        other = prune_once(yolo, target, replace(plain, prune_head=True)).yolo
+    figures = [
+        run.validate(net, f"Validate with {what} head")["mAP50-95"]
+        for net, what in ((kept, "the kept"), (other, "a pruned"))
+    ]
+    run.record.head = figures
+    advice = head_advice(target, *figures)
+    if advice:
+        run.note(advice)

@@ -1,4 +1,4 @@
-"""One step of a run: score, plan, prune; then fine-tune."""
+"""One pruning: score, plan, prune, recover without training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from ultralytics.nn.modules import DFL
 from ultralytics.utils.torch_utils import select_device
 
 from yoloprune.criteria import CRITERIA, score
-from yoloprune.errors import UserError
 from yoloprune.graph import Graph, Plan, operator_seconds
 from yoloprune.graph.remaining import remaining_limit
 from yoloprune.recovery import reconstruct
@@ -27,17 +26,13 @@ from yoloprune.yolo.planning.search import search_widths
 from yoloprune.yolo.planning.trial import Trial
 from yoloprune.yolo.probe import prediction_probe
 from yoloprune.yolo.trace import check_exact, trace_yolo
-from yoloprune.yolo.trainers.distill import Distillation, bind_distillation
-from yoloprune.yolo.trainers.way_back import bind_way_back
 
 from .data import calibration_batches, training_loss
-from .metrics import named_training_metrics
 from .network import with_network
 from .options import BUDGET_IMGSZ, Options
 from .target import Target, cost
-from .training import train_or_go_on
 
-__all__ = ["FineTuned", "Pruned", "fine_tune", "prune_once"]
+__all__ = ["Pruned", "prune_once"]
 
 _EVERY = 10  # trials of a search between two lines about it at most
 _LINES = 5  # about a search at least, if it has as many trials
@@ -209,64 +204,3 @@ def _loss(yolo: YOLO, options: Options) -> Callable[[nn.Module, dict[str, Any]],
     if CRITERIA[options.criterion].needs_loss:
         return training_loss(yolo, options.train)
     return prediction_probe(options.seed)
-
-
-def _bound(trainer: type, *, way_back: bool, distillation: Distillation | None) -> type:
-    """The trainer with what the fine-tuning adds to it."""
-    if way_back:
-        trainer = bind_way_back(trainer)
-    return bind_distillation(trainer, distillation) if distillation else trainer
-
-
-class FineTuned(NamedTuple):
-    """What a fine-tuning gave: the network of its best epoch, the epochs run, its validation metrics."""
-
-    yolo: YOLO
-    epochs: int
-    metrics: dict[str, float]
-
-
-def fine_tune(
-    pruned: Path, options: Options, folder: Path, distillation: Distillation | None, *, removed: float
-) -> FineTuned:
-    """Train through Ultralytics' trainer, into `folder`, or go on with a training that was interrupted there.
-
-    Args:
-        pruned: Checkpoint of the pruned network.
-        options: Data, epochs, image size, batch, device, seed and further train keywords.
-        folder: The trainer's folder.
-        distillation: Teacher and plan, if the unpruned network is to guide the training.
-        removed: Share of the cost that the step removed.
-
-    Raises:
-        UserError: Ultralytics lacks a package for this family.
-    """
-    train = dict(options.train)
-    if options.lr0_per_share:
-        train.setdefault("lr0", options.lr0_per_share * removed)
-    if "lr0" in train:
-        train.setdefault("optimizer", "SGD")  # Ultralytics' optimizer=auto would ignore lr0, whose default is SGD's
-    try:
-        yolo = train_or_go_on(
-            pruned,
-            folder,
-            bind=partial(_bound, way_back=options.way_back, distillation=distillation),
-            otherwise="give --epochs 0",
-            data=options.data,
-            epochs=options.epochs,
-            imgsz=options.imgsz,
-            batch=options.batch,
-            device=options.device,
-            seed=options.seed,
-            train=train,
-        )
-    except ValueError as error:
-        if "No labels found" not in str(error):
-            raise
-        raise UserError(
-            "Ultralytics trains on images without labels only where it can write its label cache beside them and takes "
-            "the whole split; make the folder writable and leave fraction= out."
-        ) from error
-    trainer = yolo.trainer
-    metrics = named_training_metrics(trainer.metrics or {}, yolo.task)
-    return FineTuned(yolo, trainer.epoch + 1, metrics)

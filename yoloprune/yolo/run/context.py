@@ -1,0 +1,90 @@
+"""What all parts of a run share: network, options, folder, record, and where it reports to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from yoloprune.graph import Plan
+from yoloprune.report import Record
+from yoloprune.yolo import checkpoints
+from yoloprune.yolo.model import YOLO
+from yoloprune.yolo.validation import validate
+
+from .folder import RunFolder
+from .metrics import named_metrics
+from .options import Options
+from .progress import Progress
+from .state import intact
+
+__all__ = ["Clock", "Context", "read_result"]
+
+
+class Clock:
+    """How long a phase took, in seconds; known after `stop`."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self.seconds = 0.0
+
+    def stop(self) -> None:
+        """The phase has ended."""
+        self.seconds = round(time.perf_counter() - self._started, 2)
+
+
+@dataclass
+class Context:
+    """A run under way.
+
+    Attributes:
+        original: The network to prune.
+        options: What to do.
+        record: What is known and measured so far.
+        progress: Where to report to.
+        folder: The output folder, once there is one.
+    """
+
+    original: YOLO
+    options: Options
+    record: Record
+    progress: Progress
+    folder: RunFolder | None
+
+    def note(self, line: str) -> None:
+        """Say something that belongs in the report too."""
+        self.progress.say(line)
+        self.record.notes.append(line)
+
+    def remember(self) -> None:
+        """Write down what the run has done so far."""
+        if self.folder:
+            self.record.save(self.folder.results)
+            self.record.save_csv(self.folder.table)
+
+    @contextmanager
+    def phase(self, title: str, kind: str, *, speaks: bool = False) -> Iterator[Clock]:
+        """A phase on the screen, whose time counts under `kind`; see `Progress.phase`."""
+        clock = Clock()
+        with self.progress.phase(title, speaks=speaks):
+            yield clock
+        clock.stop()
+        self.record.seconds[kind] = round(self.record.seconds.get(kind, 0.0) + clock.seconds, 2)
+
+    def validate(self, yolo: YOLO, title: str) -> dict[str, float]:
+        """Validate a network on the run's data, as a phase of this title."""
+        options = self.options
+        with self.phase(title, "validate"):
+            batch = int(options.batch) if options.batch >= 1 else 16
+            metrics = validate(yolo, options.data, imgsz=options.imgsz, batch=batch, device=options.device)
+        return named_metrics(metrics, yolo.task)
+
+
+def read_result(weights: Path, plan: Path, otherwise: str) -> tuple[YOLO, Plan]:
+    """A network that the run wrote, and its plan; what can be done if they are damaged is `otherwise`."""
+    with intact(weights, otherwise):
+        yolo = checkpoints.load(weights)
+    with intact(plan, otherwise):
+        return yolo, Plan.load(plan)
