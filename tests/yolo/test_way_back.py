@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -26,7 +21,6 @@ from yoloprune.yolo.trainers.pruned import PrunedDetectionTrainer
 from yoloprune.yolo.trainers.way_back import bind_way_back
 
 TRAIN = {"imgsz": 96, "batch": 8, "epochs": 1, "fraction": 0.1, "plots": False, "workers": 0, "device": "cpu"}
-WORKER = Path(__file__).with_name("way_back_worker.py")
 
 
 def test_a_setback_leads_back_to_the_best_network(tmp_path):
@@ -102,30 +96,3 @@ def test_every_task_has_a_way_back(tmp_path, model, task, monkeypatch):
     yolo.train(trainer=trainer, data=str(data), project=str(tmp_path), name="train", **SHORT)
     now = yolo.trainer.model.state_dict()
     assert all(torch.equal(known[name], now[name]) for name in known)
-
-
-def test_all_processes_go_back(tmp_path):
-    """torchrun with two processes on the CPU, at a wild rate: each epoch leads back, and both start the next alike."""
-    data = str(digits.write(tmp_path / "digits"))
-    wild = TRAIN | {
-        "imgsz": 160,
-        "epochs": 3,
-        "optimizer": "AdamW",
-        "lr0": 0.02,
-        "lrf": 1.0,
-        "warmup_epochs": 0.0,
-        "nbs": 8,
-    }
-    options = {"data": data, "model": str(digits.WEIGHTS), "project": str(tmp_path), "name": "train", **wild}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(WORKER)]
-    subprocess.run(
-        [*torchrun, str(tmp_path), json.dumps(options)], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
-    untrained = checkpoints.load(digits.WEIGHTS).model.float().state_dict()
-    for rank in (first, second):
-        assert [epoch["pace"] for epoch in rank] == [1, pytest.approx(0.3), pytest.approx(0.09)]
-        assert not any(epoch["momentum"] for epoch in rank)
-        for epoch in rank:
-            assert all(torch.equal(untrained[name], epoch["model"][name]) for name in untrained)
-            assert all(torch.equal(untrained[name], epoch["ema"][name]) for name in untrained)

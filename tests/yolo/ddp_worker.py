@@ -1,4 +1,4 @@
-"""A process of a training by torchrun on the CPU: `way_back_worker.py FOLDER OPTIONS` notes each epoch's start.
+"""A process of a training by torchrun on the CPU: `ddp_worker.py KIND FOLDER OPTIONS` notes how each epoch starts.
 
 Ultralytics knows several processes on GPUs only; what names a GPU there is told the CPU here.
 """
@@ -16,30 +16,37 @@ from ultralytics.engine import validator
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
+from yoloprune.yolo.trainers.distill import Distillation, bind_distillation
 from yoloprune.yolo.trainers.pruned import PrunedDetectionTrainer
+from yoloprune.yolo.trainers.sparse import SparseDetectionTrainer, Sparsity, bind
 from yoloprune.yolo.trainers.way_back import bind_way_back
 
-folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
+kind, folder, options = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
 backend, parallel = validator.AutoBackend, nn.parallel.DistributedDataParallel
 validator.AutoBackend = lambda device, **rest: backend(device=torch.device("cpu"), **rest)
 validator.get_torch_device_backend = lambda device: SimpleNamespace(current_device=lambda: 0)
 nn.parallel.DistributedDataParallel = lambda network, device_ids, **rest: parallel(network, **rest)
 
 
-class Trainer(PrunedDetectionTrainer):
+def on_cpu(trainer: type) -> type:
     """A trainer that takes the CPU for a GPU."""
-
-    def _setup_ddp(self) -> None:
-        distributed.init_process_group("gloo")
+    return type(trainer.__name__, (trainer,), {"_setup_ddp": lambda self: distributed.init_process_group("gloo")})
 
 
-trainer = bind_way_back(Trainer)(overrides=options)
+made = {
+    "way back": lambda: bind_way_back(on_cpu(PrunedDetectionTrainer)),
+    "distill": lambda: bind_distillation(
+        on_cpu(PrunedDetectionTrainer), Distillation(teacher=options["model"], plan=str(folder / "plan.json"))
+    ),
+    "sparse": lambda: bind(on_cpu(SparseDetectionTrainer), Sparsity(strength=0.05, warmup=0.0)),
+}
+trainer = made[kind]()(overrides=options)
 trainer.world_size = 2
 noted = []
 
 
-def note(_: Trainer) -> None:
-    """Write down what the epoch starts from."""
+def note() -> None:
+    """Write down how things stand."""
     noted.append(
         {
             "model": {name: t.clone() for name, t in unwrap_model(trainer.model).state_dict().items()},
@@ -51,7 +58,8 @@ def note(_: Trainer) -> None:
 
 
 train = trainer._model_train
-trainer._model_train = lambda: (train(), note(trainer))
+trainer._model_train = lambda: (train(), note())
 trainer.train()
+note()
 torch.save(noted, folder / f"{RANK}.pt")
 distributed.destroy_process_group()

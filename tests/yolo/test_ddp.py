@@ -1,0 +1,62 @@
+"""Trainings by torchrun, with two processes on the CPU: both must stay alike."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from yoloprune.graph import Plan
+from yoloprune.yolo import checkpoints, digits
+
+WORKER = Path(__file__).with_name("ddp_worker.py")
+TRAIN = {"imgsz": 160, "batch": 8, "fraction": 0.1, "plots": False, "workers": 0, "device": "cpu"}
+
+
+def trained(kind: str, folder: Path, **options: object) -> list[list[dict]]:
+    """What each of the two processes noted at the start of each epoch and at the end."""
+    Plan({}, {}, 0, 0).save(folder / "plan.json")
+    data = {"data": str(digits.write(folder / "digits")), "model": str(digits.WEIGHTS)}
+    options = TRAIN | data | {"project": str(folder), "name": "train"} | options
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    words = [*torchrun, str(WORKER), kind, str(folder), json.dumps(options)]
+    subprocess.run(words, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+def alike(a: dict, b: dict) -> bool:
+    """Whether two networks, as dictionaries, hold the same parameters."""
+    return all(torch.equal(a[name], b[name]) for name in a if "running" not in name and "tracked" not in name)
+
+
+def test_all_processes_go_back(tmp_path) -> None:
+    """At a wild rate each epoch leads back, and both processes start the next one alike."""
+    wild = {"optimizer": "AdamW", "lr0": 0.02, "lrf": 1.0, "warmup_epochs": 0.0, "nbs": 8}
+    untrained = checkpoints.load(digits.WEIGHTS).model.float().state_dict()
+    for noted in trained("way back", tmp_path, epochs=3, **wild):
+        epochs = noted[:3]
+        assert [epoch["pace"] for epoch in epochs] == [1, pytest.approx(0.3), pytest.approx(0.09)]
+        assert not any(epoch["momentum"] for epoch in epochs)
+        for epoch in epochs:
+            assert all(torch.equal(untrained[name], epoch["model"][name]) for name in untrained)
+            assert all(torch.equal(untrained[name], epoch["ema"][name]) for name in untrained)
+
+
+@pytest.mark.parametrize("kind", ["distill", "sparse"])
+def test_processes_stay_alike(tmp_path, kind) -> None:
+    first, second = trained(kind, tmp_path, epochs=1, optimizer="SGD", lr0=0.001, nbs=8)
+    assert alike(first[0]["model"], second[0]["model"])
+    assert alike(first[1]["model"], second[1]["model"])
+    assert not alike(first[0]["model"], first[1]["model"])
+    assert all(tensor.isfinite().all() for tensor in first[1]["model"].values())
+    if kind == "sparse":
+        assert (tmp_path / "train" / "sparsity.csv").exists()
+    else:
+        (row,) = csv.DictReader((tmp_path / "train" / "results.csv").read_text().splitlines())
+        assert float(row["train/feat_loss"]) > 0
