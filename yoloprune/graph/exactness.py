@@ -138,10 +138,10 @@ class Statistics(TorchDispatchMode):
         if name in _REDUCTIONS:
             now, before = (o if isinstance(o, tuple) else (o,) for o in (out, then))
             return then if all(a.shape == b.shape for a, b in zip(now, before, strict=True)) else out
+        if then[1].shape != out[1].shape:
+            return out  # what goes has statistics of its own: a group of one channel, a head
         if name == "native_group_norm":
             _, mean, scale = then
-            if mean.shape != out[1].shape:
-                return out  # a group is a channel
             groups = mean.shape[1]
             y = (x.reshape(len(x), groups, -1) - mean[..., None]) * scale[..., None]
             affine = [None if a is None else a.view(-1, *[1] * (x.dim() - 2)) for a in args[1:3]]

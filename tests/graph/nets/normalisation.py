@@ -42,6 +42,16 @@ CASES = [
     Case("group norm of all channels", _norm(lambda: nn.GroupNorm(1, 16)), statistics=True),
     Case("layer norm", _last(lambda: nn.LayerNorm(16)), _tokens, statistics=True),
     Case(
+        "layer norm within heads",
+        lambda: Net(
+            lambda net, x: net.b(net.m(net.a(x).unflatten(-1, (-1, 4))).flatten(-2)),
+            a=nn.Linear(3, 16),
+            m=nn.LayerNorm(4),
+            b=nn.Linear(16, 4),
+        ),
+        _tokens,
+    ),
+    Case(
         "layer norm over channels first",
         between(lambda net, x: net.m(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), m=lambda: nn.LayerNorm(16)),
         statistics=True,
