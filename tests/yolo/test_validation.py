@@ -17,10 +17,11 @@ from small_yolo import write_data
 from yoloprune.errors import UserError
 from yoloprune.yolo import checkpoints
 from yoloprune.yolo.coco import coco_map, find_annotations
+from yoloprune.yolo.dataset import check_data
 from yoloprune.yolo.guard import quiet
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.run.data import split_sizes
-from yoloprune.yolo.validation import check_data, validate
+from yoloprune.yolo.validation import validate
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from yoloprune.criteria import CRITERIA
 from yoloprune.errors import UserError
 from yoloprune.yolo import digits
 from yoloprune.yolo.classes import class_count
+from yoloprune.yolo.dataset import check_data
 from yoloprune.yolo.guard import plain
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.trainers.distill import can_distill
-from yoloprune.yolo.validation import check_data
 
 from .folder import RunFolder
 from .options import Options
