@@ -34,7 +34,7 @@ def collect(batches: Iterable[Any] | None, purpose: str) -> tuple[Any, ...]:
 
 
 def forward(model: nn.Module, batch: Any) -> Any:
-    """Call the model on one calibration batch."""
+    """Call the model on one batch: a tensor, a tuple or list of positional, or a dict of keyword arguments."""
     if isinstance(batch, dict):
         return model(**batch)
     if isinstance(batch, (tuple, list)):

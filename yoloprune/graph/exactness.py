@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from yoloprune.graph.outputs import call, output_tensors
+from yoloprune.calibration import evaluation, forward
+from yoloprune.graph.outputs import output_tensors
 from yoloprune.graph.plan import Plan
 
 __all__ = ["Statistics", "difference", "mask_error", "masked", "outputs"]
@@ -75,15 +76,9 @@ def outputs(
     select: Callable[[Any], Any] = lambda output: output,
 ) -> list[Tensor]:
     """What the network puts out in inference mode, its floating-point tensors as float64; `statistics` are applied."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), _operator_by_operator(), statistics:
-            torch.manual_seed(0)
-            found = select(call(model, example_inputs))
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with evaluation(model), torch.no_grad(), torch.random.fork_rng(devices=[]), _operator_by_operator(), statistics:
+        torch.manual_seed(0)
+        found = select(forward(model, example_inputs))
     return [t.double() for t in output_tensors(found) if t.is_floating_point()]
 
 

@@ -1,4 +1,4 @@
-"""Calling a network with its example inputs, and the tensors in what it returns."""
+"""The tensors in what a network returns."""
 
 from __future__ import annotations
 
@@ -8,16 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["call", "output_tensors"]
-
-
-def call(model: nn.Module, example_inputs: Any) -> Any:
-    """What the model returns for a tensor, a tuple of positional or a dict of keyword arguments."""
-    if isinstance(example_inputs, dict):
-        return model(**example_inputs)
-    if isinstance(example_inputs, (tuple, list)):
-        return model(*example_inputs)
-    return model(example_inputs)
+__all__ = ["output_tensors"]
 
 
 def output_tensors(value: Any) -> Iterator[Tensor]:

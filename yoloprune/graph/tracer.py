@@ -14,13 +14,14 @@ from torch.nn.modules import module as hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from yoloprune.calibration import forward
 from yoloprune.errors import UserError
 from yoloprune.graph.attributes import counts, has_handler, resizes_splits, widths
 from yoloprune.graph.beside import Beside
 from yoloprune.graph.labels import Labels, Ledger, compact, shrinking, varying
 from yoloprune.graph.madeup import MadeUp
 from yoloprune.graph.meetings import LABEL
-from yoloprune.graph.outputs import call, output_tensors
+from yoloprune.graph.outputs import output_tensors
 from yoloprune.graph.parameters import named_tensors
 from yoloprune.graph.requests import Requests
 from yoloprune.graph.rules import COMPOSITES, RULES, Call
@@ -252,7 +253,7 @@ def _execute(model: nn.Module, example_inputs: Any, made_up: MadeUp | None) -> L
             tracer.follow_attributes(model)
             model.eval()
             with torch.no_grad(), _unfused(model), tracer, tracer.requests:
-                out = call(model, example_inputs)
+                out = forward(model, example_inputs)
     finally:
         for handle in handles:
             handle.remove()
