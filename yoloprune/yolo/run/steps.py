@@ -85,23 +85,29 @@ def _step(run: Context, yolo: YOLO, plan: Plan | None, number: int, target: Targ
         compare_heads(run, yolo, pruned, target)
     row = StepRow(number, target.value, reached.gflops, reached.params, error, prune_seconds=prune.seconds)
     if options.epochs:
-        folder = run.folder.step(number)
-        folder.mkdir(parents=True, exist_ok=True)
-        start = folder / "pruned.pt"
-        if start.exists():  # this step's fine-tuning was interrupted
-            with intact(start, "remove it and resume again: the network is then pruned anew"):
-                checkpoints.load(start)
-        else:
-            checkpoints.save(pruned, start)
-        distillation = _distillation(run, number, plan) if options.distill else None
-        before = run.validate(pruned, "Validate before fine-tuning") if options.val else {}
-        with run.phase(f"Fine-tune for {options.epochs} epochs{which}", "fine-tune", speaks=True) as train:
-            tuned, row.epochs, row.metrics = fine_tune(
-                start, options, run.folder.train(number), distillation, removed=1 - share
-            )
-        row.train_seconds = train.seconds
-        pruned = _better(run, pruned, before, tuned, row) if before else tuned
+        pruned = _fine_tuned(run, pruned, plan, row, which, removed=1 - share)
     return pruned, plan, row
+
+
+def _fine_tuned(run: Context, pruned: YOLO, plan: Plan, row: StepRow, which: str, *, removed: float) -> YOLO:
+    """The network after the step's fine-tuning, or the one before if that validates better; completes the row."""
+    options, number = run.options, row.step
+    folder = run.folder.step(number)
+    folder.mkdir(parents=True, exist_ok=True)
+    start = folder / "pruned.pt"
+    if start.exists():  # this step's fine-tuning was interrupted
+        with intact(start, "remove it and resume again: the network is then pruned anew"):
+            checkpoints.load(start)
+    else:
+        checkpoints.save(pruned, start)
+    distillation = _distillation(run, number, plan) if options.distill else None
+    before = run.validate(pruned, "Validate before fine-tuning") if options.val else {}
+    with run.phase(f"Fine-tune for {options.epochs} epochs{which}", "fine-tune", speaks=True) as train:
+        tuned, row.epochs, row.metrics = fine_tune(
+            start, options, run.folder.train(number), distillation, removed=removed
+        )
+    row.train_seconds = train.seconds
+    return _better(run, pruned, before, tuned, row) if before else tuned
 
 
 def _better(run: Context, pruned: YOLO, before: dict[str, float], tuned: YOLO, row: StepRow) -> YOLO:
