@@ -50,6 +50,9 @@ def test_what_is_not_finite_counts_where_it_differs() -> None:
     hook = model.register_forward_hook(lambda module, args, out: out.masked_fill(where, float("nan")))
     assert error(model) < 1e-12
     hook.remove()
+    hook = model.register_forward_hook(lambda module, args, out: out * float("nan"))
+    assert error(model) == float("inf")
+    hook.remove()
     model.register_forward_hook(lambda module, args, out: out / torch.tensor(8.0 - module.first.out_channels))
     assert error(model) == float("inf")
 

@@ -83,13 +83,16 @@ def outputs(
 
 
 def difference(a: list[Tensor], b: list[Tensor]) -> float:
-    """Largest difference relative to the largest value of its tensor; infinite where shapes or infinities differ."""
+    """Largest difference relative to the largest value of its tensor.
+
+    Infinite where shapes differ, or where values are not finite in one of the two only or in a whole tensor.
+    """
     if [t.shape for t in a] != [t.shape for t in b] or not any(t.numel() for t in a):
         return float("inf")
     found = [0.0]
     for one, other in zip(a, b, strict=True):
         finite = one.isfinite()
-        if not torch.equal(finite, other.isfinite()):
+        if not torch.equal(finite, other.isfinite()) or (finite.numel() and not finite.any()):
             return float("inf")
         if finite.any():
             one, other = one[finite], other[finite]
