@@ -18,6 +18,7 @@ from yoloprune.calibration import forward
 from yoloprune.errors import UserError
 from yoloprune.graph.attributes import counts, has_handler, resizes_splits, widths
 from yoloprune.graph.beside import Beside
+from yoloprune.graph.fused import written_out
 from yoloprune.graph.labels import Labels, Ledger, compact, shrinking, varying
 from yoloprune.graph.madeup import MadeUp
 from yoloprune.graph.meetings import LABEL
@@ -168,15 +169,16 @@ class _Tracer(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name.split("::")[-1]
+        base = name[:-1] if name.endswith("_") and not name.startswith("__") else name
+        if apart := written_out(func):
+            with self:
+                return apart(*args, **kwargs)
         out = self.made_up.run(name, func, args, kwargs) if self.made_up else func(*args, **kwargs)
         if self.paused:
             return out
         self.link(args, kwargs, out)
-        base = name[:-1] if name.endswith("_") and not name.startswith("__") else name
         call = self.call(base, func, args, kwargs, out)
-        handler = RULES.get(base)
-        if handler is None and torch.Tag.pointwise in func.tags:
-            handler = pointwise
+        handler = RULES.get(base, pointwise if torch.Tag.pointwise in func.tags else None)
         if handler is not None:
             handler(call)
             if base != name and (labels := self.found.get(args[0])) and labels.layers and not labels.zero:

@@ -28,7 +28,7 @@ def _read(call: Call, source: Tensor, read: set[int], apply: Callable[[Tensor], 
     call.put(call.out, Labels(tuple(layers), labels.zero))
 
 
-@rule("index")
+@rule("index", "_unsafe_index")
 def index(call: Call) -> None:
     """x[i, :, j]: advanced indexing."""
     places = call.args[1]
@@ -42,7 +42,8 @@ def index(call: Call) -> None:
         read |= set(range(d, d + width))
         d += width
         call.ledger.freeze_all(call.labels(place), "is used as an index")
-    _read(call, call.args[0], read, lambda layer: call.func(layer, places))
+    here = [place if place is None else place.cpu() for place in places]  # labels are on no other device
+    _read(call, call.args[0], read, lambda layer: call.func(layer, here))
 
 
 @rule("index_select")
@@ -50,7 +51,7 @@ def index_select(call: Call) -> None:
     """Rows by number."""
     source, dim, places = call.args[:3]
     call.ledger.freeze_all(call.labels(places), "is used as an index")
-    _read(call, source, {dim % source.dim()}, lambda layer: call.func(layer, dim, places))
+    _read(call, source, {dim % source.dim()}, lambda layer: call.func(layer, dim, places.cpu()))
 
 
 @rule("gather", "take_along_dim")
@@ -59,7 +60,7 @@ def gather(call: Call) -> None:
     source, dim, places = call.args[:3]
     dim %= source.dim()
     _meet_places(call, source, dim, places)
-    _read(call, source, {dim}, lambda layer: layer.gather(dim, places))
+    _read(call, source, {dim}, lambda layer: layer.gather(dim, places.cpu()))
 
 
 def _meet_places(call: Call, source: Tensor, dim: int, places: Tensor) -> None:
