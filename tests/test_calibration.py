@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from yoloprune.calibration import collect, contractions, forward, groups_of, patches
+from yoloprune.calibration import collect, contractions, forward, full_precision, groups_of, patches
 from yoloprune.errors import UserError
 
 LAYERS = {
@@ -66,3 +66,19 @@ def test_batches_may_be_tensors_tuples_or_dicts():
 def test_no_batches_is_an_error(nothing):
     with pytest.raises(UserError, match="Scoring looks at data, but no batches were given"):
         collect(nothing, "Scoring")
+
+
+def test_convolutions_are_in_full_precision_until_the_end_or_an_error():
+    def rounds() -> bool:
+        cudnn = torch.backends.cudnn
+        return cudnn.conv.fp32_precision == "tf32" if hasattr(cudnn, "conv") else cudnn.allow_tf32
+
+    def fail() -> None:
+        with full_precision():
+            assert not rounds()
+            raise UserError("inside")
+
+    assert rounds()  # PyTorch's default
+    with pytest.raises(UserError, match="inside"):
+        fail()
+    assert rounds()

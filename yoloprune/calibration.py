@@ -18,7 +18,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from .errors import UserError
 
-__all__ = ["call_order", "collect", "contractions", "evaluation", "forward", "groups_of", "patches"]
+__all__ = ["call_order", "collect", "contractions", "evaluation", "forward", "full_precision", "groups_of", "patches"]
 
 
 def collect(batches: Iterable[Any] | None, purpose: str) -> tuple[Any, ...]:
@@ -53,6 +53,21 @@ def evaluation(*models: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Compute convolutions on GPUs in float32; by default PyTorch rounds what they are given to 10 bits (TF32)."""
+    cudnn = torch.backends.cudnn
+    setting, name, value = cudnn, "allow_tf32", False
+    if hasattr(cudnn, "conv"):  # since PyTorch 2.9, which refuses to tell `allow_tf32` where the two ways are mixed
+        setting, name, value = cudnn.conv, "fp32_precision", "ieee"
+    before = getattr(setting, name)
+    setattr(setting, name, value)
+    try:
+        yield
+    finally:
+        setattr(setting, name, before)
 
 
 def contractions(model: nn.Module) -> dict[str, nn.Module]:

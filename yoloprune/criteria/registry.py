@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from ..calibration import full_precision
 from ..errors import UserError
 from .isomorphic import isomorphic as isomorphic_score
 from .relative import relative as relative_score
@@ -129,7 +130,8 @@ def score(
             f"Criterion {criterion!r} needs gradients, but no loss was given; "
             "pass loss=function(model, batch) that returns a scalar tensor."
         )
-    scores = entry.function(graph, model, Inputs(given, loss, seed, influence))
+    with full_precision():
+        scores = entry.function(graph, model, Inputs(given, loss, seed, influence))
     if not np.isfinite(scores).all():
         raise UserError(
             f"Criterion {criterion!r} gave {np.count_nonzero(~np.isfinite(scores))} scores that are not finite; "

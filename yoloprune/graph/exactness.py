@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from yoloprune.calibration import evaluation, forward
+from yoloprune.calibration import evaluation, forward, full_precision
 from yoloprune.graph.outputs import output_tensors
 from yoloprune.graph.plan import Plan
 
@@ -76,9 +76,10 @@ def outputs(
     select: Callable[[Any], Any] = lambda output: output,
 ) -> list[Tensor]:
     """What the network puts out in inference mode, its floating-point tensors as float64; `statistics` are applied."""
-    with evaluation(model), torch.no_grad(), torch.random.fork_rng(devices=[]), _operator_by_operator(), statistics:
+    with evaluation(model), torch.no_grad(), full_precision(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        found = select(forward(model, example_inputs))
+        with _operator_by_operator(), statistics:
+            found = select(forward(model, example_inputs))
     return [t.double() for t in output_tensors(found) if t.is_floating_point()]
 
 

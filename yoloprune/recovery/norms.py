@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..calibration import collect, evaluation, forward
+from ..calibration import collect, evaluation, forward, full_precision
 from ..errors import UserError
 
 __all__ = ["recalibrate_bn"]
@@ -35,7 +35,7 @@ def recalibrate_bn(model: nn.Module, batches: Iterable[Any]) -> int:
     given = collect(batches, "Batch norm recalibration")
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     momenta = [norm.momentum for norm in norms]
-    with evaluation(model):
+    with evaluation(model), full_precision():
         try:
             for norm in norms:
                 norm.reset_running_stats()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..calibration import call_order, collect, contractions, evaluation, forward, groups_of, patches
+from ..calibration import call_order, collect, contractions, evaluation, forward, full_precision, groups_of, patches
 from ..errors import UserError
 from ..graph import Plan
 from .lockstep import Walk, pause
@@ -97,7 +97,7 @@ def reconstruct(
     started = time.perf_counter()
     given = collect(batches, "Reconstruction")
     solver = _Solver(pruned, original, plan, ridge, positions, tuple(skip), seed)
-    with evaluation(pruned, original):
+    with evaluation(pruned, original), full_precision():
         each = bytes_held(lambda: forward(original, given[0]), solver.large.values())
         solver.run(_fitting(given, memory, each))
     solver.report.seconds = time.perf_counter() - started
