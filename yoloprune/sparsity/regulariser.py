@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
 from typing import NamedTuple
 
 import torch
@@ -121,32 +123,19 @@ class GroupSparsity:
     @torch.no_grad()
     def __call__(self, scale: float = 1.0) -> None:
         """Add the gradient, `scale` times as strong, to `.grad` of every parameter that takes part and has one."""
-        squares = [self._squares(*pair) for pair in zip(self._parameters, self._pieces, strict=True)]
+        precise = [p.to(torch.promote_types(p.dtype, torch.float32)) for p in self._parameters]
+        squares = map(_sums, torch._foreach_mul(precise, precise), self._pieces)
         scores = self._scores.sum(torch.cat([vector for own in squares for vector in own]))
         weights = F.pad(self._slimming(scores) if self.scope == "bn" else self._growing(scores), (0, 1))
         slices = iter(weights[self._score_of].split(self._sizes))
-        gradients, parameters, factors = [], [], []
+        alike, broadcast = [], []  # apart, since PyTorch fuses those of equal shapes
         for parameter, pieces in zip(self._parameters, self._pieces, strict=True):
-            factor = sum(_along(next(slices), piece.dim, parameter.ndim) for piece in pieces)
+            factor = reduce(add, [_along(next(slices), piece.dim, parameter.ndim) for piece in pieces])
             if parameter.grad is not None:
-                gradients.append(parameter.grad)
-                parameters.append(parameter)
-                factors.append(factor.to(parameter.dtype))
-        if gradients:
-            torch._foreach_addcmul_(gradients, parameters, factors, value=2 * self.strength * scale)
-
-    @staticmethod
-    def _squares(parameter: Tensor, pieces: list[_Piece]) -> list[Tensor]:
-        """‖w[i]‖² along the dimension of each piece, at least float32 (size,)."""
-        squares = parameter.to(torch.promote_types(parameter.dtype, torch.float32)).square()
-        if squares.ndim == 1:
-            return [squares] * len(pieces)
-        vectors = []
-        for piece in pieces:
-            # leading dimensions first: several times as fast on a CPU as all at once
-            after = squares.sum(tuple(range(piece.dim))) if piece.dim else squares
-            vectors.append(after.flatten(1).sum(1) if after.ndim > 1 else after)
-        return vectors
+                own = alike if factor.shape == parameter.shape else broadcast
+                own.append((parameter.grad, parameter, factor.to(parameter.dtype)))
+        for part in filter(None, (alike, broadcast)):
+            torch._foreach_addcmul_(*map(list, zip(*part, strict=True)), value=2 * self.strength * scale)
 
     def _growing(self, scores: Tensor) -> Tensor:
         """γ of each score (equation 5)."""
@@ -166,3 +155,15 @@ class GroupSparsity:
 def _along(vector: Tensor, dim: int, ndim: int) -> Tensor:
     """The vector as a tensor of `ndim` dimensions that varies along `dim`."""
     return vector.view([-1 if d == dim else 1 for d in range(ndim)])
+
+
+def _sums(squares: Tensor, pieces: list[_Piece]) -> list[Tensor]:
+    """‖w[i]‖² along the dimension of each piece (size,), of the squares of a parameter."""
+    if squares.ndim == 1:
+        return [squares] * len(pieces)
+    vectors = []
+    for piece in pieces:
+        # leading dimensions first: several times as fast on a CPU as all at once
+        after = squares.sum(tuple(range(piece.dim))) if piece.dim else squares
+        vectors.append(after.flatten(1).sum(1) if after.ndim > 1 else after)
+    return vectors
