@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import nn
 from ultralytics.nn.modules import DFL
+from ultralytics.utils.torch_utils import select_device
 
 from yoloprune.criteria import score
 from yoloprune.graph import Plan
@@ -100,7 +101,7 @@ def pruned_by(
     row: Row, yolo, ratio: float, batches: list[dict], seed: int, keep_head: bool = False
 ) -> tuple[nn.Module, Plan]:
     """The network pruned and recovered by one row, and its plan."""
-    network = yolo.model
+    network = yolo.model.to(batches[0]["img"].device)
     graph = trace_yolo(network, prune_head=not keep_head)
     images = [b["img"] for b in batches]
     given: dict = {"per_mac": row.per_mac}
@@ -137,7 +138,7 @@ def measure(yolo, row: Row, ratio: float, batches: list[dict], args: argparse.Na
     started = time.perf_counter()
     pruned, _ = pruned_by(row, yolo, ratio, batches, seed, args.keep_head)
     seconds = time.perf_counter() - started
-    metrics = validate(with_network(yolo, pruned), args.data, imgsz=args.imgsz, device="cpu")
+    metrics = validate(with_network(yolo, pruned), args.data, imgsz=args.imgsz, device=args.device)
     return {"map": metrics.map, "map50": metrics.map50, "seconds": seconds, "gflops": gflops(pruned, BUDGET_IMGSZ)}
 
 
@@ -150,14 +151,16 @@ def common_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.85, 0.7, 0.5])
     parser.add_argument("--images", type=int, default=128, help="calibration images")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="as Ultralytics takes it")
     return parser
 
 
 def load(args: argparse.Namespace) -> tuple[YOLO, list[dict]]:
     """The network, and all training images as batches of one, on as many threads as asked for."""
     torch.set_num_threads(args.threads)
-    yolo, cpu = checkpoints.load(args.weights), torch.device("cpu")
-    return yolo, calibration_batches(yolo, args.data, images=10**6, imgsz=args.imgsz, batch=1, device=cpu)
+    yolo, device = checkpoints.load(args.weights), select_device(args.device, verbose=False)
+    yolo.model.to(device)
+    return yolo, calibration_batches(yolo, args.data, images=10**6, imgsz=args.imgsz, batch=1, device=device)
 
 
 def with_spread(values: list[float]) -> str:
@@ -176,7 +179,7 @@ def main() -> None:
     args = parser.parse_args()
 
     yolo, everything = load(args)
-    base = validate(yolo, args.data, imgsz=args.imgsz, device="cpu").map
+    base = validate(yolo, args.data, imgsz=args.imgsz, device=args.device).map
     table = []
     cases = [(ROWS[r], ratio, seed) for r in args.rows for ratio in args.ratios for seed in range(args.seeds)]
     for row, ratio, seed in track(cases, "Measuring", console=Console(stderr=True)):

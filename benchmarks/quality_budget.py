@@ -38,6 +38,7 @@ from yoloprune.yolo.trainers.sparse import Sparsity
 from yoloprune.yolo.trainers.way_back import bind_way_back
 from yoloprune.yolo.validation import validate
 
+SAME = {"workers": 0, "plots": False, "cache": "ram", "amp": False}  # float32, so that figures of all devices compare
 L2, TAYLOR, DEFAULT, SEARCHED = ROWS[0], ROWS[2], ROWS[9], ROWS[10]
 
 
@@ -115,8 +116,8 @@ def train(
 
 def common(args: argparse.Namespace, epochs: int, seed: int) -> dict[str, Any]:
     """Keywords of every training."""
-    quiet = {"workers": 0, "plots": False, "verbose": False, "exist_ok": True}
-    return {"data": args.data, "epochs": epochs, "imgsz": args.imgsz, "device": "cpu", "seed": seed, **quiet}
+    own = {"verbose": False, "exist_ok": True, "device": args.device, "seed": seed}
+    return {**SAME, **own, "data": args.data, "epochs": epochs, "imgsz": args.imgsz}
 
 
 def measure(base, way: Way, ratio: float, everything: list[dict], args: argparse.Namespace, seed: int) -> dict:
@@ -135,21 +136,21 @@ def measure(base, way: Way, ratio: float, everything: list[dict], args: argparse
                 epochs=sparse,
                 imgsz=args.imgsz,
                 batch=16,
-                device="cpu",
+                device=args.device,
                 seed=seed,
                 sparsity=Sparsity(strength=args.sparsity),
                 prune_head=True,
-                train={"workers": 0, "plots": False, "lr0": 1e-3},
+                train={**SAME, "lr0": 1e-3},
                 folder=folder / "sparse",
             )
         if way.row is None:
             network = narrower(base.model, target)
         else:
             network, plan = pruned_by(way.row, yolo, ratio, drawn(everything, args.images, seed), seed)
-        before = validate(with_network(base, network), args.data, imgsz=args.imgsz, device="cpu").map
+        before = validate(with_network(base, network), args.data, imgsz=args.imgsz, device=args.device).map
         start, epochs = with_network(base, network), args.epochs - sparse
         yolo = train(start, way, ratio, epochs, folder, teacher, args, seed, plan)
-        after = validate(yolo, args.data, imgsz=args.imgsz, device="cpu")
+        after = validate(yolo, args.data, imgsz=args.imgsz, device=args.device)
         seconds = time.perf_counter() - started
         cost = gflops(yolo.model, BUDGET_IMGSZ)
     return {"before": before, "map": after.map, "map50": after.map50, "gflops": cost, "seconds": seconds}
@@ -168,7 +169,7 @@ def main() -> None:
 
     base, everything = load(args)
     found = json.loads(args.json.read_text()) if args.json.exists() else {"machine": machine("torch", "ultralytics")}
-    found.setdefault("base", validate(base, args.data, imgsz=args.imgsz, device="cpu").map)
+    found.setdefault("base", validate(base, args.data, imgsz=args.imgsz, device=args.device).map)
     table = found.setdefault("rows", [])
     for seed, ratio, way in ((s, r, WAYS[w]) for s in args.seeds for r in args.ratios for w in args.ways):
         key = {"way": way.name, "ratio": ratio, "seed": seed, "epochs": args.epochs, "recipe": args.recipe}
