@@ -284,10 +284,10 @@ def test_torchvision_models_are_exact(name) -> None:
 
 
 @pytest.mark.parametrize("name", ["densenet121", "swin_t"])
-def test_meetings_that_are_folded_on_the_way_give_the_same_graph(name, monkeypatch) -> None:
+def test_meetings_that_are_united_on_the_way_give_the_same_graph(name, monkeypatch) -> None:
     model, image = getattr(torchvision.models, name)(weights=None), torch.zeros(1, 3, 64, 64)
     whole = trace(model, image)
-    monkeypatch.setattr(meetings, "_MOST", 1000)
+    monkeypatch.setattr(meetings, "_AT_ONCE", 1000)
     folded = trace(model, image)
     assert np.array_equal(whole.component, folded.component)
     assert np.array_equal(whole.frozen, folded.frozen)

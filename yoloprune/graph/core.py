@@ -122,12 +122,12 @@ class Graph:
 
     def _group(self, producing: np.ndarray, reasons: list[str]) -> tuple[list[Group], np.ndarray]:
         n = self.n_components
-        which = np.repeat(np.arange(len(self.slices)), [s.size for s in self.slices])
+        which = np.repeat(np.arange(len(self.slices), dtype=np.int32), [s.size for s in self.slices])
         # the pairs are brought into order by counting, which is linear in their number, and equal ones become one
         table = coo_matrix(
             (np.ones(len(which), bool), (self.component[1:], which)), (n, max(len(self.slices), 1))
         ).tocsr()
-        comp, which = np.repeat(np.arange(n), np.diff(table.indptr)), table.indices
+        comp, which = np.repeat(np.arange(n, dtype=np.int32), np.diff(table.indptr)), table.indices
         salt = np.random.default_rng(0).integers(1, 2**62, size=table.shape[1], dtype=np.int64)
         key = np.zeros(n, np.int64)
         with np.errstate(over="ignore"):

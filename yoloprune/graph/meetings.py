@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 __all__ = ["FROZEN", "LABEL", "Meetings"]
@@ -13,15 +11,17 @@ __all__ = ["FROZEN", "LABEL", "Meetings"]
 LABEL = torch.int32  # a label; attention over a video holds hundreds of millions of copies of them
 FROZEN = 0  # the label of an index that must stay: a constant's own channels
 
-_MOST = 4_000_000  # pairs kept as they came, 32 MB: a video transformer brings tens of millions
+_AT_ONCE = 1 << 18  # pairs that wait until they are united: a video transformer brings tens of millions
 
 
 class Meetings:
-    """Pairs of labels that belong together, in bounded memory: many pairs become one per label now and then."""
+    """Pairs of labels that belong together, as a forest in which each label points to a lower one or to itself."""
 
     def __init__(self) -> None:
         self._pairs: list[tuple[Tensor, Tensor]] = []
         self._waiting = 0
+        self._parent = np.zeros(0, np.int32)  # outside `_unite` the lowest label of each one's component
+        self._met = np.zeros(0, bool)
 
     def add(self, a: Tensor, b: Tensor, size: int) -> None:
         """Say that labels belong together.
@@ -33,8 +33,8 @@ class Meetings:
         """
         self._pairs.append((a, b))
         self._waiting += len(a)
-        if self._waiting > _MOST:
-            self._fold(size)
+        if self._waiting > _AT_ONCE:
+            self._unite(size)
 
     def components(self, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Components of labels that belong together, numbered by their lowest label.
@@ -45,18 +45,27 @@ class Meetings:
         Returns:
             The component of each label, int64 (size,), and the labels that met a constant's, which joins nothing.
         """
-        a, b = (np.concatenate([pair[i].numpy() for pair in self._pairs] or [np.zeros(0, np.int32)]) for i in (0, 1))
-        constant = (a == FROZEN) | (b == FROZEN)
-        met = np.concatenate([a[constant], b[constant]])
-        a, b = a[~constant], b[~constant]
-        _, component = connected_components(coo_matrix((np.ones(len(a), bool), (a, b)), (size, size)), directed=False)
-        return component.astype(np.int64), met
+        self._unite(size)
+        number = np.cumsum(self._parent == np.arange(size, dtype=np.int32)) - 1
+        return number[self._parent], np.flatnonzero(self._met)
 
-    def _fold(self, size: int) -> None:
-        component, met = self.components(size)
-        _, lowest = np.unique(component, return_index=True)
-        root, met = lowest[component], np.unique(met)
-        others = np.flatnonzero(root != np.arange(size))
-        pairs = (others, root[others]), (met, np.full(len(met), FROZEN))
-        self._pairs = [(torch.from_numpy(a).to(LABEL), torch.from_numpy(b).to(LABEL)) for a, b in pairs]
-        self._waiting = 0
+    def _unite(self, size: int) -> None:
+        """Let the pairs that wait into the forest.
+
+        Roots are hung below lower ones, all at once, and paths are cut short, until no pair has two roots (Shiloach and
+        Vishkin, 1982). Labels are numbered in the order of the execution, so that it seldom takes a second round.
+        """
+        self._parent = np.concatenate([self._parent, np.arange(len(self._parent), size, dtype=np.int32)])
+        self._met = np.concatenate([self._met, np.zeros(size - len(self._met), bool)])
+        a, b = (np.concatenate([pair[i].numpy() for pair in self._pairs] or [self._parent[:0]]) for i in (0, 1))
+        self._pairs, self._waiting = [], 0
+        constant = (a == FROZEN) | (b == FROZEN)
+        self._met[a[constant]] = self._met[b[constant]] = True
+        a, b = a[~constant], b[~constant]
+        while len(a):
+            a, b = self._parent[a], self._parent[b]
+            apart = a != b
+            a, b = a[apart], b[apart]
+            np.minimum.at(self._parent, np.maximum(a, b), np.minimum(a, b))
+            while not np.array_equal(above := self._parent[self._parent], self._parent):
+                self._parent = above
