@@ -36,6 +36,8 @@ def _sum(x: Tensor, bias: Tensor | None) -> Tensor:
     return x if bias is None else x + bias
 
 
+_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
+
 _CELLS: dict[Any, Callable[..., Any]] = {
     torch.ops.aten._thnn_fused_lstm_cell.default: _lstm_cell,
     torch.ops.aten._thnn_fused_gru_cell.default: _gru_cell,
@@ -51,5 +53,7 @@ def written_out(func: Any) -> Callable[..., Any] | None:
     """
     if func in _CELLS:
         return _CELLS[func]
-    composite = func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
-    return func.decompose if composite else None
+    # not `func.decompose`, which prefers decompositions in Python, is slow and has them of batch norms too
+    if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE):
+        return functools.partial(func._op_dk, _COMPOSITE)
+    return None

@@ -28,7 +28,7 @@ def _read(call: Call, source: Tensor, read: set[int], apply: Callable[[Tensor], 
     call.put(call.out, Labels(tuple(layers), labels.zero))
 
 
-@rule("index", "_unsafe_index")
+@rule("index")
 def index(call: Call) -> None:
     """x[i, :, j]: advanced indexing."""
     places = call.args[1]
