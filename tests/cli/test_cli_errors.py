@@ -178,6 +178,7 @@ def test_key_value(refused, pair, sentence) -> None:
         (("--budget", "soon", "--epochs", 0), "leave --epochs out"),
         (("--steps", 0), "steps=0"),
         (("--device", "7"), "device"),
+        (("--keep", "model.0,modle.1"), "did you mean 'model.1'"),
     ],
 )
 def test_options(refused, option, sentence) -> None:

@@ -19,8 +19,8 @@ from yoloprune.yolo.digits import WEIGHTS
 
 OPTIONS = """
 --weights --target-gflops --target-params --target-ratio --data --imgsz --batch --device --epochs --lr0 --steps
---criterion --round-to --prune-head --no-val --no-export --format --name --project --exist-ok --resume --seed --trust
---calibration-images
+--criterion --round-to --prune-head --keep --no-val --no-export --format --name --project --exist-ok --resume --seed
+--trust --calibration-images
 """
 PRUNE_ONLY = ("--epochs", 0, "--no-val", "--no-export")
 
@@ -216,6 +216,21 @@ def test_help_needs_neither_torch_nor_ultralytics() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize("words", [("inspect",), ("val", "--data", "DATA", "--imgsz", "64")], ids=["inspect", "val"])
+def test_json_is_alone_on_stdout_where_ultralytics_is_new(few_digits, tmp_path, words) -> None:
+    command, *options = (str(few_digits) if word == "DATA" else word for word in words)
+    code = "from yoloprune.cli import main; main()"
+    run = subprocess.run(
+        [sys.executable, "-c", code, command, str(WEIGHTS), *options, "--json"],
+        env={**os.environ, "YOLO_CONFIG_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(run.stdout)
+    assert "Ultralytics Settings" in run.stderr
+
+
 def test_inspect(yoloprune) -> None:
     result = yoloprune("inspect", WEIGHTS, "--json")
     assert result.exit_code == 0, result.output
@@ -233,3 +248,7 @@ def test_inspect(yoloprune) -> None:
     text = yoloprune("inspect", WEIGHTS).stdout
     for heading in ("Coupled channels", "tied with", "Layers", "can be pruned to"):
         assert heading in text
+    kept = json.loads(yoloprune("inspect", WEIGHTS, "--json", "--keep", "model.2.*").stdout)["groups"]
+    assert {g["name"] for g in kept if g["reason"] == "is kept on request"} == {
+        "model.2.cv1.conv", "model.2.cv2.conv", "model.2.m.0.cv1.conv"
+    }  # fmt: skip

@@ -37,6 +37,8 @@ from yoloprune.yolo.run.recipe import merge, read_recipe
         ({"batch": -5}, "batch=-5"),
         ({"batch": 4.5}, "batch=4.5"),
         ({"train": [1]}, "train"),
+        ({"keep": 3}, "keep=3 is not understood; give a list of names"),
+        ({"keep": [3]}, r"keep=\[3\] is not understood; give names of layers"),
     ],
 )
 def test_wrong_values(given, sentence) -> None:
@@ -50,6 +52,7 @@ def test_values_are_settled() -> None:
     )
     assert (options.target_params, options.epochs, options.budget) == (1_000_000, 3, 60)
     assert (options.device, options.batch) == ("0,1", 0.7)
+    assert Options(target_gflops=5, keep="model.0, model.1").keep == ["model.0", "model.1"]
     assert type(options.sparsity) is float
     assert type(options.epochs) is int
     assert Options(target_gflops=5, device=torch.device("cpu")).device == "cpu"

@@ -19,6 +19,8 @@ import yoloprune
 from yoloprune.errors import UserError
 from yoloprune.report import Record
 from yoloprune.yolo import checkpoints, digits
+from yoloprune.yolo.exact import _alone
+from yoloprune.yolo.planning.budget import gflops
 from yoloprune.yolo.run import fine_tuning
 from yoloprune.yolo.run.api import prepare
 from yoloprune.yolo.run.options import Options
@@ -178,6 +180,31 @@ def test_a_block_that_cannot_be_followed_is_found_before_anything_is_written(mod
         yoloprune.prune(model, target_ratio=0.7, project=tmp_path, name="run")
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+    assert str(caught.value).endswith("keep these (--keep model.3.conv).")
+    kept = yoloprune.prune(model, target_ratio=0.7, keep="model.3.conv").model
+    assert kept.model.model[3].conv.out_channels == 64
+
+
+def test_layers_that_are_to_blame_are_told_apart_from_those_that_only_fail_together() -> None:
+    def fails(alone, together):
+        return lambda parts: bool({*parts} & alone) or {*parts} >= together
+
+    assert _alone([*range(9)], fails({2, 7}, {0})) == [0, 2, 7]
+    assert _alone([*range(9)], fails(set(), {0, 8})) == []
+
+
+def test_kept_layers_keep_their_channels_and_the_target_is_met_by_the_others(model) -> None:
+    result = yoloprune.prune(model, target_ratio=0.7, keep=["model.0", "model.4.cv*"])
+    before, after = (dict(m.model.named_modules()) for m in (model, result.model))
+    for name in ("model.0.conv", "model.4.cv1.conv", "model.4.cv2.conv"):
+        assert after[name].out_channels == before[name].out_channels
+    assert after["model.3.conv"].out_channels < before["model.3.conv"].out_channels
+    assert 0.67 * gflops(model.model, 640) < gflops(result.model.model, 640) <= 0.7 * gflops(model.model, 640)
+
+
+def test_a_layer_that_is_to_be_kept_must_be_there(model) -> None:
+    with pytest.raises(UserError, match=r"keep='modle\.0' is no layer of the model; did you mean 'model\.0'\?"):
+        yoloprune.prune(model, target_ratio=0.7, keep="model.1, modle.0")
 
 
 def test_each_step_is_checked_against_zeroed_channels(model, tmp_path) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .errors import reported
-from .options import Trust, Weights
+from .greeting import import_ultralytics
+from .options import Keep, Trust, Weights
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,6 +26,7 @@ def command(
     prune_head: Annotated[
         bool, typer.Option("--prune-head", help="As if the head's hidden layers might lose channels too.")
     ] = False,
+    keep: Keep = None,
     round_to: Annotated[int, typer.Option("--round-to", help="Widths are multiples of this.", min=1)] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     trust: Trust = False,
@@ -38,19 +40,22 @@ def command(
       yoloprune inspect runs/prune/prune/pruned.pt --prune-head --json
     """
     with reported():
-        _inspect(weights, prune_head, round_to, as_json, trust)
+        _inspect(weights, prune_head, keep, round_to, as_json, trust)
 
 
-def _inspect(weights: Path, prune_head: bool, round_to: int, as_json: bool, trust: bool) -> None:
+def _inspect(weights: Path, prune_head: bool, keep: str | None, round_to: int, as_json: bool, trust: bool) -> None:
     import json
     from dataclasses import asdict
 
     from rich.console import Console
 
+    import_ultralytics(as_json)
     from yoloprune.yolo import checkpoints
     from yoloprune.yolo.inspection import inspect
+    from yoloprune.yolo.run.typed import parse_names
 
-    found = inspect(checkpoints.load(weights, trust=trust), prune_head=prune_head, round_to=round_to)
+    yolo = checkpoints.load(weights, trust=trust)
+    found = inspect(yolo, prune_head=prune_head, keep=parse_names(keep or ""), round_to=round_to)
     if as_json:
         typer.echo(json.dumps({**asdict(found), "reach": found.reach._asdict()}, indent=1))
         return

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from .errors import reported
+from .options import KEEP
 
 __all__ = ["Kind", "run_command"]
 
@@ -182,6 +183,7 @@ def run_command(kind: Kind, text: str) -> Callable[..., None]:
                 default="keep-head",
             ),
         ] = None,
+        keep: Annotated[str | None, _option("--keep", panel=_PRUNING, text=KEEP)] = None,
         calibration_images: Annotated[
             int | None,
             _option(

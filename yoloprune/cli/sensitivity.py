@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .errors import reported
-from .options import Imgsz, Trust, Weights
+from .options import Imgsz, Keep, Trust, Weights
 
 __all__ = ["NAME", "command"]
 
@@ -31,6 +31,7 @@ def command(
         str, typer.Option("--ratios", help="Shares of each layer's channels to remove, with commas between them.")
     ] = "0.25,0.5,0.75",
     prune_head: Annotated[bool, typer.Option("--prune-head", help="Measure the head's hidden layers too.")] = False,
+    keep: Keep = None,
     criterion: Annotated[
         str, typer.Option("--criterion", help="Ranking of channels: the weakest of each layer go.")
     ] = "output_error",
@@ -54,7 +55,7 @@ def command(
     After Ctrl-C or a kill the same command goes on: PREFIX.unfinished.json holds what is measured until then.
     """
     with reported():
-        _sensitivity(weights, data, imgsz, images, ratios, prune_head, criterion, save, trust, device, seed)
+        _sensitivity(weights, data, imgsz, images, ratios, prune_head, keep, criterion, save, trust, device, seed)
 
 
 def _sensitivity(
@@ -64,6 +65,7 @@ def _sensitivity(
     images: int,
     ratios: str,
     prune_head: bool,
+    keep: str | None,
     criterion: str,
     save: Path,
     trust: bool,
@@ -78,6 +80,7 @@ def _sensitivity(
     from yoloprune.report.sensitivity import draw_sensitivity, save_sensitivity, sensitivity_table
     from yoloprune.yolo import checkpoints
     from yoloprune.yolo.run.device import check_device
+    from yoloprune.yolo.run.typed import parse_names
     from yoloprune.yolo.sensitivity import check_options, sensitivity
 
     shares = _shares(ratios)
@@ -97,6 +100,7 @@ def _sensitivity(
                 ratios=shares,
                 criterion=criterion,
                 prune_head=prune_head,
+                keep=parse_names(keep or ""),
                 device=device,
                 seed=seed,
                 progress=partial(bar.track, description="Prune each layer alone"),

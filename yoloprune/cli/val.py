@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .errors import reported
+from .greeting import import_ultralytics
 from .keywords import parse_pairs
 from .options import Imgsz, Trust, Weights
 
@@ -55,18 +56,12 @@ def _val(
     as_json: bool,
     trust: bool,
 ) -> None:
-    import contextlib
-    import importlib
     import json
-    import sys
-
-    if as_json:
-        with contextlib.redirect_stdout(sys.stderr):  # where its very first import says that it made a settings file
-            importlib.import_module("ultralytics")
 
     from rich.console import Console
     from rich.table import Table
 
+    import_ultralytics(as_json)
     from yoloprune.yolo import checkpoints
     from yoloprune.yolo.run.data import choose_data
     from yoloprune.yolo.run.device import check_device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,9 +85,9 @@ class Inspection:
     unsupported: dict[str, int]
 
 
-def inspect(yolo: YOLO, *, prune_head: bool = False, round_to: int = 8) -> Inspection:
+def inspect(yolo: YOLO, *, prune_head: bool = False, keep: Sequence[str] = (), round_to: int = 8) -> Inspection:
     """Trace a model and say what was found; the model is not changed."""
-    graph = trace_yolo(yolo.model, prune_head=prune_head)
+    graph = trace_yolo(yolo.model, prune_head, keep)
     reach = reachable(graph, yolo.model, imgsz=BUDGET_IMGSZ, round_to=round_to)
     family = checkpoints.family(yolo)
     return Inspection(family, yolo.task, reach, _groups(graph), _layers(graph, yolo), dict(graph.unsupported))

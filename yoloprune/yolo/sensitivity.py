@@ -110,6 +110,7 @@ def sensitivity(
     ratios: Sequence[float] = (0.25, 0.5, 0.75),
     criterion: str = "output_error",
     prune_head: bool = False,
+    keep: Sequence[str] = (),
     device: str | None = None,
     seed: int = 0,
     progress: Callable[[Sequence], Iterable] = iter,
@@ -130,6 +131,7 @@ def sensitivity(
         ratios: Shares of channels to remove; each set keeps at least one channel.
         criterion: By which channels are ranked; a name in `yoloprune.criteria.CRITERIA`.
         prune_head: Whether the head's hidden layers are measured too.
+        keep: Names or patterns of modules whose output channels stay and are not measured.
         device: As in Ultralytics.
         seed: Seed of scoring.
         progress: Wraps the list that is worked through, such as `rich.progress.track`.
@@ -147,7 +149,7 @@ def sensitivity(
     needs_labels = CRITERIA[criterion].needs_loss
     data = choose_data(data, yolo, images=True, labels=needs_labels, ranks=needs_labels, validates=False)
     network = yolo.model
-    graph = trace_yolo(network, prune_head=prune_head)
+    graph = trace_yolo(network, prune_head, keep)
     own = gflops(network, BUDGET_IMGSZ)
     home = next(network.parameters()).device
     place = select_device(device, verbose=False)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import copy
+import fnmatch
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from ultralytics.nn.modules import block, head, transformer
 
-from yoloprune.errors import UserError
-from yoloprune.graph import Graph, Plan, mask_error, trace
+from yoloprune.errors import UserError, did_you_mean
+from yoloprune.graph import Graph, trace
 
-__all__ = ["check_exact", "predictions", "trace_yolo"]
-
-_EXACT = 1e-6  # relative, in double precision, where a right plan leaves 1e-12
+__all__ = ["noise", "predictions", "trace_yolo"]
 
 # Their forward reads widths of its input as heads x head_dim, so those widths stay; what surrounds them is pruned.
 _ATTENTION = (
@@ -43,15 +42,24 @@ def predictions(output: Any) -> Any:
     return output
 
 
-def trace_yolo(model: nn.Module, prune_head: bool = False) -> Graph:
+def trace_yolo(model: nn.Module, prune_head: bool = False, keep: Sequence[str] = ()) -> Graph:
     """Trace an Ultralytics task model (DetectionModel, SegmentationModel …) without changing it.
 
     Args:
         model: The `.model` of an Ultralytics YOLO.
         prune_head: Also prune the head's hidden layers; its outputs always stay.
+        keep: Names or patterns of modules whose output channels stay, such as "model.0" or "model.*.cv1".
+
+    Raises:
+        UserError: `keep` names what the model does not have.
     """
     last = model.model[-1]
-    freeze: list = list(_ATTENTION)
+    modules = [name for name, _ in model.named_modules()]
+    for pattern in keep:
+        if not fnmatch.filter(modules, pattern):
+            near = did_you_mean(pattern, modules)
+            raise UserError(f"keep={pattern!r} is no layer of the model{near} (`yoloprune inspect` names them).")
+    freeze: list = [*_ATTENTION, *keep]
     if not prune_head or isinstance(last, _FIXED_HEADS):
         freeze.append(lambda name, module: module is last)
     cached = dict(last.__dict__)  # anchors and strides are cached per image shape
@@ -59,7 +67,7 @@ def trace_yolo(model: nn.Module, prune_head: bool = False) -> Graph:
     torch.backends.mha.set_fastpath_enabled(False)  # the fused encoder layer is one opaque operator
     hook = last.register_forward_hook(lambda module, args, output: predictions(output))
     try:
-        return trace(model, torch.zeros_like(_image(model)), freeze=freeze)
+        return trace(model, torch.zeros_like(noise(model)), freeze=freeze)
     finally:
         hook.remove()
         torch.backends.mha.set_fastpath_enabled(fast)
@@ -67,39 +75,12 @@ def trace_yolo(model: nn.Module, prune_head: bool = False) -> Graph:
         last.__dict__.update(cached)
 
 
-def check_exact(model: nn.Module, plan: Plan) -> float:
-    """Check on the model's own weights that pruning by the plan is zeroing by it.
-
-    Args:
-        model: As for `trace_yolo`; it is not changed.
-        plan: A plan for it.
-
-    Returns:
-        Largest relative difference of the predictions, on an image of noise and in double precision, in which a
-        decoder that sorts by score sees no ties.
-
-    Raises:
-        UserError: The predictions differ, or the pruned network does not run.
-    """
-    try:
-        error = mask_error(copy.deepcopy(model).double(), plan, _image(model).double(), select=predictions)
-        said = f"differs by {error:.1g} of the largest prediction from"
-    except Exception as e:  # a block with sizes of its own can raise anything
-        error, said = float("inf"), f"does not run ({type(e).__name__}: {e}), unlike"
-    if not error < _EXACT:
-        raise UserError(
-            f"The pruned network {said} the original with the removed channels zeroed: some block of this model does "
-            "more with its widths than one execution shows, so it cannot be pruned."
-        )
-    return error
-
-
-def _image(model: nn.Module) -> Tensor:
+def noise(model: nn.Module) -> Tensor:
     """An image of noise, as small as the model takes it."""
     # an RT-DETR decoder picks 300 queries, so the image must hold that many anchors
     size = 160 if isinstance(model.model[-1], head.RTDETRDecoder) else 64
     stride = int(max(getattr(model, "stride", torch.tensor([32.0])).max(), 32))
     size = -(-size // stride) * stride
     channels = getattr(model, "yaml", {}).get("channels", 3)
-    noise = torch.rand(1, channels, size, size, generator=torch.Generator().manual_seed(0))
-    return noise.to(next(model.parameters()))
+    image = torch.rand(1, channels, size, size, generator=torch.Generator().manual_seed(0))
+    return image.to(next(model.parameters()))

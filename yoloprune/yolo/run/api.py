@@ -70,6 +70,7 @@ def prune(
     batch: int | float = 16,
     device: str | int | list[int] | None = None,
     prune_head: bool = False,
+    keep: str | list[str] | None = None,
     val: bool = False,
     export: str | None = None,
     project: str | Path | None = None,
@@ -119,6 +120,8 @@ def prune(
         batch: Images per batch, as in Ultralytics.
         device: As in Ultralytics.
         prune_head: Whether the hidden convolutions of the detection head may lose channels too.
+        keep: Names or patterns of modules whose output channels stay, such as ["model.0", "model.*.cv1"] or, as text,
+            "model.0,model.*.cv1".
         val: Whether to validate and to measure the latency, before and after.
         export: Export format such as "onnx".
         project: Folder of the output folder. Giving it or `name` has the results written.
@@ -170,6 +173,7 @@ def prune(
         batch=batch,
         device=device,
         prune_head=prune_head,
+        keep=keep or [],
         val=val,
         export=export,
         project=None if project is None else str(project),

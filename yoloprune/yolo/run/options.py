@@ -15,7 +15,7 @@ from yoloprune.yolo.formats import check_format
 from yoloprune.yolo.planning.prior import read_measured
 
 from .keywords import check_keywords
-from .typed import parse_budget, typed
+from .typed import parse_budget, parse_names, typed
 
 __all__ = ["BUDGET_IMGSZ", "TARGETS", "Options", "check_criterion", "check_least"]
 
@@ -74,6 +74,7 @@ class Options:
         batch: Images per batch, as Ultralytics takes it: a whole number, -1, or a share of the GPU's memory.
         device: As Ultralytics takes it, a number or a list of numbers too; kept as text, such as "0,1".
         prune_head: Whether the hidden convolutions of the head may lose channels too.
+        keep: Names or patterns of modules whose output channels stay; as text, with commas between them.
         val: Whether the model is validated before and after.
         export: Export format, or None for no export.
         project: Folder of the output folder.
@@ -114,6 +115,7 @@ class Options:
     batch: int | float = 16
     device: str | None = None
     prune_head: bool = False
+    keep: list[str] = field(default_factory=list)
     val: bool = False
     export: str | None = None
     project: str | None = None
@@ -140,6 +142,8 @@ class Options:
                 f"target_ratio={self.target_ratio} would remove nothing; give the share of the GFLOPs to keep, "
                 "between 0 and 1."
             )
+        if not all(isinstance(name, str) for name in self.keep):
+            raise UserError(f"keep={self.keep} is not understood; give names of layers.")
         check_least(vars(self), _LEAST)
         if self.search and self.recover is False:
             raise UserError(
@@ -178,6 +182,8 @@ class Options:
         values = dict(vars(self))
         if values["device"] is not None:
             values["device"] = str(values["device"]).strip("[]() ").replace(" ", "")
+        if isinstance(values["keep"], str):
+            values["keep"] = parse_names(values["keep"])
         if isinstance(values["budget"], str):
             values["budget"] = parse_budget(values["budget"])
         for name, annotation in get_type_hints(Options).items():

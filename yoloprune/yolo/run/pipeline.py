@@ -11,10 +11,11 @@ from yoloprune.errors import UserError
 from yoloprune.graph import Plan
 from yoloprune.report import Measure, Record
 from yoloprune.yolo import checkpoints
+from yoloprune.yolo.exact import check_exact
 from yoloprune.yolo.formats import check_can_export
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.planning.prior import check_measured
-from yoloprune.yolo.trace import check_exact, trace_yolo
+from yoloprune.yolo.trace import trace_yolo
 
 from .allowance import epochs_within
 from .context import Context, read_result
@@ -94,10 +95,10 @@ class Run:
         self._remarks = [line for line in (rounded, without_images) if line]
         own = cost(yolo.model)
         self._targets = step_targets(options, own)
-        graph = trace_yolo(yolo.model, prune_head=options.prune_head)
+        graph = trace_yolo(yolo.model, options.prune_head, options.keep)
         check_reachable(options, graph, yolo.model, own)
         if not remembered:  # each step checks its own plan; here it is found out before anything is written
-            check_exact(yolo.model, graph.random_plan())
+            check_exact(yolo.model, graph, graph.random_plan())
         if options.sensitivity:
             check_measured(Path(options.sensitivity), graph)
         record = (remembered and remembered.record) or Record(

@@ -17,6 +17,7 @@ from yoloprune.criteria import CRITERIA, score
 from yoloprune.graph import Graph, Plan, operator_seconds
 from yoloprune.graph.remaining import remaining_limit
 from yoloprune.recovery import reconstruct
+from yoloprune.yolo.exact import check_exact
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.planning.budget import plan_for_target
 from yoloprune.yolo.planning.limit import best_limit
@@ -25,7 +26,7 @@ from yoloprune.yolo.planning.ranking import ranking_options
 from yoloprune.yolo.planning.search import search_widths
 from yoloprune.yolo.planning.trial import Trial
 from yoloprune.yolo.probe import prediction_probe
-from yoloprune.yolo.trace import check_exact, trace_yolo
+from yoloprune.yolo.trace import trace_yolo
 
 from .data import calibration_batches, training_loss
 from .network import with_network
@@ -78,7 +79,7 @@ def prune_once(
     Raises:
         UserError: The target cannot be reached, or the criterion lacks what it needs.
     """
-    graph = trace_yolo(yolo.model, prune_head=options.prune_head)
+    graph = trace_yolo(yolo.model, options.prune_head, options.keep)
     entry = CRITERIA[options.criterion]
     batches = _batches(yolo, options) if entry.needs_batches or options.recover else []
     share = target.share(cost(yolo.model))
@@ -133,7 +134,7 @@ def prune_once(
         )
     yolo.model.cpu()
     plan = found.plan if found else plan_of(scores)
-    error = check_exact(yolo.model, plan)
+    error = check_exact(yolo.model, graph, plan)
     pruned = plan.apply(yolo.model)
     if options.recover:
         notes += _recover(pruned, yolo.model, plan, batches, options.seed)
@@ -149,7 +150,7 @@ def _given_limit(options: Options, graph: Graph, earlier: tuple[nn.Module, Plan]
     if earlier is None:
         return options.max_pruning_ratio
     network, plan = earlier
-    original = trace_yolo(network, prune_head=options.prune_head)
+    original = trace_yolo(network, options.prune_head, options.keep)
     return remaining_limit(options.max_pruning_ratio, graph, original, plan)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def sparse_train(
     seed: int,
     sparsity: Sparsity,
     prune_head: bool,
+    keep: Sequence[str] = (),
     train: dict[str, Any],
     folder: Path,
 ) -> YOLO:
@@ -56,6 +58,7 @@ def sparse_train(
         seed: Seed of the training.
         sparsity: Options of the regulariser.
         prune_head: Whether the head's hidden layers will be pruned too.
+        keep: Names or patterns of modules whose output channels will stay.
         train: Further keywords for Ultralytics' `train()`.
         folder: The trainer's folder; `sparsity.csv` and `sparsity.png` are written there too. When what follows is
             safe on disk, `Continuation(folder).discard()` removes what going on needs.
@@ -66,7 +69,7 @@ def sparse_train(
     train_or_go_on(
         start,
         folder,
-        bind=lambda trainer: bind(trainer, sparsity, prune_head=prune_head),
+        bind=lambda trainer: bind(trainer, sparsity, prune_head=prune_head, keep=keep),
         otherwise="train without sparsity",
         data=data,
         epochs=epochs,

@@ -143,6 +143,7 @@ def _sparse(run: Context) -> YOLO:
             seed=options.seed,
             sparsity=Sparsity(strength=options.sparsity),
             prune_head=options.prune_head,
+            keep=options.keep,
             train={k: v for k, v in options.train.items() if k not in _FINE_TUNING},
             folder=folder / "train",
         )

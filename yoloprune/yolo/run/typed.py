@@ -1,4 +1,4 @@
-"""Values of options: against their annotations, and times as people write them."""
+"""Values of options: against their annotations, and times and names as people write them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any, Union, get_args, get_origin
 
 from yoloprune.errors import UserError
 
-__all__ = ["parse_budget", "typed"]
+__all__ = ["parse_budget", "parse_names", "typed"]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 _EXPECTED = {
     dict: "a mapping",
+    list: "a list of names",
     str: "a name or a path",
     bool: "true or false",
     float: "a number",
@@ -56,3 +57,8 @@ def parse_budget(text: str) -> float:
     if not seconds or "".join(a + b for a, b in parts) != text.replace(" ", "").lower():
         raise UserError(f"{text!r} is no time budget; give one such as 30m, 90s or 1h30m.")
     return seconds
+
+
+def parse_names(text: str) -> list[str]:
+    """Names with commas between them."""
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -7,6 +7,7 @@ class: `bind` makes a subclass that carries them. It is not importable by name, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -99,10 +100,12 @@ class SparseTrainer:
     Attributes:
         sparsity: The options; see `bind`.
         prune_head: Whether the hidden layers of the head will be pruned too, and so take part.
+        keep: Names or patterns of modules whose output channels will stay, and so take no part.
     """
 
     sparsity: ClassVar[Sparsity] = Sparsity()
     prune_head: ClassVar[bool] = False
+    keep: ClassVar[Sequence[str]] = ()
 
     def optimizer_step(self) -> None:
         """Ultralytics' own step, with the regulariser between the scaler's `unscale_` and the clipping."""
@@ -139,7 +142,7 @@ class SparseTrainer:
 
     @cached_property
     def _graph(self) -> Graph:
-        return trace_yolo(_network(self.model), prune_head=self.prune_head)
+        return trace_yolo(_network(self.model), self.prune_head, self.keep)
 
     @cached_property
     def _regulariser(self) -> GroupSparsity:
@@ -199,13 +202,14 @@ SPARSE_TRAINERS: dict[type, type] = {
 """Stock trainer -> the one with group-sparse training."""
 
 
-def bind(trainer: type, sparsity: Sparsity, *, prune_head: bool = False) -> type:
+def bind(trainer: type, sparsity: Sparsity, *, prune_head: bool = False, keep: Sequence[str] = ()) -> type:
     """A sparse trainer that carries these options, for `YOLO.train(trainer=...)`.
 
     Args:
         trainer: A stock trainer, the one of `yoloprune.yolo.trainers.pruned` for it, or a sparse one.
         sparsity: The options.
         prune_head: Whether the head's hidden layers take part.
+        keep: Names or patterns of modules whose output channels take no part.
 
     Raises:
         UserError: There is no sparse training for this trainer.
@@ -218,4 +222,5 @@ def bind(trainer: type, sparsity: Sparsity, *, prune_head: bool = False) -> type
     if not issubclass(base, SparseTrainer):
         raise UserError(f"There is no group-sparse training for {trainer.__name__}; train without it.")
     # Ultralytics attaches its loggers only to classes with "Trainer" in the name
-    return type(f"{base.__name__}WithOptions", (base,), {"sparsity": sparsity, "prune_head": prune_head})
+    options = {"sparsity": sparsity, "prune_head": prune_head, "keep": tuple(keep)}
+    return type(f"{base.__name__}WithOptions", (base,), options)
