@@ -249,6 +249,5 @@ def test_inspect(yoloprune) -> None:
     for heading in ("Coupled channels", "tied with", "Layers", "can be pruned to"):
         assert heading in text
     kept = json.loads(yoloprune("inspect", WEIGHTS, "--json", "--keep", "model.2.*").stdout)["groups"]
-    assert {g["name"] for g in kept if g["reason"] == "is kept on request"} == {
-        "model.2.cv1.conv", "model.2.cv2.conv", "model.2.m.0.cv1.conv"
-    }  # fmt: skip
+    assert {g["reason"] for g in kept if g["name"].startswith("model.2.")} == {"is kept on request"}
+    assert {g["reason"] for g in kept if g["name"].startswith("model.4.")} == {""}
