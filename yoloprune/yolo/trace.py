@@ -56,7 +56,7 @@ def trace_yolo(model: nn.Module, prune_head: bool = False, keep: Sequence[str] =
     last = model.model[-1]
     modules = [name for name, _ in model.named_modules()]
     for pattern in keep:
-        if not fnmatch.filter(modules, pattern):
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in modules):
             near = did_you_mean(pattern, modules)
             raise UserError(f"keep={pattern!r} is no layer of the model{near} (`yoloprune inspect` names them).")
     freeze: list = [*_ATTENTION, *keep]
