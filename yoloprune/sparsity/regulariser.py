@@ -123,7 +123,7 @@ class GroupSparsity:
     @torch.no_grad()
     def __call__(self, scale: float = 1.0) -> None:
         """Add the gradient, `scale` times as strong, to `.grad` of every parameter that takes part and has one."""
-        precise = [p.to(torch.promote_types(p.dtype, torch.float32)) for p in self._parameters]
+        precise = [p.float() if p.dtype in (torch.float16, torch.bfloat16) else p for p in self._parameters]
         squares = map(_sums, torch._foreach_mul(precise, precise), self._pieces)
         scores = self._scores.sum(torch.cat([vector for own in squares for vector in own]))
         weights = F.pad(self._slimming(scores) if self.scope == "bn" else self._growing(scores), (0, 1))
@@ -154,6 +154,8 @@ class GroupSparsity:
 
 def _along(vector: Tensor, dim: int, ndim: int) -> Tensor:
     """The vector as a tensor of `ndim` dimensions that varies along `dim`."""
+    if ndim == 1:
+        return vector
     return vector.view([-1 if d == dim else 1 for d in range(ndim)])
 
 
@@ -165,5 +167,5 @@ def _sums(squares: Tensor, pieces: list[_Piece]) -> list[Tensor]:
     for piece in pieces:
         # leading dimensions first: several times as fast on a CPU as all at once
         after = squares.sum(tuple(range(piece.dim))) if piece.dim else squares
-        vectors.append(after.flatten(1).sum(1) if after.ndim > 1 else after)
+        vectors.append(after.flatten(1).sum(1) if after.numel() > len(after) else after.flatten())
     return vectors
