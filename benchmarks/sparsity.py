@@ -31,6 +31,7 @@ from scipy.stats import rankdata
 from torch import nn
 from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils.torch_utils import select_device
 
 from yoloprune.criteria import score
 from yoloprune.criteria.labels import slice_sums, weights
@@ -63,22 +64,32 @@ RECIPE = {  # few epochs, on one core
 }
 
 
-def median_seconds(function: Callable[[], object], repeat: int) -> float:
-    """The median processor time of a call, which other processes hardly move, after one that is not counted."""
+def median_seconds(function: Callable[[], object], repeat: int, device: torch.device) -> float:
+    """The median processor time of a call, which other processes hardly move, after one that is not counted.
+
+    On a GPU the wall time until it is done.
+    """
+
+    def now() -> float:
+        if device.type == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
     function()
     times = []
     for _ in range(repeat):
-        start = time.process_time()
+        start = now()
         function()
-        times.append(time.process_time() - start)
+        times.append(now() - start)
     return statistics.median(times)
 
 
-def yolov8n() -> tuple[nn.Module, torch.Tensor, Callable[[], torch.Tensor], Graph]:
+def yolov8n(device: torch.device) -> tuple[nn.Module, torch.Tensor, Callable[[], torch.Tensor], Graph]:
     """YOLOv8n at 320 px: the model, an example input, its loss on random images and boxes, and its graph."""
-    model = DetectionModel("yolov8n.yaml", verbose=False)
+    model = DetectionModel("yolov8n.yaml", verbose=False).to(device)
     model.args = get_cfg()
-    images = torch.rand(BATCH, 3, 320, 320)
+    images = torch.rand(BATCH, 3, 320, 320, device=device)
     boxes = 4 * BATCH
     batch = {
         "img": images,
@@ -86,21 +97,22 @@ def yolov8n() -> tuple[nn.Module, torch.Tensor, Callable[[], torch.Tensor], Grap
         "cls": torch.randint(80, (boxes, 1)).float(),
         "bboxes": torch.cat([torch.rand(boxes, 2) * 0.6 + 0.2, torch.rand(boxes, 2) * 0.3 + 0.1], 1),
     }
+    batch = {key: value.to(device) for key, value in batch.items()}
     return model, images[:1], lambda: model(batch)[0].sum(), trace_yolo(model, prune_head=True)
 
 
-def resnet50() -> tuple[nn.Module, torch.Tensor, Callable[[], torch.Tensor], Graph]:
+def resnet50(device: torch.device) -> tuple[nn.Module, torch.Tensor, Callable[[], torch.Tensor], Graph]:
     """ResNet-50 at 224 px, likewise."""
-    model = torchvision.models.resnet50()
-    images, labels = torch.rand(BATCH, 3, 224, 224), torch.randint(1000, (BATCH,))
+    model = torchvision.models.resnet50().to(device)
+    images, labels = torch.rand(BATCH, 3, 224, 224, device=device), torch.randint(1000, (BATCH,), device=device)
     loss = nn.CrossEntropyLoss()
     return model, images[:1], lambda: loss(model(images), labels), trace(model, images[:1])
 
 
-def cost(repeat: int) -> Iterator[dict]:
+def cost(repeat: int, device: torch.device) -> Iterator[dict]:
     """Time a step and each regulariser, one row each."""
     for name, build in (("YOLOv8n, 320 px", yolov8n), ("ResNet-50, 224 px", resnet50)):
-        model, example, loss, graph = build()
+        model, example, loss, graph = build(device)
         model.train()
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9)
 
@@ -109,14 +121,14 @@ def cost(repeat: int) -> Iterator[dict]:
             loss().backward()
             optimizer.step()
 
-        seconds = median_seconds(step, repeat)
+        seconds = median_seconds(step, repeat, device)
         for tool, regularise in (
             *((f"yoloprune, {scope}", _ours(graph, model, scope)) for scope in SCOPES),
             ("torch-pruning", _torch_pruning(model, example)),
         ):
             row = {"model": name, "tool": tool, "step_s": seconds, "result": "ok"}
             try:
-                row["seconds"] = median_seconds(regularise(), 3 * repeat)
+                row["seconds"] = median_seconds(regularise(), 3 * repeat, device)
                 row["share"] = row["seconds"] / seconds
             except Exception as error:
                 row["result"] = type(error).__name__
@@ -243,6 +255,7 @@ def main() -> None:
     parser.add_argument("what", choices=("cost", "scores"))
     parser.add_argument("--threads", type=int, default=1, help="default: 1")
     parser.add_argument("--repeat", type=int, default=5, help="training steps that are timed; default: 5")
+    parser.add_argument("--device", default="cpu", help="of the costs, as Ultralytics takes it; default: cpu")
     parser.add_argument("--runs", nargs="+", type=_run, default=[("none", 0.0), ("group", 3e-3)], help="SCOPE:STRENGTH")
     parser.add_argument("--epochs", type=int, default=10, help="default: 10")
     parser.add_argument("--growth", type=float, default=1.0, help="default: 1")
@@ -251,7 +264,10 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     about = machine(*PACKAGES) | {"threads": str(options.threads)}
-    found = cost(options.repeat) if options.what == "cost" else scores(options.runs, options.epochs, options.growth)
+    if options.what == "cost":
+        found = cost(options.repeat, select_device(options.device, verbose=False))
+    else:
+        found = scores(options.runs, options.epochs, options.growth)
     rows = []
     for row in found:
         print(json.dumps(row), file=sys.stderr, flush=True)
