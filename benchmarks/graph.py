@@ -2,7 +2,8 @@
 
     python benchmarks/graph.py --json benchmarks/graph.json
 
-Each measurement has a process of its own, 120 s and 8 GB; where it fails or does not end, that is the result.
+Each measurement has a process of its own, 120 s and 8 GB; where it fails or does not end, that is the result. Rows that
+the JSON file holds are not measured again, so an interrupted run goes on where it was.
 benchmarks/README.md says what the columns mean.
 """
 
@@ -41,14 +42,16 @@ def tools(model: str) -> list[tuple[str, str, int]]:
     return ours + stock + [("torch-pruning, C2f replaced", "torch-pruning-replaced", pixels) for pixels in sizes]
 
 
-def rows(models: Sequence[str], threads: int, repeat: int) -> Iterator[dict]:
+def rows(models: Sequence[str], threads: int, repeat: int, known: Sequence[dict]) -> Iterator[dict]:
     """Measure every tool on every model and yield one row each; what ran out of time is not tried with more pixels."""
+    measured = {(row["model"], row["tool"], row["pixels"]): row for row in known}
     cases = [(model, *tool) for model in models for tool in tools(model)]
     ended = set()
     for model, label, tool, pixels in track(cases, "Measuring", console=Console(stderr=True)):
         if (model, tool) in ended:
             continue
-        row = {"model": model, "tool": label, "pixels": pixels, **case(model, tool, pixels, threads, repeat)}
+        key = {"model": model, "tool": label, "pixels": pixels}
+        row = measured.get(tuple(key.values())) or key | case(model, tool, pixels, threads, repeat)
         if row["result"] == "time-out":
             ended.add((model, tool))
         yield row
@@ -160,14 +163,18 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the measurements to this file")
     options = parser.parse_args()
     about = machine(*PACKAGES) | {"threads": str(options.threads), "repeat": str(options.repeat)}
-    table = list(rows(options.models, options.threads, options.repeat))
-    add_ratios(table)
+    known = json.loads(options.json.read_text())["rows"] if options.json and options.json.exists() else []
+    table: list[dict] = []
+    for row in rows(options.models, options.threads, options.repeat, known):
+        table.append(row)
+        add_ratios(table)
+        if options.json:
+            found = {"machine": about, "rows": table, "means": means(table)}
+            options.json.write_text(json.dumps(found, indent=1) + "\n")
     console = Console(width=None if sys.stdout.isatty() else 130)
     console.print(", ".join(f"{key} {value}" for key, value in about.items()), highlight=False)
     for part in render(table):
         console.print(part)
-    if options.json:
-        options.json.write_text(json.dumps({"machine": about, "rows": table, "means": means(table)}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
