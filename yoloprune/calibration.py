@@ -7,7 +7,7 @@ forward. Labels are never needed. Batches may differ in shape.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from .errors import UserError
+from .replaced import replaced
 
 __all__ = ["call_order", "collect", "contractions", "evaluation", "forward", "full_precision", "groups_of", "patches"]
 
@@ -55,19 +56,12 @@ def evaluation(*models: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-@contextmanager
-def full_precision() -> Iterator[None]:
+def full_precision() -> AbstractContextManager[None]:
     """Compute convolutions on GPUs in float32; by default PyTorch rounds what they are given to 10 bits (TF32)."""
     cudnn = torch.backends.cudnn
-    setting, name, value = cudnn, "allow_tf32", False
     if hasattr(cudnn, "conv"):  # since PyTorch 2.9, which refuses to tell `allow_tf32` where the two ways are mixed
-        setting, name, value = cudnn.conv, "fp32_precision", "ieee"
-    before = getattr(setting, name)
-    setattr(setting, name, value)
-    try:
-        yield
-    finally:
-        setattr(setting, name, before)
+        return replaced(cudnn.conv, "fp32_precision", "ieee")
+    return replaced(cudnn, "allow_tf32", False)
 
 
 def contractions(model: nn.Module) -> dict[str, nn.Module]:

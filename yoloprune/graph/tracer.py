@@ -178,7 +178,9 @@ class _Tracer(TorchDispatchMode):
             return out
         self.link(args, kwargs, out)
         call = self.call(base, func, args, kwargs, out)
-        handler = RULES.get(base, pointwise if torch.Tag.pointwise in func.tags else None)
+        handler = RULES.get(base)
+        if handler is None and torch.Tag.pointwise in func.tags:
+            handler = pointwise
         if handler is not None:
             handler(call)
             if base != name and (labels := self.found.get(args[0])) and labels.layers and not labels.zero:

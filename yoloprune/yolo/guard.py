@@ -8,7 +8,6 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from types import ModuleType
 from typing import Any
 
 from ultralytics.cfg import get_cfg
@@ -17,24 +16,15 @@ from ultralytics.nn import tasks
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, checks, downloads
 
 from yoloprune.errors import UserError
+from yoloprune.replaced import replaced
 
 __all__ = ["check_options", "local_checkpoints", "offline", "plain", "quiet"]
 
 
 @contextlib.contextmanager
-def _replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
-    old = getattr(module, name)
-    setattr(module, name, value)
-    try:
-        yield
-    finally:
-        setattr(module, name, old)
-
-
-@contextlib.contextmanager
 def offline() -> Iterator[None]:
     """Within the block, Ultralytics neither runs `pip install` for a missing package nor fetches its plotting font."""
-    with _replaced(checks, "AUTOINSTALL", False), _replaced(data_utils, "check_font", lambda *args, **kwargs: None):
+    with replaced(checks, "AUTOINSTALL", False), replaced(data_utils, "check_font", lambda *args, **kwargs: None):
         yield
 
 
@@ -46,8 +36,8 @@ def local_checkpoints(trust: bool = False) -> Iterator[None]:
     """
     with (
         offline(),
-        _replaced(tasks, "SAFE_LOAD", tasks.SAFE_LOAD or not trust),
-        _replaced(downloads, "attempt_download_asset", lambda file, *args, **kwargs: str(file)),
+        replaced(tasks, "SAFE_LOAD", tasks.SAFE_LOAD or not trust),
+        replaced(downloads, "attempt_download_asset", lambda file, *args, **kwargs: str(file)),
     ):
         yield
 

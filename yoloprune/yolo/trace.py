@@ -63,14 +63,11 @@ def trace_yolo(model: nn.Module, prune_head: bool = False, keep: Sequence[str] =
     if not prune_head or isinstance(last, _FIXED_HEADS):
         freeze.append(lambda name, module: module is last)
     cached = dict(last.__dict__)  # anchors and strides are cached per image shape
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # the fused encoder layer is one opaque operator
     hook = last.register_forward_hook(lambda module, args, output: predictions(output))
     try:
         return trace(model, torch.zeros_like(noise(model)), freeze=freeze)
     finally:
         hook.remove()
-        torch.backends.mha.set_fastpath_enabled(fast)
         last.__dict__.clear()
         last.__dict__.update(cached)
 
