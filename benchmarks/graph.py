@@ -3,7 +3,7 @@
     python benchmarks/graph.py --json benchmarks/graph.json
 
 Each measurement has a process of its own, 120 s and 8 GB; where it fails or does not end, that is the result. Rows that
-the JSON file holds are not measured again, so an interrupted run goes on where it was.
+the JSON file holds of the same machine and settings are not measured again: an interrupted run goes on where it was.
 benchmarks/README.md says what the columns mean.
 """
 
@@ -163,7 +163,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the measurements to this file")
     options = parser.parse_args()
     about = machine(*PACKAGES) | {"threads": str(options.threads), "repeat": str(options.repeat)}
-    known = json.loads(options.json.read_text())["rows"] if options.json and options.json.exists() else []
+    found = json.loads(options.json.read_text()) if options.json and options.json.exists() else {}
+    known = found["rows"] if found.get("machine") == about else []
     table: list[dict] = []
     for row in rows(options.models, options.threads, options.repeat, known):
         table.append(row)
