@@ -43,7 +43,7 @@ def output_error(graph, model: nn.Module, inputs: Inputs) -> np.ndarray:
             for handle in handles:
                 handle.remove()
     names = {id(t): name for name, t in graph.parameters(model).items()}
-    components = {(s.parameter, s.dim): graph.component[s.start : s.start + s.size] for s in graph.slices}
+    components = {(s.parameter, s.dim): graph.components_of(s) for s in graph.slices}
     scores, met = np.zeros(graph.n_components), np.zeros(graph.n_components, bool)
     for name, moment in moments.items():
         consumed = components.get((names.get(id(layers[name].weight)), moment.dim))

@@ -23,7 +23,13 @@ class Beside(Generic[T]):
         self._entries: dict[int, tuple[weakref.ref[Tensor], T]] = {}
 
     def __setitem__(self, tensor: Tensor, value: T) -> None:
-        self._entries[id(tensor)] = weakref.ref(tensor), value
+        key = id(tensor)
+
+        def forget(dead: weakref.ref) -> None:  # what lies on between activations keeps their memory from being reused
+            if self._entries[key][0] is dead:
+                del self._entries[key]
+
+        self._entries[key] = weakref.ref(tensor, forget), value
 
     def get(self, tensor: Tensor) -> T | None:
         """What was set for this very tensor."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.sparse import coo_matrix
 from torch import Tensor, nn
 
 from yoloprune.errors import UserError
@@ -52,7 +51,7 @@ class Graph:
 
     Attributes:
         slices: Labelled parameter dimensions.
-        component: Component of each label, int64 (labels,).
+        component: Component of each label, int32 (labels,).
         n_components: Number of components.
         producing: Whether a label is an output of some layer, bool (labels,).
         links: Layers of which the first feeds the second.
@@ -99,8 +98,9 @@ class Graph:
                 ties.append(plain)
         self._freeze_columns(reason, ties, len(events) + 1)
         self.frozen = reason >= 0
-        self.groups, classes = self._group(producing, [texts[r] if r >= 0 else "" for r in reason])
-        classes, sets = resolve(classes, ties)
+        self.groups, classes = self._group(producing, lambda c: texts[reason[c]] if self.frozen[c] else "")
+        # a column stays or goes as a whole now
+        classes, sets = resolve(classes, [tie[:, ~self.frozen[tie[0]]] for tie in ties])
         self.tied = np.full((self.n_components, 2), -1, np.int64)
         live = classes >= 0
         self.tied[live] = np.stack([sets[classes[live]], classes[live]], 1)
@@ -120,37 +120,43 @@ class Graph:
                     reason[bad] = code
                     changed = True
 
-    def _group(self, producing: np.ndarray, reasons: list[str]) -> tuple[list[Group], np.ndarray]:
-        n = self.n_components
-        which = np.repeat(np.arange(len(self.slices), dtype=np.int32), [s.size for s in self.slices])
-        # the pairs are brought into order by counting, which is linear in their number, and equal ones become one
-        table = coo_matrix(
-            (np.ones(len(which), bool), (self.component[1:], which)), (n, max(len(self.slices), 1))
-        ).tocsr()
-        comp, which = np.repeat(np.arange(n, dtype=np.int32), np.diff(table.indptr)), table.indices
-        salt = np.random.default_rng(0).integers(1, 2**62, size=table.shape[1], dtype=np.int64)
-        key = np.zeros(n, np.int64)
-        with np.errstate(over="ignore"):
-            np.add.at(key, comp, salt[which])
-            key = key * 2 + self.frozen
-        starts = np.searchsorted(comp, np.arange(n + 1))
-        live = np.flatnonzero(np.diff(starts) > 0)
-        _, first, inverse = np.unique(key[live], return_index=True, return_inverse=True)
-        order = np.argsort(inverse, kind="stable")
-        bounds = np.searchsorted(inverse[order], np.arange(len(first) + 1))
-        groups, classes = [], np.full(n, -1, np.int64)
-        for i in sorted(range(len(first)), key=lambda i: first[i]):
-            members = live[order[bounds[i] : bounds[i + 1]]]
-            c = members[0]
-            own = [self.slices[w] for w in which[starts[c] : starts[c + 1]]]
+    def _group(self, producing: np.ndarray, why: Callable[[int], str]) -> tuple[list[Group], np.ndarray]:
+        salts = np.random.default_rng(0).integers(1, 2**61, size=len(self.slices), dtype=np.int64)
+        key = np.zeros(self.n_components, np.int64)
+        for s, salt in zip(self.slices, salts, strict=True):
+            key[self.components_of(s)] += salt  # once, however many of its labels the component has
+        key = key * 2 + self.frozen
+        # all components but that of constants have labels in slices
+        _, first, inverse = np.unique(key[1:], return_index=True, return_inverse=True)
+        number = np.argsort(np.argsort(first))[inverse]  # groups in the order of their first components
+        first = np.sort(first) + 1
+        order, sizes = np.argsort(number, kind="stable") + 1, np.bincount(number)
+        classes = np.full(self.n_components, -1, np.int64)
+        groups = []
+        for c, own, size, end in zip(first, self._slices_of(first), sizes, np.cumsum(sizes), strict=True):
+            components = order[end - size : end]
             name = next((s.parameter for s in own if producing[s.start]), own[0].parameter)
             frozen = bool(self.frozen[c])
             if not frozen:
-                classes[members] = len(groups)
-            groups.append(
-                Group(name, len(members), tuple((s.parameter, s.dim) for s in own), frozen, reasons[c], members)
-            )
+                classes[components] = len(groups)
+            pairs = tuple((s.parameter, s.dim) for s in own)
+            groups.append(Group(name, len(components), pairs, frozen, why(c), components))
         return groups, classes
+
+    def _slices_of(self, components: np.ndarray) -> list[list[Slice]]:
+        """The slices that have labels of each of these components."""
+        place = np.full(self.n_components, -1, np.int32)
+        place[components] = np.arange(len(components))
+        touched: list[list[Slice]] = [[] for _ in components]
+        for s in self.slices:
+            here = place[self.components_of(s)]
+            for i in np.unique(here[here >= 0]):
+                touched[i].append(s)
+        return touched
+
+    def components_of(self, dimension: Slice) -> np.ndarray:
+        """The component of each index of a parameter's dimension, int32 (size,)."""
+        return self.component[dimension.start : dimension.start + dimension.size]
 
     def parameters(self, model: nn.Module) -> dict[str, Tensor]:
         """Tensors of a model by the names that slices use; shared tensors once."""

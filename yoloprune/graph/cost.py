@@ -27,12 +27,13 @@ class Cost:
                 vectors.append(graph.component[v.numpy()])
                 owner.append(i)
         self._macs = np.array([t.macs for t in terms], np.float64)
-        self._vectors, self._owner = _pack(vectors), np.array(owner, np.int64)
+        flat = np.concatenate(vectors) if vectors else np.zeros(0, np.int32)
+        self._vectors, self._owner = (flat, *_places([len(v) for v in vectors])), np.array(owner, np.int64)
         names = sorted(graph.shapes)
         trainable = {name: i for i, name in enumerate(names)}
         self._numel = np.array([math.prod(graph.shapes[n]) for n in names], np.float64)
         self._is_parameter = np.array([graph.is_parameter[n] for n in names], bool)
-        self._dims = _pack([graph.component[s.start : s.start + s.size] for s in graph.slices])
+        self._dims = (graph.component[1:], *_places([s.size for s in graph.slices]))
         self._dim_owner = np.array([trainable[s.parameter] for s in graph.slices], np.int64)
 
     def per_term(self, kept: np.ndarray) -> np.ndarray:
@@ -59,16 +60,16 @@ class Cost:
         return round(float(_scale(self._numel, self._dims, self._dim_owner, kept)[self._is_parameter].sum()))
 
 
-def _pack(vectors: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    sizes = np.array([len(v) for v in vectors], np.int64)
-    flat = np.concatenate(vectors) if vectors else np.zeros(0, np.int64)
-    return flat, np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64), sizes
+def _places(lengths: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Where vectors of these lengths start when they lie one behind the other, and the lengths."""
+    sizes = np.array(lengths, np.int64)
+    return np.cumsum(sizes) - sizes, sizes
 
 
 def _scale(base: np.ndarray, packed: tuple, owner: np.ndarray, kept: np.ndarray) -> np.ndarray:
     flat, starts, sizes = packed
     out = base.copy()
     if len(sizes):
-        share = np.add.reduceat(kept.astype(np.float64)[flat], starts) / sizes
+        share = np.add.reduceat(kept.astype(np.float64).take(flat), starts) / sizes
         np.multiply.at(out, owner, share)
     return out

@@ -27,7 +27,7 @@ def remaining_limit(limit: float, graph: Graph, original: Graph, plan: Plan) -> 
     for s in graph.slices:
         kept = np.asarray(plan.keep.get(s.parameter, {}).get(s.dim, range(s.size)))
         labels = starts[s.parameter, s.dim] + kept
-        origin[graph.component[s.start : s.start + s.size]] = original.component[labels]
+        origin[graph.components_of(s)] = original.component[labels]
     return 1 - (1 - limit) * _widths(original)[origin] / _widths(graph)
 
 

@@ -49,7 +49,7 @@ def resolve(classes: np.ndarray, ties: list[np.ndarray]) -> tuple[np.ndarray, np
 
     Args:
         classes: Class of each component, shape (n,), -1 for components that no plan may touch.
-        ties: Component ids, each of shape (parts, length), as `distinct` gives them.
+        ties: Ids of components that have classes, each of shape (parts, length), as `distinct` gives them.
 
     Returns:
         Refined class of each component (n,), and for each refined class the number of its tied set.
@@ -59,7 +59,6 @@ def resolve(classes: np.ndarray, ties: list[np.ndarray]) -> tuple[np.ndarray, np
         classes = _refine(classes, used)
     n = int(classes.max(initial=-1)) + 1
     facing = [classes[tie] for tie in used]
-    facing = [columns[:, (columns >= 0).all(0)] for columns in facing]
     a = np.concatenate([np.zeros(0, np.int64), *(np.broadcast_to(c[0], c[1:].shape).ravel() for c in facing)])
     b = np.concatenate([np.zeros(0, np.int64), *(c[1:].ravel() for c in facing)])
     return classes, connected_components(coo_matrix((np.ones(len(a), bool), (a, b)), (n, n)), directed=False)[1]

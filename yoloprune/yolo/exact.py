@@ -63,7 +63,7 @@ def _layers_to_blame(model: nn.Module, graph: Graph, plan: Plan) -> list[str]:
     for s in graph.slices:
         kept = plan.keep.get(s.parameter, {}).get(s.dim)
         if kept is not None:
-            removed[np.delete(graph.component[s.start : s.start + s.size], kept)] = True
+            removed[np.delete(graph.components_of(s), kept)] = True
 
     def differ(sets: Sequence[int]) -> bool:
         part = graph.plan(removed & np.isin(graph.tied[:, 0], sets))
