@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from yoloprune.graph.labels import CostTerm
+from yoloprune.graph.lookup import looked_up
 
 if TYPE_CHECKING:
     from yoloprune.graph.core import Graph
@@ -70,6 +71,6 @@ def _scale(base: np.ndarray, packed: tuple, owner: np.ndarray, kept: np.ndarray)
     flat, starts, sizes = packed
     out = base.copy()
     if len(sizes):
-        share = np.add.reduceat(kept.astype(np.float64).take(flat), starts) / sizes
+        share = np.add.reduceat(looked_up(kept, flat), starts, dtype=np.int64) / sizes
         np.multiply.at(out, owner, share)
     return out

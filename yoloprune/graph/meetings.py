@@ -6,12 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from yoloprune.graph.lookup import looked_up
+
 __all__ = ["FROZEN", "LABEL", "Meetings"]
 
 LABEL = torch.int32  # a label; attention over a video holds hundreds of millions of copies of them
 FROZEN = 0  # the label of an index that must stay: a constant's own channels
 
-_AT_ONCE = 1 << 18  # pairs that wait until they are united: a video transformer brings tens of millions
+_AT_ONCE = 1 << 16  # pairs that wait until they are united: a video transformer brings tens of millions
 
 
 class Meetings:
@@ -46,8 +48,9 @@ class Meetings:
             The component of each label, int32 (size,), and the labels that met a constant's, which joins nothing.
         """
         self._unite(size)
-        number = np.cumsum(self._parent == np.arange(size, dtype=np.int32), dtype=np.int32) - np.int32(1)
-        return _looked_up(number, self._parent), np.flatnonzero(self._met)
+        number = np.cumsum(self._parent == np.arange(size, dtype=np.int32), dtype=np.int32)
+        number -= 1
+        return looked_up(number, self._parent), np.flatnonzero(self._met)
 
     def _unite(self, size: int) -> None:
         """Let the pairs that wait into the forest.
@@ -67,10 +70,5 @@ class Meetings:
             apart = a != b
             a, b = a[apart], b[apart]
             np.minimum.at(self._parent, np.maximum(a, b), np.minimum(a, b))
-            while not np.array_equal(above := _looked_up(self._parent, self._parent), self._parent):
+            while not np.array_equal(above := looked_up(self._parent, self._parent), self._parent):
                 self._parent = above
-
-
-def _looked_up(table: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """`table[index]` for int32 indices, without the copy of them in int64 that NumPy makes."""
-    return torch.from_numpy(table).index_select(0, torch.from_numpy(index)).numpy()
