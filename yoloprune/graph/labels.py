@@ -223,12 +223,14 @@ class Ledger:
 
     def recompact(self, layer: Tensor) -> Tensor:
         """Find again the dimensions along which a materialised layer is constant."""
+        found = layer
         for d in varying(layer):
-            small = compact(layer)
+            small = compact(found)
             first = small.narrow(d, 0, 1)
             if torch.equal(small, first.expand(small.shape)):
-                layer = layer.narrow(d, 0, 1).expand(layer.shape)
-        return layer
+                found = found.narrow(d, 0, 1).expand(layer.shape)
+        # a part would keep the whole in memory
+        return found if found is layer else compact(found).clone().expand(layer.shape)
 
     def merge(
         self,
