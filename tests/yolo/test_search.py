@@ -31,7 +31,7 @@ def data(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def case(data):
-    """Search for half the GFLOPs from random scores, which leave room; takes `trials` and `state`."""
+    """Search for half the GFLOPs from random scores, which leave room; takes `trials` and `unfinished`."""
     yolo = checkpoints.load(digits.WEIGHTS)
     network = yolo.model.eval()
     batches = calibration_batches(yolo, data, images=6, imgsz=64, batch=2, device=torch.device("cpu"))
@@ -74,11 +74,11 @@ def test_a_plan_that_was_tried_is_not_tried_again(case, monkeypatch) -> None:
 def test_an_interrupted_search_ends_where_an_uninterrupted_one_does(case, tmp_path) -> None:
     search, _, _ = case
     whole = search(trials=5)
-    state = tmp_path / "search.json"
-    search(trials=3, state=state)
-    assert json.loads(state.read_text())["trials"] == 3
+    unfinished = tmp_path / "search.json"
+    search(trials=3, unfinished=unfinished)
+    assert len(json.loads(unfinished.read_text())["results"]) == 4
     trials = []
-    resumed = search(trials=5, state=state, tell=lambda trial, error: trials.append(trial))
+    resumed = search(trials=5, unfinished=unfinished, tell=lambda trial, error: trials.append(trial))
     assert trials == [4, 5]
     assert resumed.plan.keep == whole.plan.keep
     assert (resumed.start, resumed.error) == (whole.start, whole.error)
@@ -93,11 +93,11 @@ def test_short_searches_are_told_of_too(trials, told) -> None:
 
 def test_a_damaged_search_starts_anew(case, tmp_path) -> None:
     search, _, _ = case
-    state, trials = tmp_path / "search.json", []
-    state.write_text('{"trials": 1, "fac')
-    search(trials=1, state=state, tell=lambda trial, error: trials.append(trial))
+    unfinished, trials = tmp_path / "search.json", []
+    unfinished.write_text('{"work": "1", "res')
+    search(trials=1, unfinished=unfinished, tell=lambda trial, error: trials.append(trial))
     assert trials == [1]
-    assert json.loads(state.read_text())["trials"] == 1
+    assert len(json.loads(unfinished.read_text())["results"]) == 2
 
 
 def test_a_network_in_training_mode_is_searched_alike_and_left_alone(case) -> None:
@@ -160,7 +160,7 @@ def test_a_run_searches_and_says_what_it_found(data, tmp_path) -> None:
         project=tmp_path, name="a",
     )  # fmt: skip
     assert any(note.startswith("Search of widths: 2 plans") for note in result.report.notes)
-    assert json.loads((tmp_path / "a" / "steps" / "1" / "search.json").read_text())["trials"] == 2
+    assert len(json.loads((tmp_path / "a" / "steps" / "1" / "search.json").read_text())["results"]) == 3
 
 
 def test_the_limit_that_keeps_most_is_found() -> None:

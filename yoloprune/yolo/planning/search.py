@@ -6,17 +6,17 @@ re-solved around them. So its ranking within each tied set is kept, and how the 
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from yoloprune.errors import UserError
-from yoloprune.files import atomic
 from yoloprune.graph import Graph, Plan
 from yoloprune.graph.budget import chains, tied_set
+from yoloprune.yolo.unfinished import Unfinished
 
 __all__ = ["Searched", "search_widths"]
 
@@ -46,7 +46,7 @@ def search_widths(
     *,
     trials: int,
     seed: int = 0,
-    state: Path | None = None,
+    unfinished: Path | None = None,
     tell: Callable[[int, float], None] = lambda trial, error: None,
 ) -> Searched:
     """Search factors of the tied sets' scores by a (1+1) evolution strategy (Rechenberg, 1973).
@@ -58,8 +58,8 @@ def search_widths(
         error_of: Measures a plan; see `yoloprune.yolo.planning.trial.Trial`.
         trials: How many plans to try beside the first.
         seed: Seed of the proposals.
-        state: File that a later call with the same arguments goes on from.
-        tell: Called after each trial with its number and the lowest error so far.
+        unfinished: File that a later call with the same arguments goes on from.
+        tell: Called after each new trial with its number and the lowest error so far.
 
     Returns:
         The best plan and its error.
@@ -72,24 +72,23 @@ def search_widths(
             scaled[components] *= np.exp(factor)
         return plan_of(scaled)
 
-    found = _read(state, len(sets))
-    if found is None:
-        error = error_of(made(np.zeros(len(sets))))
-        found = {"trials": 0, "start": error, "error": error, "factors": [0.0] * len(sets)}
-    for trial in range(found["trials"] + 1, trials + 1):
-        factors = _proposal(np.array(found["factors"]), trial, seed)
-        found["trials"] = trial
-        try:
-            error = error_of(made(factors))
-        except UserError:  # with these factors no allowed widths come near enough to the target
-            error = np.inf
-        if error < found["error"]:
-            found |= {"error": error, "factors": factors.tolist()}
-        if state:
-            with atomic(state) as tmp:
-                tmp.write_text(json.dumps(found))
-        tell(trial, found["error"])
-    return Searched(made(np.array(found["factors"])), found["start"], found["error"])
+    # not by the scores themselves: those of a GPU differ in their last bits when they are computed again
+    found = Unfinished(unfinished, (f"{len(sets)} sets, seed {seed}".encode(),))
+    if not found.results:
+        found.add(error_of(made(np.zeros(len(sets)))))
+    best, lowest = np.zeros(len(sets)), found.results[0]
+    for trial in range(1, trials + 1):
+        factors = _proposal(best, trial, seed)
+        if new := trial == len(found.results):
+            try:
+                found.add(error_of(made(factors)))
+            except UserError:  # with these factors no allowed widths come near enough to the target
+                found.add(math.inf)
+        if found.results[trial] < lowest:
+            best, lowest = factors, found.results[trial]
+        if new:
+            tell(trial, lowest)
+    return Searched(made(best), found.results[0], lowest)
 
 
 def _proposal(factors: np.ndarray, trial: int, seed: int) -> np.ndarray:
@@ -99,14 +98,3 @@ def _proposal(factors: np.ndarray, trial: int, seed: int) -> np.ndarray:
     out = factors.copy()
     out[changed] += rng.normal(0, _SPREAD, len(changed))
     return out
-
-
-def _read(state: Path | None, sets: int) -> dict[str, Any] | None:
-    """What an interrupted search left, if it is whole and of this network."""
-    if state is None or not state.exists():
-        return None
-    try:
-        found = json.loads(state.read_text())
-        return found if len(found["factors"]) == sets else None
-    except (ValueError, KeyError, TypeError):
-        return None

@@ -63,7 +63,7 @@ def prune_once(
     options: Options,
     *,
     earlier: tuple[nn.Module, Plan] | None = None,
-    state: Path | None = None,
+    unfinished: Path | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Pruned:
     """Prune to the target and, if asked for, recover without training.
@@ -73,7 +73,7 @@ def prune_once(
         target: GFLOPs or parameters to reach.
         options: Criterion, rounding, data and so on.
         earlier: The network before the first step and the plan of the steps so far, if there were any.
-        state: File by which an interrupted search of widths goes on.
+        unfinished: File by which an interrupted search of widths goes on.
         tell: Called with a line now and then while widths are searched.
 
     Raises:
@@ -122,7 +122,7 @@ def prune_once(
             trial,
             trials=options.search,
             seed=options.seed,
-            state=state,
+            unfinished=unfinished,
             tell=lambda number, error: (
                 _worth_a_line(number, options.search)
                 and tell(f"plan {number} of {options.search}: disagreement {error:.3g}")

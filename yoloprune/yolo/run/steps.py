@@ -66,12 +66,10 @@ def _step(run: Context, yolo: YOLO, plan: Plan | None, number: int, target: Targ
     options = run.options
     which = f" (step {number} of {options.steps})" if options.steps > 1 else ""
     with run.phase(f"Prune to {target}{which}", "prune") as prune:
-        state = run.folder and run.folder.search(number)
-        if state and options.search:
-            state.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = run.folder and run.folder.search(number)
         earlier = None if plan is None else (run.original.model, plan)
         pruned, later, notes, share, error = prune_once(
-            yolo, target, options, earlier=earlier, state=state, tell=run.progress.say
+            yolo, target, options, earlier=earlier, unfinished=unfinished, tell=run.progress.say
         )
         plan = later if plan is None else plan.compose(later)
         reached = cost(pruned.model)
