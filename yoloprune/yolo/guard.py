@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import logging
 import re
 import warnings
@@ -15,7 +14,7 @@ from ultralytics.data import utils as data_utils
 from ultralytics.nn import tasks
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, checks, downloads
 
-from yoloprune.errors import UserError
+from yoloprune.errors import UserError, did_you_mean
 from yoloprune.replaced import replaced
 
 __all__ = ["check_options", "local_checkpoints", "offline", "plain", "quiet"]
@@ -66,9 +65,8 @@ def check_options(options: Mapping[str, Any]) -> None:
     """
     for name in options:
         if name not in DEFAULT_CFG_DICT:
-            near = difflib.get_close_matches(str(name), DEFAULT_CFG_DICT, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else "see https://docs.ultralytics.com/usage/cfg for the list."
-            raise UserError(f"'{name}' is not an option of Ultralytics; {hint}")
+            near = did_you_mean(str(name), DEFAULT_CFG_DICT)
+            raise UserError(f"'{name}' is not an option of Ultralytics{near} (https://docs.ultralytics.com/usage/cfg).")
     try:
         get_cfg(overrides=dict(options))
     except (SyntaxError, TypeError, ValueError) as e:
