@@ -24,12 +24,8 @@ class Beside(Generic[T]):
 
     def __setitem__(self, tensor: Tensor, value: T) -> None:
         key = id(tensor)
-
-        def forget(dead: weakref.ref) -> None:  # what lies on between activations keeps their memory from being reused
-            if self._entries[key][0] is dead:
-                del self._entries[key]
-
-        self._entries[key] = weakref.ref(tensor, forget), value
+        # a value that outlived its tensor would lie between activations and keep their memory from being used again
+        self._entries[key] = weakref.ref(tensor, lambda dead: self._entries.pop(key)), value
 
     def get(self, tensor: Tensor) -> T | None:
         """What was set for this very tensor."""
