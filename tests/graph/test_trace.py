@@ -177,6 +177,9 @@ def test_plan_round_trip_and_compose(tmp_path) -> None:
     loaded = Plan.load(tmp_path / "plan.json")
     assert torch.equal(loaded.apply(model)(x), second.apply(half)(x))
     assert loaded.params() == sum(p.numel() for p in second.apply(half).parameters())
+    assert repr(loaded) == (
+        f"<Plan: {len(loaded.keep)} tensors shrink, {loaded.macs()} MACs and {loaded.params()} parameters are left>"
+    )
     with pytest.raises(ValueError, match="was made for"):
         first.apply_(half)
     (tmp_path / "broken.json").write_text(json.dumps({"keep": []}))

@@ -18,7 +18,7 @@ from yoloprune.graph.parameters import named_tensors, owners
 __all__ = ["Plan"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """What stays, and what it costs.
 
@@ -31,6 +31,9 @@ class Plan:
     shapes: dict[str, list[int]]
     _macs: int
     _params: int
+
+    def __repr__(self) -> str:  # the indices would fill the screen
+        return f"<Plan: {len(self.keep)} tensors shrink, {self._macs} MACs and {self._params} parameters are left>"
 
     def macs(self) -> int:
         """MACs of the pruned network at the traced input."""
