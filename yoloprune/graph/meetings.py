@@ -13,7 +13,8 @@ __all__ = ["FROZEN", "LABEL", "Meetings"]
 LABEL = torch.int32  # a label; attention over a video holds hundreds of millions of copies of them
 FROZEN = 0  # the label of an index that must stay: a constant's own channels
 
-_AT_ONCE = 1 << 16  # pairs that wait until they are united: a video transformer brings tens of millions
+# pairs that wait until they are united, at least and as a share of the labels, all of which are looked at each time
+_AT_ONCE, _SHARE = 1 << 16, 0.25
 
 
 class Meetings:
@@ -35,7 +36,7 @@ class Meetings:
         """
         self._pairs.append((a, b))
         self._waiting += len(a)
-        if self._waiting > _AT_ONCE:
+        if self._waiting > max(_AT_ONCE, size * _SHARE):
             self._unite(size)
 
     def components(self, size: int) -> tuple[np.ndarray, np.ndarray]:
