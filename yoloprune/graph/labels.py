@@ -122,7 +122,7 @@ class Ledger:
     links: dict[tuple[str, str], None] = field(default_factory=dict)  # layers of which the first feeds the second
     size: int = 1
     _tied: dict[tuple, StorageWeakRef] = field(default_factory=dict)
-    _numbers: Tensor = field(default_factory=lambda: torch.empty(0, dtype=LABEL))
+    _numbers: Tensor = field(default_factory=lambda: torch.empty(0, dtype=LABEL, device="cpu"))
     _first: int = 1
 
     def allocate(self, parameter: str, tensor: Tensor) -> Labels:
@@ -139,7 +139,8 @@ class Ledger:
         """The next labels, cut from larger tensors: small ones would stay between activations and pin their memory."""
         if self.size + count > self._first + len(self._numbers):
             self._first = self.size
-            self._numbers = torch.arange(self.size, self.size + max(count, _AHEAD), dtype=LABEL)
+            end = self.size + max(count, _AHEAD)
+            self._numbers = torch.arange(self.size, end, dtype=LABEL, device="cpu")  # whatever the default device
         start = self.size - self._first
         self.size += count
         return self._numbers[start : start + count]
@@ -171,7 +172,7 @@ class Ledger:
         """Say that these labels must stay, and why."""
         labels = compact(labels).reshape(-1)
         if len(labels) > self.size:  # each label once, found without sorting
-            seen = torch.zeros(self.size, dtype=torch.bool)
+            seen = torch.zeros(self.size, dtype=torch.bool, device="cpu")
             seen[labels] = True
             labels = seen.nonzero().squeeze(1)
         self.frozen.append((labels, reason))

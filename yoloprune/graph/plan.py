@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -91,9 +92,8 @@ class Plan:
         with torch.no_grad():
             for name, dims in self.keep.items():
                 for dim, indices in dims.items():
-                    gone = torch.ones(tensors[name].shape[dim], dtype=torch.bool)
-                    gone[torch.as_tensor(indices, dtype=torch.long)] = False
-                    tensors[name].index_fill_(dim, gone.nonzero().flatten().to(tensors[name].device), 0)
+                    gone = np.setdiff1d(np.arange(tensors[name].shape[dim]), indices)
+                    tensors[name].index_fill_(dim, torch.from_numpy(gone).to(tensors[name].device), 0)
         return model
 
     def compose(self, later: Plan) -> Plan:

@@ -89,7 +89,7 @@ class _Tracer(TorchDispatchMode):
     def _line(self, tensor: Tensor, dim: int) -> Tensor:
         labels = self.labels(tensor)
         layers = [layer for layer in (labels.layers if labels else ()) if varying(layer) == (dim,)]
-        return compact(layers[0]).reshape(-1) if layers else torch.zeros(0, dtype=LABEL)
+        return compact(layers[0]).reshape(-1) if layers else torch.zeros(0, dtype=LABEL, device="cpu")
 
     def follow_attributes(self, model: nn.Module) -> None:
         """Put numbers that are told from those which the code fixes where modules keep widths and counts of heads."""

@@ -176,7 +176,7 @@ class _Solver:
         y = y.reshape(-1, y.shape[-1])
         total, wanted = len(y), max(1, self.positions // batches)
         if total > wanted:
-            chosen = torch.randperm(total, generator=self.generator)[:wanted].to(y.device)
+            chosen = torch.randperm(total, generator=self.generator, device="cpu")[:wanted].to(y.device)
         else:
             chosen = torch.arange(total, device=y.device)
         ys = y[chosen].float()

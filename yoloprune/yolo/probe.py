@@ -25,7 +25,7 @@ def prediction_probe(seed: int = 0) -> Callable[[nn.Module, dict[str, Any]], Ten
     generator = torch.Generator().manual_seed(seed)
 
     def projected(value: Tensor, scale: Tensor) -> Tensor:
-        noise = torch.randn(value.shape, generator=generator).to(value.device)
+        noise = torch.randn(value.shape, generator=generator, device="cpu").to(value.device)
         return (noise * scale.detach() * value).sum()
 
     def categorical(logits: Tensor, dim: int, weight: Tensor | float = 1.0) -> Tensor:

@@ -79,5 +79,5 @@ def noise(model: nn.Module) -> Tensor:
     stride = int(max(getattr(model, "stride", torch.tensor([32.0])).max(), 32))
     size = -(-size // stride) * stride
     channels = getattr(model, "yaml", {}).get("channels", 3)
-    image = torch.rand(1, channels, size, size, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(1, channels, size, size, generator=torch.Generator().manual_seed(0), device="cpu")
     return image.to(next(model.parameters()))

@@ -45,6 +45,15 @@ CASES = [
         share=0.0,
     ),  # the image has no owner
     Case("broadcast of one channel", between(lambda net, x: x * net.m(x).sigmoid(), m=lambda: conv(16, 1)), share=1.0),
+    *(
+        Case(f"{layer.__name__}, in place", between(lambda net, x: net.m(x), m=lambda layer=layer: layer(inplace=True)))
+        for layer in (nn.CELU, nn.ELU, nn.Hardsigmoid, nn.Hardswish, nn.LeakyReLU, nn.Mish, nn.ReLU6, nn.SELU, nn.SiLU)
+    ),
+    *(
+        Case(layer.__name__, between(lambda net, x: net.m(x), m=layer))
+        for layer in (nn.GELU, nn.Hardshrink, nn.LeakyReLU, nn.LogSigmoid, nn.Softplus, nn.Softshrink, nn.Softsign)
+    ),
+    Case("absolute values in place", between(lambda net, x: x.abs_())),
     Case("in place", between(lambda net, x: x.mul_(2).add_(net.m(x)).relu_(), m=lambda: conv(16, 16))),
     Case(
         "addcmul and lerp",

@@ -60,7 +60,7 @@ class OwnState(nn.Module):
 
 class Packed(Recurrent):
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        x = nn.utils.rnn.pack_padded_sequence(self.embed(tokens), torch.tensor([4, 2]), batch_first=True)
+        x = nn.utils.rnn.pack_padded_sequence(self.embed(tokens), torch.tensor([4, 2], device="cpu"), batch_first=True)
         out, _ = self.rnn(x)
         return self.head(nn.utils.rnn.pad_packed_sequence(out, batch_first=True)[0])
 

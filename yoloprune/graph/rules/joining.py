@@ -43,7 +43,7 @@ def cat(call: Call) -> None:
                     call.ledger.unite(compact(layers[0], dims), compact(extra, dims))
                 pieces.append(layers[0][tuple(slice(0, s) for s in size)])
             else:
-                pieces.append(torch.full(size, FROZEN, dtype=LABEL))
+                pieces.append(torch.full(size, FROZEN, dtype=LABEL, device="cpu"))
         out.append(torch.cat(pieces, dim).expand(call.out.shape))
     zero = all(labels and labels.zero for labels in all_labels)
     call.put_layers(call.out, out, bool(zero))
@@ -68,7 +68,7 @@ def stack(call: Call) -> None:
         for t, labels in zip(tensors, all_labels, strict=False):
             layer = _aligned(list(labels.layers) if labels else [], dims)
             small = [t.shape[d] if d in dims else 1 for d in range(t.dim())]
-            piece = torch.full(small, FROZEN, dtype=LABEL) if layer is None else compact(layer, dims)
+            piece = torch.full(small, FROZEN, dtype=LABEL, device="cpu") if layer is None else compact(layer, dims)
             pieces.append(piece)
         # laid out with the new dimension slowest: it is another dimension that shrinks
         out.append(torch.stack(pieces).movedim(0, dim).expand(call.out.shape))

@@ -77,18 +77,12 @@ def _keeps_zero(call: Call) -> bool:
     return call.name in _ZERO_PRESERVING
 
 
-@rule(
-    "_prelu_kernel",
-    "complex",
-    "hardswish",
-    "log_sigmoid_forward",
-    "masked_fill",
-    "mish",
-    "rrelu_with_noise",
-    "threshold",
-)
+@rule("_prelu_kernel", "complex", "hardswish", "log_sigmoid_forward", "masked_fill", "rrelu_with_noise")  # never tagged
+@rule("celu", "elu", "hardshrink", "hardsigmoid", "hardtanh", "leaky_relu", "mish", "selu", "softplus", "softshrink")
+@rule("threshold")  # these are tagged in newer versions of PyTorch; those below not where they work in place
+@rule("abs", "copysign", "eq", "gcd", "ge", "gelu", "gt", "heaviside", "lcm", "le", "lt", "ne", "xlogy")
 def pointwise(call: Call) -> None:
-    """Any operator that PyTorch tags as point-wise, in place or not, and some that it forgot."""
+    """Any operator that PyTorch tags as point-wise, in place or not, and those that it forgot."""
     operands = [a for a in (*call.args, *call.kwargs.values()) if isinstance(a, Tensor)]
     operands += [t for a in call.args if isinstance(a, (list, tuple)) for t in a if isinstance(t, Tensor)]
     out = call.outs[0]
