@@ -111,7 +111,7 @@ def resnet50(device: torch.device) -> tuple[nn.Module, torch.Tensor, Callable[[]
 
 def cost(repeat: int, device: torch.device) -> Iterator[dict]:
     """Time a step and each regulariser, one row each."""
-    # YOLOv8n last: on a GPU torch-pruning reads out of bounds there, after which the process cannot use the GPU any more
+    # YOLOv8n last: on a GPU torch-pruning reads out of bounds there, which ends the process's use of it
     for name, build in (("ResNet-50, 224 px", resnet50), ("YOLOv8n, 320 px", yolov8n)):
         model, example, loss, graph = build(device)
         model.train()
