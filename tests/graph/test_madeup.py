@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.graph.exactness import enliven
-from yoloprune.graph import mask_error, trace, tracer
+from yoloprune.graph import madeup, mask_error, trace, tracer
 from yoloprune.graph.madeup import MadeUp
 
 
@@ -100,6 +100,19 @@ class Masked(nn.Module):
         return self.out(scores.softmax(-1) @ h)
 
 
+class Joined(nn.Module):
+    """A concatenation of what is computed with what is not, in place as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.out = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 4, 1), nn.Conv2d(19, 2, 1)
+
+    def forward(self, x):
+        a, b = self.a(x), self.b(x)
+        a += a.sigmoid() * 2
+        return self.out(torch.cat([a, b.clone(), x.clone(), b], 1))
+
+
 NETS = {
     "masked": (Masked(), (1, 3, 8, 8)),
     "strided": (
@@ -111,14 +124,21 @@ NETS = {
     "volume": (nn.Sequential(nn.Conv3d(2, 6, 3, 1, 1), nn.AvgPool3d(2), nn.Conv3d(6, 2, 1)), (1, 2, 4, 4, 4)),
     "unbatched": (nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 1)), (3, 8, 8)),
     "linear": (nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8, bias=False), nn.Linear(8, 2)), (2, 5, 4)),
+    "normalised": (
+        nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.Flatten(2), nn.LayerNorm(16)),
+        (1, 3, 4, 4),
+    ),
+    "joined": (Joined(), (1, 3, 4, 4)),
     "recurrent": (nn.GRU(4, 8, 2, batch_first=True), (2, 3, 4)),
 }
 
 
+@pytest.mark.parametrize("size", [1, madeup._LARGE])
 @pytest.mark.parametrize("net", NETS)
-def test_the_graph_is_the_one_with_values(net, runs, monkeypatch) -> None:
+def test_the_graph_is_the_one_with_values(net, size, runs, monkeypatch) -> None:
     model, shape = NETS[net]
     x = torch.randn(shape)
+    monkeypatch.setattr(madeup, "_LARGE", size)
     found = trace(model, x)
     assert runs == [False]
     monkeypatch.setattr(tracer, "run", lambda model, inputs: tracer._execute(model, inputs, None))

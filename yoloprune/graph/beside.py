@@ -27,6 +27,10 @@ class Beside(Generic[T]):
         # a value that outlived its tensor would lie between activations and keep their memory from being used again
         self._entries[key] = weakref.ref(tensor, lambda dead: self._entries.pop(key)), value
 
+    def clear(self) -> None:
+        """Forget everything; the entries refer to each other, so that they would else wait for Python's collector."""
+        self._entries.clear()
+
     def get(self, tensor: Tensor) -> T | None:
         """What was set for this very tensor."""
         entry = self._entries.get(id(tensor))

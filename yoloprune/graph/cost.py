@@ -20,7 +20,7 @@ class Cost:
     """One fused multiply-add is one MAC; biases, norms and activations are not counted."""
 
     def __init__(self, graph: Graph, terms: list[CostTerm]) -> None:
-        self.terms = terms
+        self.terms = [term._replace(vectors=()) for term in terms]  # their labels lie among all others
         self._n_components = graph.n_components
         vectors, owner = [], []
         for i, term in enumerate(terms):

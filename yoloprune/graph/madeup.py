@@ -1,13 +1,17 @@
-"""Matrix products and convolutions without their arithmetic: labels need shapes, and hardly ever values."""
+"""An execution almost without arithmetic and activations: labels need shapes, and hardly ever values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+import mmap
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
+
+from yoloprune.graph.shapes import CONTRACTIONS, FOLLOWERS, KEYWORDS
 
 __all__ = ["MadeUp", "ValuesNeededError"]
 
@@ -16,6 +20,7 @@ _FRESH = frozenset(["empty", "new_empty", "new_empty_strided", "new_full", "new_
 _FRESH |= {"empty_like", "full_like", "ones_like", "zeros_like"}  # their results hang on no argument's values
 
 _AT_ONCE = 16  # made-up storages between two looks for dead ones, at least
+_LARGE = 1 << 16  # bytes from which zeros get pages of their own, which take no memory until somebody writes there
 
 
 class ValuesNeededError(Exception):
@@ -24,6 +29,8 @@ class ValuesNeededError(Exception):
 
 class MadeUp:
     """Runs operators; contractions give zeros of the right shape, and what is computed from these is made up too.
+
+    Norms, activations and sums of what is made up are not computed either, they are zeros again.
 
     Where a made-up value could decide anything - as an index or a mask, as a number in the model's code, as the size of
     a result, as what stays in the model - it raises `ValuesNeededError`: the execution has to be repeated with values.
@@ -50,18 +57,25 @@ class MadeUp:
         Raises:
             ValuesNeededError: See above.
         """
-        shape = _SHAPES[name](*args) if name in _SHAPES and not kwargs else None
-        if shape is not None:
-            out = args[0].new_zeros(shape)
-            self._note(out)
-            return out
         made_up = self._places and name not in _FRESH and self._takes_made_up(name, args, kwargs)
         if made_up:
             grows = torch.Tag.dynamic_output_shape in func.tags
             if grows or (func._schema.is_mutable and _memory(args[0]) in self._lasting):
                 raise ValuesNeededError(name)
-        out = func(*args, **kwargs)
-        if made_up:
+        base = name[:-1] if func._schema.is_mutable else name
+        shapes = None
+        if name in CONTRACTIONS and not kwargs:
+            shapes = CONTRACTIONS[name](*args)
+        elif made_up and base in FOLLOWERS and kwargs.keys() <= KEYWORDS and next(_tensors(args)).nbytes >= _LARGE:
+            shapes = FOLLOWERS[base](*args, **kwargs)
+        if shapes is None:
+            out = func(*args, **kwargs)
+        elif base != name:
+            out = args[0]
+        else:
+            made = [_zeros(next(_tensors(args)), shape) for shape in shapes]
+            out = made[0] if len(made) == 1 else tuple(made)
+        if made_up or shapes is not None:
             for tensor in _tensors(out if isinstance(out, (list, tuple)) else (out,)):
                 self._note(tensor)
         return out
@@ -84,6 +98,13 @@ class MadeUp:
             raise ValuesNeededError("read by the model's code")
 
 
+def _zeros(like: Tensor, shape: Sequence[int]) -> Tensor:
+    size = math.prod(shape) * like.element_size()
+    if size < _LARGE or like.device.type != "cpu":
+        return like.new_zeros(shape)
+    return torch.frombuffer(mmap.mmap(-1, size, access=mmap.ACCESS_COPY), dtype=like.dtype).view(shape)
+
+
 def _memory(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
@@ -93,55 +114,3 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
         for tensor in value if isinstance(value, (list, tuple)) else (value,):
             if isinstance(tensor, Tensor):
                 yield tensor
-
-
-def _alike(*tensors: Tensor) -> bool:
-    """Whether these are plain tensors of one floating type, so that nothing but their shapes can make them unfit."""
-    first = tensors[0]
-    return all(
-        type(t) in (Tensor, torch.nn.Parameter)
-        and t.is_floating_point()
-        and t.layout is torch.strided
-        and (t.dtype, t.device) == (first.dtype, first.device)
-        for t in tensors
-    )
-
-
-def _product(a: Tensor, b: Tensor) -> Sequence[int] | None:
-    if not _alike(a, b) or not a.dim() == b.dim() >= 2 or a.shape[:-2] != b.shape[:-2] or a.shape[-1] != b.shape[-2]:
-        return None
-    return *a.shape[:-1], b.shape[-1]
-
-
-def _product_with_bias(bias: Tensor, a: Tensor, b: Tensor) -> Sequence[int] | None:
-    shape = _product(a, b)
-    return shape if shape and _alike(bias, a) and bias.shape == shape[-1:] else None
-
-
-def _convolution(
-    x: Tensor, w: Tensor, bias: Tensor | None, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
-    transposed: bool, output_padding: Sequence[int], groups: int,
-) -> Sequence[int] | None:  # fmt: skip
-    """Shape of a convolution (Dumoulin and Visin, 2016), None if it would fail or is no plain one."""
-    taken, given = (w.shape[0], w.shape[1] * groups) if transposed else (w.shape[1] * groups, w.shape[0])
-    fits = x.dim() == w.dim() and x.shape[1] == taken and w.shape[0] % groups == 0
-    fits = fits and (bias is None or (bias.shape == (given,) and _alike(x, bias)))
-    if not fits or not _alike(x, w) or not (x.is_contiguous() and w.is_contiguous()):  # else its output is not, either
-        return None
-    sizes = []
-    for d, (length, kernel) in enumerate(zip(x.shape[2:], w.shape[2:], strict=True)):
-        step, pad, spread, extra = (v[d % len(v)] for v in (stride, padding, dilation, output_padding))
-        reach = spread * (kernel - 1) + 1
-        if transposed:
-            sizes.append((length - 1) * step - 2 * pad + reach + extra)
-        else:
-            sizes.append((length + 2 * pad - reach) // step + 1)
-    return (x.shape[0], given, *sizes) if x.numel() and min(sizes, default=0) > 0 else None
-
-
-_SHAPES: dict[str, Callable[..., Sequence[int] | None]] = {
-    "mm": _product,
-    "bmm": _product,
-    "addmm": _product_with_bias,
-    "convolution": _convolution,
-}

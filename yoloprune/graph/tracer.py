@@ -53,6 +53,11 @@ class _Tracer(TorchDispatchMode):
         self.origin: Beside[frozenset[str]] = Beside()  # the layers that a tensor comes from
         self.paused = False
 
+    def close(self) -> None:
+        """Let go of all labels but those in the ledger."""
+        for beside in (self.found, self.watched, self.origin):
+            beside.clear()
+
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False  # torch's default wraps the dispatch in a call that imports all of torch._dynamo, over a second
@@ -266,4 +271,5 @@ def _execute(model: nn.Module, example_inputs: Any, made_up: MadeUp | None) -> L
         raise UserError(f"The model returns no tensors but {type(out).__name__}, so nothing says what must stay.")
     for t in outputs:
         tracer.ledger.freeze_all(tracer.labels(t), "reaches the model's output")
+    tracer.close()
     return tracer.ledger

@@ -82,8 +82,7 @@ class Heads(nn.Module):
         if self.rope:
             q, k = self._turn(q), self._turn(k)
         if self.fused:
-            grouped = {"enable_gqa": True} if self.repeat > 1 else {}  # PyTorch 2.4 knows no such argument
-            y = F.scaled_dot_product_attention(q, k, v, **grouped)
+            y = F.scaled_dot_product_attention(q, k, v, enable_gqa=self.repeat > 1)
         else:
             if self.repeat > 1:
                 k, v = (_repeated(t, self.repeat) for t in (k, v))
