@@ -52,11 +52,6 @@ def load(weights: str | Path, *, trust: bool = False) -> YOLO:
     """
     path = Path(weights)
     _check_file(path)
-    if not trust and not _SafeLoad.SUPPORTED:
-        raise UserError(
-            f"torch {torch.__version__} cannot load '{path}' safely; install torch 2.6 or newer, "
-            "or pass --trust if you know where the file comes from."
-        )
     try:
         with quiet(), local_checkpoints(trust):
             yolo = YOLO(str(path.absolute()))
