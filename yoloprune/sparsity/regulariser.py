@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import UserError
+from .replay import Replay
 from .scopes import SCOPES
 from .segments import Segments
 
@@ -119,23 +120,31 @@ class GroupSparsity:
         self._groups = Segments(division.group, device)
         self._score_of = torch.from_numpy(division.score).to(device)  # -1: the last, which is 0
         self._group_of = torch.from_numpy(division.group).to(device)
+        self._factors = Replay(self._sums_of_gammas, self._parameters)
 
     @torch.no_grad()
     def __call__(self, scale: float = 1.0) -> None:
         """Add the gradient, `scale` times as strong, to `.grad` of every parameter that takes part and has one."""
+        alike, broadcast = [], []  # apart, since PyTorch fuses those of equal shapes
+        for parameter, factor in zip(self._parameters, self._factors(), strict=True):
+            if parameter.grad is not None:
+                own = alike if factor.shape == parameter.shape else broadcast
+                own.append((parameter.grad, parameter, factor))
+        for part in filter(None, (alike, broadcast)):
+            torch._foreach_addcmul_(*map(list, zip(*part, strict=True)), value=2 * self.strength * scale)
+
+    def _sums_of_gammas(self) -> list[Tensor]:
+        """For each parameter the γ of the channels that a weight lies in, added up."""
         precise = [p.float() if p.dtype in (torch.float16, torch.bfloat16) else p for p in self._parameters]
-        squares = map(_sums, torch._foreach_mul(precise, precise), self._pieces)
+        squares = (_sums(p * p, pieces) for p, pieces in zip(precise, self._pieces, strict=True))
         scores = self._scores.sum(torch.cat([vector for own in squares for vector in own]))
         weights = F.pad(self._slimming(scores) if self.scope == "bn" else self._growing(scores), (0, 1))
         slices = iter(weights[self._score_of].split(self._sizes))
-        alike, broadcast = [], []  # apart, since PyTorch fuses those of equal shapes
+        factors = []
         for parameter, pieces in zip(self._parameters, self._pieces, strict=True):
             factor = reduce(add, [_along(next(slices), piece.dim, parameter.ndim) for piece in pieces])
-            if parameter.grad is not None:
-                own = alike if factor.shape == parameter.shape else broadcast
-                own.append((parameter.grad, parameter, factor.to(parameter.dtype)))
-        for part in filter(None, (alike, broadcast)):
-            torch._foreach_addcmul_(*map(list, zip(*part, strict=True)), value=2 * self.strength * scale)
+            factors.append(factor.to(parameter.dtype))
+        return factors
 
     def _growing(self, scores: Tensor) -> Tensor:
         """γ of each score (equation 5)."""
