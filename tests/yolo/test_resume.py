@@ -12,7 +12,7 @@ import pytest
 
 import yoloprune
 from yoloprune.errors import UserError
-from yoloprune.report import Measure, Record
+from yoloprune.report import Measure, Record, StepRow
 from yoloprune.yolo.digits import WEIGHTS, write
 from yoloprune.yolo.run.folder import RunFolder, remove
 from yoloprune.yolo.run.interrupt import where_it_stands
@@ -133,6 +133,21 @@ def test_the_command_that_goes_on_can_be_pasted(tmp_path) -> None:
     record = Record("a.pt", "v8", "detect", 640, Measure(8.0, 1))
     said = where_it_stands(RunFolder(tmp_path / "my runs"), record, 1)
     assert shlex.split(said.partition("go on with: ")[2])[-1] == str(tmp_path / "my runs")
+
+
+def test_an_interrupted_run_says_what_is_finished(tmp_path) -> None:
+    folder, record = RunFolder(tmp_path), Record("a.pt", "v8", "detect", 640, Measure(8.0, 1))
+    assert "(nothing finished yet)" in where_it_stands(folder, record, 1)
+    table = folder.train(1) / "results.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("epoch,time\n1,2.0\n")
+    assert "(1 epoch of fine-tuning finished)" in where_it_stands(folder, record, 1)
+    record.steps.append(StepRow(1, 6.0, 6.0, 1, 0.0))
+    assert "(1 of 3 steps finished)" in where_it_stands(folder, record, 3)
+    table = folder.train(2) / "results.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("epoch,time\n1,2.0\n2,4.0\n")
+    assert "(1 of 3 steps and 2 epochs of fine-tuning finished)" in where_it_stands(folder, record, 3)
 
 
 def test_full_disk_before_there_is_anything_to_resume(tmp_path, monkeypatch) -> None:

@@ -21,10 +21,17 @@ def where_it_stands(folder: RunFolder | None, record: Record, steps: int) -> str
     if folder is None:
         return "Interrupted; nothing was written."
     done = len(record.steps)
-    finished = (
-        f"{done} of {steps} steps finished" if steps > 1 else "pruning finished" if done else "nothing finished yet"
-    )
-    return f"Interrupted ({finished}); go on with: {_resume(folder)}"
+    finished = [f"{done} of {steps} steps"] if steps > 1 else ["pruning"] if done else []
+    if epochs := _epochs(folder, done + 1):
+        finished.append(f"{epochs} epoch{'s' * (epochs > 1)} of fine-tuning")
+    stands = f"{' and '.join(finished)} finished" if finished else "nothing finished yet"
+    return f"Interrupted ({stands}); go on with: {_resume(folder)}"
+
+
+def _epochs(folder: RunFolder, step: int) -> int:
+    """Epochs that a step's fine-tuning has behind it."""
+    table = folder.train(step) / "results.csv"
+    return len(table.read_text().splitlines()) - 1 if table.is_file() else 0
 
 
 def disk_full(error: OSError, folder: RunFolder | None) -> str | None:
