@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ _FRESH |= {"empty_like", "full_like", "ones_like", "zeros_like"}  # their result
 
 _AT_ONCE = 16  # made-up storages between two looks for dead ones, at least
 _LARGE = 1 << 16  # bytes from which zeros get pages of their own, which take no memory until somebody writes there
+_PRIVATE = {} if os.name == "nt" else {"access": mmap.ACCESS_COPY}  # shared ones would take it when they are read
 
 
 class ValuesNeededError(Exception):
@@ -102,7 +104,7 @@ def _zeros(like: Tensor, shape: Sequence[int]) -> Tensor:
     size = math.prod(shape) * like.element_size()
     if size < _LARGE or like.device.type != "cpu":
         return like.new_zeros(shape)
-    return torch.frombuffer(mmap.mmap(-1, size, access=mmap.ACCESS_COPY), dtype=like.dtype).view(shape)
+    return torch.frombuffer(mmap.mmap(-1, size, **_PRIVATE), dtype=like.dtype).view(shape)
 
 
 def _memory(tensor: Tensor) -> int:
