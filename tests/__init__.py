@@ -1,1 +1,1 @@
-"""A package, so that none of this name that another project installs is found first (Ultralytics 8.4.150 does)."""
+"""A package, so that none of this name, which some projects install by mistake, is found first."""
