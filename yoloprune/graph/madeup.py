@@ -59,27 +59,22 @@ class MadeUp:
         Raises:
             ValuesNeededError: See above.
         """
-        made_up = self._places and name not in _FRESH and self._takes_made_up(name, args, kwargs)
-        if made_up:
-            grows = torch.Tag.dynamic_output_shape in func.tags
-            if grows or (func._schema.is_mutable and _memory(args[0]) in self._lasting):
-                raise ValuesNeededError(name)
-        base = name[:-1] if func._schema.is_mutable else name
-        shapes = None
-        if name in CONTRACTIONS and not kwargs:
-            shapes = CONTRACTIONS[name](*args)
-        elif made_up and base in FOLLOWERS and kwargs.keys() <= KEYWORDS and next(_tensors(args)).nbytes >= _LARGE:
-            shapes = FOLLOWERS[base](*args, **kwargs)
-        if shapes is None:
-            out = func(*args, **kwargs)
-        elif base != name:
-            out = args[0]
-        else:
-            made = [_zeros(next(_tensors(args)), shape) for shape in shapes]
-            out = made[0] if len(made) == 1 else tuple(made)
-        if made_up or shapes is not None:
-            for tensor in _tensors(out if isinstance(out, (list, tuple)) else (out,)):
-                self._note(tensor)
+        if name in CONTRACTIONS and not kwargs and (shapes := CONTRACTIONS[name](*args)):
+            return self._noted(_zeros(args, shapes))
+        if not self._places or name in _FRESH or not self._takes_made_up(name, args, kwargs):
+            return func(*args, **kwargs)
+        changes = func._schema.is_mutable
+        if torch.Tag.dynamic_output_shape in func.tags or (changes and _memory(args[0]) in self._lasting):
+            raise ValuesNeededError(name)
+        rule = FOLLOWERS.get(name[:-1] if changes else name)
+        large = rule and kwargs.keys() <= KEYWORDS and next(_tensors(args)).nbytes >= _LARGE
+        if large and (shapes := rule(*args, **kwargs)):
+            return self._noted(args[0] if changes else _zeros(args, shapes))
+        return self._noted(func(*args, **kwargs))
+
+    def _noted(self, out: Any) -> Any:
+        for tensor in _tensors(out if isinstance(out, (list, tuple)) else (out,)):
+            self._note(tensor)
         return out
 
     def _note(self, tensor: Tensor) -> None:
@@ -100,11 +95,16 @@ class MadeUp:
             raise ValuesNeededError("read by the model's code")
 
 
-def _zeros(like: Tensor, shape: Sequence[int]) -> Tensor:
-    size = math.prod(shape) * like.element_size()
-    if size < _LARGE or like.device.type != "cpu":
-        return like.new_zeros(shape)
-    return torch.frombuffer(mmap.mmap(-1, size, **_PRIVATE), dtype=like.dtype).view(shape)
+def _zeros(args: Iterable[Any], shapes: Iterable[Sequence[int]]) -> Tensor | tuple[Tensor, ...]:
+    """Results of these shapes, one or several, of the type and on the device of the first tensor."""
+    like, made = next(_tensors(args)), []
+    for shape in shapes:
+        size = math.prod(shape) * like.element_size()
+        if size < _LARGE or like.device.type != "cpu":
+            made.append(like.new_zeros(shape))
+        else:
+            made.append(torch.frombuffer(mmap.mmap(-1, size, **_PRIVATE), dtype=like.dtype).view(shape))
+    return made[0] if len(made) == 1 else tuple(made)
 
 
 def _memory(tensor: Tensor) -> int:

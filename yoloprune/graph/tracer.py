@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -44,7 +44,8 @@ class _Tracer(TorchDispatchMode):
         # an index or a mask has no channels of its own
         self.own = {id(t): name for name, t in named_tensors(model).items() if t.is_floating_point()}
         self.found: Beside[Labels] = Beside()
-        self.names = {id(m): name for name, m in model.named_modules()}
+        self.modules = dict(model.named_modules())  # going through them takes long in deep networks
+        self.names = {id(m): name for name, m in self.modules.items()}
         self.stack: list[nn.Module] = []
         # storages in which values that were zero are not any more, for all their views
         self.soiled: dict[int, Any] = {}
@@ -96,9 +97,9 @@ class _Tracer(TorchDispatchMode):
         layers = [layer for layer in (labels.layers if labels else ()) if varying(layer) == (dim,)]
         return compact(layers[0]).reshape(-1) if layers else torch.zeros(0, dtype=LABEL, device="cpu")
 
-    def follow_attributes(self, model: nn.Module) -> None:
+    def follow_attributes(self) -> None:
         """Put numbers that are told from those which the code fixes where modules keep widths and counts of heads."""
-        for m in model.modules():
+        for m in self.modules.values():
             for name in counts(m):
                 if isinstance(value := getattr(m, name), int):
                     setattr(m, name, Count(value, self.ledger))
@@ -203,10 +204,10 @@ class _Tracer(TorchDispatchMode):
 
 
 @contextmanager
-def _unfused(model: nn.Module) -> Iterator[None]:
+def _unfused(modules: Collection[nn.Module]) -> Iterator[None]:
     """Have encoder layers and recurrent layers run operator by operator: fused, each is a single opaque one."""
     fast = torch.backends.mha.get_fastpath_enabled()
-    recurrent = any(isinstance(m, nn.RNNBase) for m in model.modules())
+    recurrent = any(isinstance(m, nn.RNNBase) for m in modules)
     libraries = (torch.backends.mkldnn, torch.backends.cudnn) if recurrent else ()  # they also make convolutions fast
     torch.backends.mha.set_fastpath_enabled(False)
     before = [library.set_flags(False)[0] for library in libraries]
@@ -219,10 +220,10 @@ def _unfused(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _unchanged(model: nn.Module) -> Iterator[None]:
+def _unchanged(modules: Collection[nn.Module]) -> Iterator[None]:
     """Put every module's attributes back afterwards: flags, counts, and what a forward pass keeps for the next one."""
     before = []
-    for m in model.modules():
+    for m in modules:
         kept = {k: v for k, v in vars(m).items() if isinstance(v, (dict, list)) and "hook" not in k}
         before.append((vars(m), vars(m).copy(), [(v, copy.copy(v)) for v in kept.values()]))
     try:
@@ -253,15 +254,16 @@ def run(model: nn.Module, example_inputs: Any) -> Ledger:
 
 def _execute(model: nn.Module, example_inputs: Any, made_up: MadeUp | None) -> Ledger:
     tracer = _Tracer(model, made_up)
+    modules = tracer.modules.values()
     handles = [
         hooks.register_module_forward_pre_hook(lambda m, _: tracer.stack.append(m)),
         hooks.register_module_forward_hook(tracer.leave),
     ]
     try:
-        with _unchanged(model):
-            tracer.follow_attributes(model)
+        with _unchanged(modules):
+            tracer.follow_attributes()
             model.eval()
-            with torch.no_grad(), _unfused(model), tracer, tracer.requests:
+            with torch.no_grad(), _unfused(modules), tracer, tracer.requests:
                 out = forward(model, example_inputs)
     finally:
         for handle in handles:
