@@ -77,10 +77,11 @@ def _keeps_zero(call: Call) -> bool:
     return call.name in _ZERO_PRESERVING
 
 
-@rule("_prelu_kernel", "complex", "hardswish", "log_sigmoid_forward", "masked_fill", "rrelu_with_noise")  # never tagged
-@rule("celu", "elu", "hardshrink", "hardsigmoid", "hardtanh", "leaky_relu", "mish", "selu", "softplus", "softshrink")
-@rule("threshold")  # these are tagged in newer versions of PyTorch; those below not where they work in place
-@rule("abs", "copysign", "eq", "gcd", "ge", "gelu", "gt", "heaviside", "lcm", "le", "lt", "ne", "xlogy")
+# not tagged at all; up to PyTorch 2.11; where they work in place
+@rule("_prelu_kernel", "complex", "hardswish", "log_sigmoid_forward", "masked_fill", "rrelu_with_noise")
+@rule("celu", "elu", "hardsigmoid", "hardtanh", "leaky_relu", "selu")
+@rule("eq", "ge", "gt", "le", "lt", "ne")
+@rule("abs", "copysign", "gcd", "gelu", "heaviside", "lcm", "mish", "threshold", "xlogy")
 def pointwise(call: Call) -> None:
     """Any operator that PyTorch tags as point-wise, in place or not, and those that it forgot."""
     operands = [a for a in (*call.args, *call.kwargs.values()) if isinstance(a, Tensor)]
