@@ -40,7 +40,7 @@ class Meetings:
             self._unite(size)
 
     def components(self, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Components of labels that belong together, numbered by their lowest label; nothing is kept for later.
+        """Components of labels that belong together, numbered by their lowest label.
 
         Args:
             size: The number of labels.
@@ -51,9 +51,7 @@ class Meetings:
         self._unite(size)
         number = np.cumsum(self._parent == np.arange(size, dtype=np.int32), dtype=np.int32)
         number -= 1
-        found = looked_up(number, self._parent), np.flatnonzero(self._met)
-        self._parent, self._met = self._parent[:0].copy(), self._met[:0].copy()
-        return found
+        return looked_up(number, self._parent), np.flatnonzero(self._met)
 
     def _unite(self, size: int) -> None:
         """Let the pairs that wait into the forest.
