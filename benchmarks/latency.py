@@ -20,7 +20,7 @@ from ultralytics.utils.torch_utils import select_device
 
 from yoloprune.yolo import checkpoints
 from yoloprune.yolo.planning.budget import gflops
-from yoloprune.yolo.run.options import BUDGET_IMGSZ
+from yoloprune.yolo.run.options import GFLOPS_IMGSZ
 
 WARM_UP, ROUNDS = 20, 100
 
@@ -69,7 +69,7 @@ def main() -> None:
     args = parser.parse_args()
 
     device = select_device(args.device, verbose=False)
-    costs = [gflops(checkpoints.load(path).model, BUDGET_IMGSZ) for path in args.models]
+    costs = [gflops(checkpoints.load(path).model, GFLOPS_IMGSZ) for path in args.models]
     networks = [prepared(path, device) for path in args.models]
     columns: dict[str, list[float]] = {}
     for batch in args.batch:

@@ -36,12 +36,11 @@ from yoloprune.yolo import checkpoints
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.planning.budget import gflops, plan_for_target
 from yoloprune.yolo.planning.limit import best_limit
-from yoloprune.yolo.planning.search import search_widths
 from yoloprune.yolo.planning.trial import Trial
 from yoloprune.yolo.probe import prediction_probe
 from yoloprune.yolo.run.data import calibration_batches, training_loss
 from yoloprune.yolo.run.network import with_network
-from yoloprune.yolo.run.options import BUDGET_IMGSZ
+from yoloprune.yolo.run.options import GFLOPS_IMGSZ
 from yoloprune.yolo.trace import trace_yolo
 from yoloprune.yolo.validation import validate
 
@@ -58,7 +57,6 @@ class Row(NamedTuple):
         influence: Factor of the influence on predictions, times the squared share that stays; None: no gradients.
         recovery: "", "bn" or "reconstruct".
         limit: Whether a limit on what a layer may lose is found by trial.
-        search: Plans of the search of widths.
     """
 
     name: str
@@ -67,7 +65,6 @@ class Row(NamedTuple):
     influence: float | None
     recovery: str
     limit: bool = False
-    search: int = 0
 
 
 ROWS = (
@@ -81,7 +78,6 @@ ROWS = (
     Row("+ influence on predictions + reconstruction", "output_error", 1, 0.5, "reconstruct"),
     Row("+ the power 1.3 of the MACs saved", "output_error", 1.3, 0.5, "reconstruct"),
     Row("+ a limit on what a layer may lose, by trial (the default)", "output_error", 1.3, 0.5, "reconstruct", True),
-    Row("+ a search of 100 plans", "output_error", 1.3, 0.5, "reconstruct", True, 100),
 )
 
 
@@ -115,16 +111,13 @@ def pruned_by(
     if row.criterion == "l2":
         given |= {"relative": True}
     scores = score(graph, network, row.criterion, **given)
-    target = ratio * gflops(network, BUDGET_IMGSZ)
-    plan_of = partial(plan_for_target, graph, network, imgsz=BUDGET_IMGSZ, target_gflops=target)
-    trial = Trial(network, batches, seed) if row.limit or row.search else None
+    target = ratio * gflops(network, GFLOPS_IMGSZ)
+    plan_of = partial(plan_for_target, graph, network, imgsz=GFLOPS_IMGSZ, target_gflops=target)
+    trial = Trial(network, batches, seed) if row.limit else None
     if row.limit:
         found = best_limit(partial(plan_of, scores), trial, ratio)
         plan_of = partial(plan_of, max_pruning_ratio=found.max_pruning_ratio)
-    if row.search:
-        plan = search_widths(graph, scores, plan_of, trial, trials=row.search, seed=seed).plan
-    else:
-        plan = plan_of(scores)
+    plan = plan_of(scores)
     pruned = plan.apply(network)
     if row.recovery == "bn":
         recalibrate_bn(pruned, images)
@@ -139,7 +132,7 @@ def measure(yolo, row: Row, ratio: float, batches: list[dict], args: argparse.Na
     pruned, _ = pruned_by(row, yolo, ratio, batches, seed, args.keep_head)
     seconds = time.perf_counter() - started
     metrics = validate(with_network(yolo, pruned), args.data, imgsz=args.imgsz, device=args.device)
-    return {"map": metrics.map, "map50": metrics.map50, "seconds": seconds, "gflops": gflops(pruned, BUDGET_IMGSZ)}
+    return {"map": metrics.map, "map50": metrics.map50, "seconds": seconds, "gflops": gflops(pruned, GFLOPS_IMGSZ)}
 
 
 def common_parser(description: str) -> argparse.ArgumentParser:

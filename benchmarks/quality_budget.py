@@ -30,7 +30,7 @@ from yoloprune.resources import resource
 from yoloprune.yolo import checkpoints
 from yoloprune.yolo.planning.budget import gflops
 from yoloprune.yolo.run.network import with_network
-from yoloprune.yolo.run.options import BUDGET_IMGSZ
+from yoloprune.yolo.run.options import GFLOPS_IMGSZ
 from yoloprune.yolo.run.sparse import sparse_train
 from yoloprune.yolo.trainers.distill import Distillation, bind_distillation
 from yoloprune.yolo.trainers.pruned import PrunedDetectionTrainer
@@ -39,7 +39,7 @@ from yoloprune.yolo.trainers.way_back import bind_way_back
 from yoloprune.yolo.validation import validate
 
 SAME = {"workers": 0, "plots": False, "cache": "ram", "amp": False}  # float32, so that figures of all devices compare
-L2, TAYLOR, DEFAULT, SEARCHED = ROWS[0], ROWS[2], ROWS[9], ROWS[10]
+L2, TAYLOR, DEFAULT = ROWS[0], ROWS[2], ROWS[9]
 
 
 class Way(NamedTuple):
@@ -69,7 +69,6 @@ WAYS = (
     Way("the same, the recipe with distillation", DEFAULT, "distill"),
     Way("group-sparse for a third of the epochs, then the default", DEFAULT, "distill", 1 / 3),
     Way("group-sparse for a third of the epochs, then L2 and Ultralytics' fine-tuning", L2, "stock", 1 / 3),
-    Way("a search of 100 plans beyond the budget, then the default", SEARCHED, "distill"),
 )
 
 
@@ -82,7 +81,7 @@ def narrower(network: nn.Module, target: float) -> nn.Module:
         middle = (low + high) / 2
         config["scales"] = {config["scale"]: [depth, middle, most]}
         made = DetectionModel(copy.deepcopy(config), nc=network.model[-1].nc, verbose=False)
-        if gflops(made, BUDGET_IMGSZ) <= target:
+        if gflops(made, GFLOPS_IMGSZ) <= target:
             low, best = middle, made
         else:
             high = middle
@@ -128,7 +127,7 @@ def measure(base, way: Way, ratio: float, everything: list[dict], args: argparse
         teacher = folder / "teacher.pt"
         checkpoints.save(base, teacher)
         sparse = round(way.sparse * args.epochs)
-        yolo, plan, target = checkpoints.load(teacher), None, ratio * gflops(base.model, BUDGET_IMGSZ)
+        yolo, plan, target = checkpoints.load(teacher), None, ratio * gflops(base.model, GFLOPS_IMGSZ)
         if sparse:
             yolo = sparse_train(
                 teacher,
@@ -152,7 +151,7 @@ def measure(base, way: Way, ratio: float, everything: list[dict], args: argparse
         yolo = train(start, way, ratio, epochs, folder, teacher, args, seed, plan)
         after = validate(yolo, args.data, imgsz=args.imgsz, device=args.device)
         seconds = time.perf_counter() - started
-        cost = gflops(yolo.model, BUDGET_IMGSZ)
+        cost = gflops(yolo.model, GFLOPS_IMGSZ)
     return {"before": before, "map": after.map, "map50": after.map50, "gflops": cost, "seconds": seconds}
 
 

@@ -9,12 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from yoloprune.yolo.run import PruneResult, prune
+    from yoloprune.yolo.run.api import PruneResult, prune
 
 __all__ = ["PruneResult", "prune"]
 __version__ = "0.1.0"
 
-_LAZY = {"PruneResult": "yoloprune.yolo.run", "prune": "yoloprune.yolo.run"}
+_LAZY = {"PruneResult": "yoloprune.yolo.run.api", "prune": "yoloprune.yolo.run.api"}
 _PACKAGES = {"criteria", "graph", "recovery", "report", "sparsity", "yolo"}
 
 

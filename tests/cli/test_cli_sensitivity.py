@@ -66,7 +66,7 @@ def test_what_other_work_has_left_is_not_used(yoloprune, tmp_path, few_digits) -
         (("--ratios", "0.5,much"), "--ratios 0.5,much is not understood"),
         (("--ratios", "2"), "between 0 and 1"),
         (("--images", 0), "images=0"),
-        (("--criterion", "l3"), "Unknown criterion"),
+        (("--criterion", "l3"), "criterion='l3' is unknown"),
         (("--device", 7), "device"),
         (("--data", "none.yaml"), "There is no data YAML"),
         ((), "give --data"),

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from ultralytics.engine.exporter import export_formats
 from ultralytics.engine.trainer import BaseTrainer
 
+from yoloprune import criteria
 from yoloprune.errors import UserError
+from yoloprune.yolo.formats import SUFFIXES
 from yoloprune.yolo.run.keywords import OPTIMIZERS, check_keywords
-from yoloprune.yolo.run.options import Options
+from yoloprune.yolo.run.options import CRITERIA, Options
 from yoloprune.yolo.run.recipe import merge, read_recipe
 
 
@@ -64,6 +69,22 @@ def test_optimizers_are_those_of_ultralytics() -> None:
     listed = re.search(r"{(.*?)}", str(caught.value))[1]
     assert {name.strip(" '") for name in listed.split(",")} == set(OPTIMIZERS)
     check_keywords({"optimizer": "adamw"})
+
+
+def test_tables_that_save_an_import_are_those_of_the_libraries() -> None:
+    listed = export_formats()
+    suffixes = dict(zip(listed["Argument"], listed["Suffix"], strict=True))
+    assert {name: ending for name, ending in suffixes.items() if name != "-"} == SUFFIXES
+    assert set(criteria.CRITERIA) == set(CRITERIA)
+
+
+def test_options_are_checked_without_torch() -> None:
+    code = (
+        "import sys; from yoloprune.yolo.run.options import Options; from yoloprune.yolo.run.recipe import read_recipe\n"
+        "read_recipe('custom'); Options(target_ratio=0.5, export='tensorrt', train={'mosaic': 0.5}); "
+        "assert not {'torch', 'ultralytics'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(

@@ -269,7 +269,7 @@ def test_learning_rate_follows_what_a_step_removes(tmp_path, monkeypatch) -> Non
     for options in ({"lr0_per_share": 0.001}, {"lr0_per_share": 0.001, "train": {"lr0": 0.5}}, {}):
         fine_tuning.fine_tune(tmp_path / "a.pt", Options(target_ratio=0.7, **options), tmp_path, None, removed=0.3)
     assert [train.get("lr0") for train in seen] == [pytest.approx(3e-4), 0.5, None]
-    with pytest.raises(UserError, match="lr0_per_share=0 is no learning rate"):
+    with pytest.raises(UserError, match="lr0_per_share=0 is out of range"):
         Options(target_ratio=0.7, lr0_per_share=0)
 
 

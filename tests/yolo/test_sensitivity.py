@@ -10,13 +10,10 @@ import torch
 import ultralytics
 from small_yolo import write_data
 
-from yoloprune import prune
 from yoloprune.errors import UserError
-from yoloprune.report.sensitivity import save_sensitivity
 from yoloprune.yolo import checkpoints, digits
 from yoloprune.yolo.divergence import prediction_divergence, relative_change
 from yoloprune.yolo.model import YOLO
-from yoloprune.yolo.planning.prior import prior, read_measured
 from yoloprune.yolo.probe import dense_predictions
 from yoloprune.yolo.run.data import calibration_batches
 from yoloprune.yolo.sensitivity import Sensitivity, sensitivity
@@ -72,78 +69,6 @@ def test_the_error_is_that_of_the_network_with_these_channels_zeroed(data) -> No
         got, want = (list(dense_predictions(network(batch["img"]))) for network in (masked, yolo.model))
     assert row.errors[0] == pytest.approx(float(prediction_divergence(got, want, 16)), rel=1e-2)
     assert row.saved[0] == pytest.approx(found.gflops * (1 - plan.macs() / graph.macs()))
-
-
-def mean_scores(graph, scores, rows) -> np.ndarray:
-    """Of each row's set, the mean over ratios of the mean score of the channels that were removed."""
-    found = []
-    for row in rows:
-        parts = np.array_split(np.sort(row.components), len(row.components) // row.width)
-        weakest = [np.sort(scores[part]) for part in parts]
-        found.append(np.mean([np.mean([w[:n] for w in weakest]) for n in row.removed]))
-    return np.array(found)
-
-
-def test_the_prior_puts_the_measured_order_between_sets(table) -> None:
-    graph = trace_yolo(checkpoints.load(digits.WEIGHTS).model)
-    scores = np.random.default_rng(0).uniform(1, 2, graph.n_components)
-    multipliers = prior(table.rows, graph, scores)
-    assert multipliers.shape == (graph.n_components,)
-    assert (multipliers > 0).all()
-    factors = np.array([multipliers[row.components[0]] for row in table.rows])
-    assert np.log(factors).mean() == pytest.approx(0, abs=1e-9)
-    seen = np.array([row.per_gflop for row in table.rows])
-    ratio = seen / (mean_scores(graph, scores, table.rows) * factors)
-    certain = seen > 1e-2 * np.median(seen)  # what is far below is rounding, and raised
-    assert certain.sum() > 20
-    np.testing.assert_allclose(ratio[certain], ratio[certain][0], rtol=1e-6)
-    assert (ratio[~certain] <= ratio[certain][0] * (1 + 1e-6)).all()
-
-
-def test_a_run_ranks_layers_by_a_table(table, data, tmp_path) -> None:
-    file = tmp_path / "sensitivity.csv"
-    save_sensitivity(table, file)
-    rows = read_measured(file)
-    assert {(r.layers, r.removed, r.per_gflop) for r in rows} == {
-        (r.layers, r.removed, r.per_gflop) for r in table.rows
-    }
-    graph = trace_yolo(checkpoints.load(digits.WEIGHTS).model)
-    scores = np.ones(graph.n_components)
-    np.testing.assert_array_equal(prior(rows, graph, scores), prior(table.rows, graph, scores))
-
-    def kept(**options) -> dict[str, float]:
-        result = prune(digits.WEIGHTS, target_ratio=0.7, criterion="l2", recover=False, device="cpu", **options)
-        return {name: after / before for name, (before, after) in result.report.widths.items()}
-
-    by_table = kept(sensitivity=file)
-    assert by_table != kept() != kept(isomorphic=True)
-    assert by_table[table.ranked()[-1].layers[0]] < by_table[table.ranked()[0].layers[0]]
-
-
-def test_a_table_of_one_head_is_not_used_for_the_other(table, data, tmp_path) -> None:
-    file = tmp_path / "sensitivity.csv"
-    save_sensitivity(table, file)
-    few = {"imgsz": 64, "calibration_images": 8, "max_pruning_ratio": 1.0, "device": "cpu"}
-    result = prune(digits.WEIGHTS, sensitivity=file, target_ratio=0.7, data=data, val=True, **few)
-    assert not result.report.head
-    assert "mAP50-95" in result.metrics["after"]
-
-
-def test_a_table_of_another_head_or_file_is_refused(table, tmp_path) -> None:
-    file = tmp_path / "sensitivity.csv"
-    save_sensitivity(table, file)
-    options = {"target_ratio": 0.7, "criterion": "l2", "recover": False, "device": "cpu"}
-    with pytest.raises(UserError, match=r"no row for model\.22"):
-        prune(digits.WEIGHTS, sensitivity=file, prune_head=True, project=tmp_path / "runs", **options)
-    assert not (tmp_path / "runs").exists()
-    with pytest.raises(UserError, match="give one of them"):
-        prune(digits.WEIGHTS, sensitivity=file, isomorphic=True, **options)
-    with pytest.raises(UserError, match="cannot be read"):
-        prune(digits.WEIGHTS, sensitivity=tmp_path / "missing.csv", **options)
-    for text in ("", "a,b\n1,2\n", "layers,removed,error_per_gflop\nx,one,1\n"):
-        file.write_text(text)
-        with pytest.raises(UserError, match="CSV file"):
-            prune(digits.WEIGHTS, sensitivity=file, **options)
 
 
 def test_the_head_is_measured_on_request(data) -> None:

@@ -49,13 +49,13 @@ def _export(weights: Path, keywords: dict, format: str, imgsz: int | None, trust
     from yoloprune.yolo.formats import check_can_export, check_format, export_path
     from yoloprune.yolo.run.imgsz import fitting_imgsz
     from yoloprune.yolo.run.keywords import COMMAND_DECIDES, check_keywords
-    from yoloprune.yolo.run.options import check_least
+    from yoloprune.yolo.run.options import check_imgsz
 
     elsewhere = dict.fromkeys(("save_dir", "project", "exist_ok"), "the export goes beside the weights")
     check_keywords(keywords, {"format": "format", "imgsz": "imgsz"}, COMMAND_DECIDES | elsewhere)
-    check_format(format)
+    format = check_format(format)
     check_can_export(format)
-    check_least({"imgsz": imgsz}, {"imgsz": 32})
+    check_imgsz(imgsz)
     console = Console()
     yolo = checkpoints.load(weights, trust=trust)
     imgsz, rounded = fitting_imgsz(yolo, imgsz)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from .run_command import Kind, run_command
+from .run_command import RECIPE, CommandSpec, run_command
 
 __all__ = ["NAME", "command"]
 
 NAME = "prune"
 
-_HELP = """Prune a model of any supported family and task; no recipe is applied.
+_HELP = """Prune a model of any supported family and task.
 
 Families: YOLOv3, v5, v6, v8, v9, v10, 11, 12, 26, RT-DETR and YOLO-World; tasks: detect, segment, pose, obb, classify.
 
 [bold]Examples[/]
 
-  yoloprune prune -w yolo11s-seg.pt --target-ratio 0.6 --data coco.yaml --epochs 30
+  yoloprune prune yolo11s-seg.pt --target-ratio 0.6 --data coco.yaml --epochs 30
 
-  yoloprune prune -w yolov5su.pt --target-params 5M --criterion taylor --data coco128.yaml
+  yoloprune prune yolov5su.pt --target-params 5M --criterion taylor --data coco128.yaml
 
   yoloprune prune --resume runs/prune/prune-2 --device 0   [dim]goes on after Ctrl-C[/]
 """
 
-command = run_command(Kind(), _HELP)
+command = run_command(CommandSpec(shown=RECIPE), _HELP)

@@ -1,104 +1,145 @@
-"""From what was typed to a run, and what is shown of it."""
+"""From what was typed to a run, and what is shown of it. What is imported at the top is light: see `read`."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 from rich.console import Console
 
 from yoloprune.errors import UserError
-from yoloprune.report import closing_table
-from yoloprune.yolo import digits
-from yoloprune.yolo.run.api import prepare, prepare_resume
+from yoloprune.yolo.run.declared import declared
 from yoloprune.yolo.run.options import Options
-from yoloprune.yolo.run.pipeline import Finished, Run
 from yoloprune.yolo.run.recipe import merge, read_recipe
+from yoloprune.yolo.run.typed import read_text
+from yoloprune.yolo.weights_file import check_path
 
-from .keywords import parse_batch, parse_count, parse_number, parse_pairs
+from .keywords import parse_pairs
+from .run_command import DEFAULTS
 from .screen import Screen
 
 if TYPE_CHECKING:
-    from .run_command import Kind
+    from yoloprune.yolo.run.pipeline import Finished, Run
 
-__all__ = ["start"]
+    from .run_command import CommandSpec
 
-_WITH_RESUME = {"device"}
+__all__ = ["Asked", "Resume", "flag", "read", "start"]
+
+_WITH_RESUME = {"device", "trust"}
 _WORTH_A_HINT = 0.05  # mAP
-_DEFAULTS = {"val": True, "export": "onnx", "project": "runs/prune"}  # of the command, where `Options` has none
-_OFF = {"trust": False, "exist_ok": False}  # switches that count as typed only where they are on
 
 
-def start(kind: Kind, given: dict[str, Any]) -> None:
+def start(spec: CommandSpec, given: dict[str, Any]) -> None:
     """Do the run of a command and show its result.
 
     Args:
-        kind: What the command is for.
+        spec: What the command is for.
         given: Parameters of the command by name; None for those that were not typed.
 
     Raises:
         UserError: A mistake in what was typed.
         KeyboardInterrupt: Ctrl-C.
     """
+    request = read(spec, given)
+    from yoloprune.yolo.run.api import prepare, prepare_resume  # takes seconds
+
     console = Console()
+    screen = Screen(console)
     with console.status("Load and check …"):
-        run = _prepare(kind, given, Screen(console))
+        if isinstance(request, Resume):
+            run = prepare_resume(request.folder, **request.options, progress=screen)
+        else:
+            weights, check = request.weights, spec.check
+            run = prepare(weights, request.options, progress=screen, check=lambda yolo: check(yolo, weights))
     _opening(console, run)
     _closing(console, run.go())
 
 
-def _prepare(kind: Kind, given: dict[str, Any], screen: Screen) -> Run:
-    typed = {name: value for name, value in given.items() if value is not None and value is not _OFF.get(name)}
-    if not typed.get("pairs"):
-        typed.pop("pairs", None)
-    resume, weights = typed.pop("resume", None), typed.pop("weights", None)
+class Asked(NamedTuple):
+    """A run that was asked for: the checkpoint and the options."""
+
+    weights: Path
+    options: Options
+
+
+class Resume(NamedTuple):
+    """A run to go on with: its folder, and what may be typed again."""
+
+    folder: Path
+    options: dict[str, Any]
+
+
+def read(spec: CommandSpec, given: dict[str, Any]) -> Asked | Resume:
+    """Make a request of what was typed, and find what is wrong with it as far as that takes neither torch nor a model.
+
+    Raises:
+        UserError: A mistake in what was typed.
+    """
+    typed = {
+        name: value for name, value in given.items() if (value is not None and value is not False) or _off(name, value)
+    }
+    weights, pairs = _words(typed.pop("words", []), typed.pop("weights", None))
+    resume = typed.pop("resume", None)
     if resume is not None:
         more = sorted(typed.keys() - _WITH_RESUME)
-        if more or weights:
-            raise UserError(
-                f"--resume goes on with the options that the run was started with; leave out "
-                f"{_as_typed('weights' if weights else more[0])}."
-            )
-        return prepare_resume(resume, device=typed.get("device"), progress=screen)
-    recipe = typed.pop("recipe", None) or kind.recipe(weights is not None)
-    options = merge({**_DEFAULTS, **(read_recipe(recipe) if recipe else {})}, _options(typed))
+        if more or weights or pairs:
+            wrong = "the weights" if weights else "the key=value pairs" if pairs else flag(more[0])
+            raise UserError(f"--resume goes on with the options that the run was started with; leave out {wrong}.")
+        return Resume(Path(resume), typed)
+    recipe = typed.pop("recipe", None) or ("digits" if spec.embedded and weights is None else "custom")
+    options = merge({**DEFAULTS, **read_recipe(recipe)}, _options(typed, pairs))
     if weights is None:
-        if not kind.embedded:
-            raise UserError("No weights were given; name a checkpoint with --weights.")
-        weights = digits.WEIGHTS
-    return prepare(weights, options, progress=screen, check=lambda yolo: kind.check(yolo, weights))
+        if not spec.embedded:
+            raise UserError("No weights were given; name a checkpoint: yoloprune prune best.pt --target-ratio 0.5.")
+        from yoloprune.yolo.digits import WEIGHTS
+
+        weights = WEIGHTS
+    check_path(weights)
+    return Asked(Path(weights), options)
 
 
-def _as_typed(name: str) -> str:
-    return "the key=value pairs" if name == "pairs" else "--" + name.replace("_", "-")
+def flag(name: str) -> str:
+    """How an option is typed."""
+    what = declared(Options).get(name)
+    return what[1].flags[0].split("/")[0] if what and what[1].flags else "--" + name.replace("_", "-")
 
 
-def _options(typed: dict[str, Any]) -> dict[str, Any]:
+def _off(name: str, value: Any) -> bool:
+    """Whether a switch was turned off by its --no- form; one without such a form is off where it was not typed."""
+    what = declared(Options).get(name)
+    return value is False and what is not None and (not what[1].flags or "/" in what[1].flags[0])
+
+
+def _words(words: Sequence[str], weights: str | None) -> tuple[str | None, dict[str, Any]]:
+    """Weights and key=value pairs from what was typed without an option."""
+    files = [word for word in words if "=" not in word]
+    if len(files) + (weights is not None) > 1:
+        raise UserError(
+            f"{files[-1]!r} is not understood; one checkpoint is pruned at a time, and Ultralytics' train keywords are "
+            "given as key=value."
+        )
+    return (files[0] if files else weights), parse_pairs([word for word in words if "=" in word])
+
+
+def _options(typed: dict[str, Any], pairs: dict[str, Any]) -> dict[str, Any]:
     """Parameters of the command as fields of `Options`."""
-    options = {name: value for name, value in typed.items() if name in Options.known()}
-    options["train"] = parse_pairs(typed.get("pairs", ()))
+    types, fields = get_type_hints(Options), declared(Options)
+    options: dict[str, Any] = {"train": pairs}
+    for name, value in typed.items():
+        if name in fields:
+            reader = fields[name][1].read or partial(read_text, flag(name), annotation=types[name])
+            options[name] = reader(value) if isinstance(value, str) else value
     if "lr0" in typed:
-        if "lr0" in options["train"]:
-            raise UserError(
-                f"--lr0 {typed['lr0']} and lr0={options['train']['lr0']} say the same; leave one of them out."
-            )
-        options["train"]["lr0"] = typed["lr0"]
+        if "lr0" in pairs:
+            raise UserError(f"--lr0 {typed['lr0']} and lr0={pairs['lr0']} say the same; leave one of them out.")
+        pairs["lr0"] = read_text("--lr0", typed["lr0"], float)
     if "budget" in typed and "epochs" in typed:
         raise UserError("--budget decides the epochs; leave --epochs out.")
-    for name, example in (("target_gflops", "6.2"), ("target_ratio", "0.5")):
-        if name in typed:
-            options[name] = parse_number(_as_typed(name), typed[name], example)
-    if "target_params" in typed:
-        options["target_params"] = parse_count(typed["target_params"])
-    if "batch" in typed:
-        options["batch"] = parse_batch(typed["batch"])
-    if "sensitivity" in typed:
-        options["sensitivity"] = str(typed["sensitivity"].absolute())
-    if "export" in typed or "format" in typed:
-        options["export"] = typed.get("format", "onnx") if typed.get("export", True) else None
-    if "project" in typed:
-        options["project"] = str(typed["project"])
+    if typed.get("no_export"):
+        options["export"] = None
     return options
 
 
@@ -112,6 +153,8 @@ def _opening(console: Console, run: Run) -> None:
 
 
 def _closing(console: Console, finished: Finished) -> None:
+    from yoloprune.report import closing_table
+
     record, folder = finished.record, finished.folder
     console.print(closing_table(record))
     after = record.after.metrics

@@ -8,7 +8,7 @@ from typing import Any
 
 from yoloprune.errors import UserError
 
-from .run_command import Kind, run_command
+from .run_command import RECIPE, CommandSpec, run_command
 
 __all__ = ["NAME", "command"]
 
@@ -22,13 +22,13 @@ Without arguments: prunes the embedded digits detector to half its GFLOPs, in a 
 
   yoloprune v8
 
-  yoloprune v8 -w yolov8s.pt -g 14 --data coco.yaml --device 0
+  yoloprune v8 yolov8s.pt -g 14 --data coco.yaml --device 0
 
-  yoloprune v8 -w yolov8s.pt -g 14 --data my.yaml --budget 30m --prune-head
+  yoloprune v8 yolov8s.pt -g 14 --data my.yaml --budget 30m --prune-head
 
-  yoloprune v8 -w best.pt --target-ratio 0.5 --steps 3 --epochs 20 optimizer=AdamW --lr0 0.0005
+  yoloprune v8 best.pt --target-ratio 0.5 --data my.yaml --steps 3 --epochs 20 optimizer=AdamW --lr0 0.0005
 
-  yoloprune v8 -w yolov8n.pt -g 6.2 --epochs 0 --no-val --no-export   [dim]prunes, and nothing else[/]
+  yoloprune v8 yolov8n.pt -g 6.2 --data my.yaml --epochs 0 --no-val --no-export   [dim]prunes, and nothing else[/]
 
   yoloprune v8 --resume runs/prune/prune   [dim]goes on after Ctrl-C[/]
 """
@@ -46,14 +46,5 @@ def _check(yolo: Any, weights: Path) -> None:
 
 
 command = run_command(
-    Kind(
-        recipe=lambda weights_given: "custom" if weights_given else "digits",
-        embedded=True,
-        check=_check,
-        recipe_default="custom",
-        weights_default="the embedded digits detector",
-        epochs_default="as cfg/custom.yaml says",
-        lr0_default="as cfg/custom.yaml says",
-    ),
-    _HELP,
+    CommandSpec(embedded=True, check=_check, shown={"weights": "the embedded digits detector", **RECIPE}), _HELP
 )

@@ -68,13 +68,13 @@ def _val(
     from yoloprune.yolo.run.imgsz import fitting_imgsz
     from yoloprune.yolo.run.keywords import COMMAND_DECIDES, check_keywords
     from yoloprune.yolo.run.metrics import named_metrics
-    from yoloprune.yolo.run.options import check_least
+    from yoloprune.yolo.run.options import check_imgsz
     from yoloprune.yolo.run.target import cost
     from yoloprune.yolo.validation import validate
 
     unwritten = dict.fromkeys(("save_dir", "project", "name", "exist_ok"), "nothing is written")
     check_keywords(keywords, {name: name for name in ("data", "imgsz", "batch", "device")}, COMMAND_DECIDES | unwritten)
-    check_least({"imgsz": imgsz}, {"imgsz": 32})
+    check_imgsz(imgsz)
     check_device(device)
     yolo = checkpoints.load(weights, trust=trust)
     data = choose_data(data, yolo)

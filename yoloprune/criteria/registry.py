@@ -59,8 +59,6 @@ class Criterion:
 
 CRITERIA: dict[str, Criterion] = {}
 
-_LEAST_SAVED = 1e-6  # of the largest saving: what saves no time at all must not be infinitely dear
-
 
 def criterion(
     name: str, *, needs_batches: bool = False, needs_loss: bool = False, relative: bool = False, per_mac: float = 0.0
@@ -84,7 +82,6 @@ def score(
     loss: Callable[[nn.Module, Any], Tensor] | None = None,
     relative: bool | None = None,
     per_mac: float | None = None,
-    seconds: np.ndarray | None = None,
     seed: int = 0,
     influence: float = Inputs.influence,
     isomorphic: bool = False,
@@ -102,8 +99,6 @@ def score(
             groups. By default what the criterion's entry says.
         per_mac: Power of the MACs that removal saves, by which scores are divided so that the budget is spent where it
             is cheap; 0 for none. By default what the criterion's entry says.
-        seconds: What each operator takes, as `yoloprune.graph.operator_seconds` measures it; scores are then divided by
-            the time that removal saves instead, to the same power, or 1.
         seed: Seed for `random`.
         influence: For `output_error` with a loss: 0 asks only how much each layer's output changes, 1 only what that
             does to the loss if it stays small. The less is removed, the more of it is right.
@@ -140,9 +135,6 @@ def score(
     if entry.relative if relative is None else relative:
         scores = relative_score(graph, scores)
     power = entry.per_mac if per_mac is None else per_mac
-    if seconds is not None:
-        saved = graph.cost.savings(seconds)
-        scores = scores / np.maximum(saved, saved.max(initial=0.0) * _LEAST_SAVED or 1.0) ** (power or 1.0)
-    elif power:
+    if power:
         scores = scores / np.maximum(graph.cost.savings(), 1.0) ** power
     return isomorphic_score(graph, model, scores) if isomorphic else scores

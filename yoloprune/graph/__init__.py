@@ -12,6 +12,5 @@ from yoloprune.graph.core import Graph, Group, trace
 from yoloprune.graph.exactness import mask_error
 from yoloprune.graph.matrices import Matrix
 from yoloprune.graph.plan import Plan
-from yoloprune.graph.timing import operator_seconds
 
-__all__ = ["Graph", "Group", "Matrix", "Plan", "attribute_handler", "mask_error", "operator_seconds", "trace"]
+__all__ = ["Graph", "Group", "Matrix", "Plan", "attribute_handler", "mask_error", "trace"]

@@ -45,15 +45,10 @@ class Cost:
         """MACs of one execution."""
         return float(self.per_term(kept).sum())
 
-    def savings(self, figures: np.ndarray | None = None) -> np.ndarray:
-        """What each component's removal saves while all others stay, float64 (n_components,).
-
-        Args:
-            figures: What each operator costs, (terms,), such as its seconds; by default its MACs.
-        """
+    def savings(self) -> np.ndarray:
+        """MACs that each component's removal saves while all others stay, float64 (n_components,)."""
         flat, _, sizes = self._vectors
-        figures = self._macs if figures is None else figures
-        each = np.repeat(figures[self._owner] / np.maximum(sizes, 1), sizes)
+        each = np.repeat(self._macs[self._owner] / np.maximum(sizes, 1), sizes)
         return np.bincount(flat, weights=each, minlength=self._n_components)
 
     def params(self, kept: np.ndarray) -> int:

@@ -1,16 +1,41 @@
-"""Ultralytics' export formats: names, file names and what they need."""
+"""Ultralytics' export formats: names, file names and what they need. Imports nothing slow."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
-from ultralytics.engine.exporter import export_formats
-
 from yoloprune.errors import UserError, did_you_mean
 
-__all__ = ["check_can_export", "check_format", "export_path", "suffix"]
+__all__ = ["SUFFIXES", "check_can_export", "check_format", "export_path", "suffix"]
+
+SUFFIXES = {
+    "torchscript": ".torchscript",
+    "onnx": ".onnx",
+    "openvino": "_openvino_model",
+    "engine": ".engine",
+    "coreml": ".mlpackage",
+    "coreai": ".aimodel",
+    "saved_model": "_saved_model",
+    "pb": ".pb",
+    "edgetpu": "_edgetpu.tflite",
+    "litert": ".tflite",
+    "paddle": "_paddle_model",
+    "mnn": ".mnn",
+    "ncnn": "_ncnn_model",
+    "imx": "_imx_model",
+    "rknn": "_rknn_model",
+    "executorch": "_executorch_model",
+    "axelera": "_axelera_model",
+    "deepx": "_deepx_model",
+    "qnn": "_qnn.onnx",
+    "hailo": "_hailo_model",
+    "ascend": "_ascend_model",
+    "xilinx": "_xilinx_model",
+}
+"""How the file, or folder, of each format ends, as Ultralytics' `export_formats` has it, which takes seconds to ask."""
+
+_ALSO_CALLED = {"trt": "engine", "tensorrt": "engine", "tflite": "litert"}
 
 _PACKAGES = {
     "openvino": ("openvino",),
@@ -36,20 +61,16 @@ _PACKAGES = {
 """What Ultralytics imports for a format beyond what yoloprune itself needs."""
 
 
-def _suffixes() -> dict[str, str]:
-    table = export_formats()
-    return {name: ending for name, ending in zip(table["Argument"], table["Suffix"], strict=True) if name != "-"}
-
-
-def check_format(name: str) -> None:
-    """Check the name of an export format.
+def check_format(name: str) -> str:
+    """Return Ultralytics' name of an export format, given that name or another usual one, such as "tensorrt".
 
     Raises:
         UserError: Ultralytics has no such format.
     """
-    known = _suffixes()
-    if name not in known:
-        raise UserError(f"Unknown export format {name!r}{did_you_mean(name, known)} ({', '.join(known)}).")
+    name = _ALSO_CALLED.get(name.lower(), name)
+    if name not in SUFFIXES:
+        raise UserError(f"Unknown export format {name!r}{did_you_mean(name, SUFFIXES)} ({', '.join(SUFFIXES)}).")
+    return name
 
 
 def suffix(name: str) -> str:
@@ -58,8 +79,7 @@ def suffix(name: str) -> str:
     Raises:
         UserError: Ultralytics has no such format.
     """
-    check_format(name)
-    return _suffixes()[name]
+    return SUFFIXES[check_format(name)]
 
 
 def check_can_export(name: str) -> None:
@@ -68,13 +88,19 @@ def check_can_export(name: str) -> None:
     Raises:
         UserError: A Python package or, for TensorRT, a GPU is missing.
     """
-    if name == "engine" and not torch.cuda.is_available():
+    if name == "engine" and not _has_gpu():
         raise UserError("Export to engine needs an NVIDIA GPU, which this machine lacks; choose another --format.")
     for package in _PACKAGES.get(name, ()):
         if find_spec(package) is None:
             raise UserError(
                 f"Export to {name} needs the Python package {package!r}; install it, or choose another --format."
             )
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def export_path(weights: Path, name: str) -> Path:

@@ -12,7 +12,7 @@ from yoloprune.graph import Graph
 from yoloprune.yolo import checkpoints
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.planning.budget import Reach, reachable
-from yoloprune.yolo.run.options import BUDGET_IMGSZ
+from yoloprune.yolo.run.options import GFLOPS_IMGSZ
 from yoloprune.yolo.trace import trace_yolo
 
 __all__ = ["GroupRow", "Inspection", "LayerRow", "inspect"]
@@ -88,7 +88,7 @@ class Inspection:
 def inspect(yolo: YOLO, *, prune_head: bool = False, keep: Sequence[str] = (), round_to: int = 8) -> Inspection:
     """Trace a model and say what was found; the model is not changed."""
     graph = trace_yolo(yolo.model, prune_head, keep)
-    reach = reachable(graph, yolo.model, imgsz=BUDGET_IMGSZ, round_to=round_to)
+    reach = reachable(graph, yolo.model, imgsz=GFLOPS_IMGSZ, round_to=round_to)
     family = checkpoints.family(yolo)
     return Inspection(family, yolo.task, reach, _groups(graph), _layers(graph, yolo), dict(graph.unsupported))
 

@@ -19,11 +19,11 @@ from yoloprune.report import layer_label
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.planning.budget import gflops
 from yoloprune.yolo.planning.change import PredictionChange
-from yoloprune.yolo.planning.prior import layers_of
 from yoloprune.yolo.probe import prediction_probe
 from yoloprune.yolo.run.data import calibration_batches, choose_data, training_loss
+from yoloprune.yolo.run.declared import check_range, declared
 from yoloprune.yolo.run.imgsz import fitting_imgsz
-from yoloprune.yolo.run.options import BUDGET_IMGSZ, check_criterion, check_least
+from yoloprune.yolo.run.options import GFLOPS_IMGSZ, Options
 from yoloprune.yolo.run.state import fingerprint
 from yoloprune.yolo.trace import trace_yolo
 from yoloprune.yolo.unfinished import Unfinished
@@ -95,10 +95,11 @@ def check_options(*, imgsz: int | None, images: int, ratios: Sequence[float], cr
     Raises:
         UserError: A value is out of its range, or there is no such criterion.
     """
-    check_least({"imgsz": imgsz, "images": images}, {"imgsz": 32, "images": 1})
+    for name, value, option in (("imgsz", imgsz, "imgsz"), ("images", images, "calibration_images")):
+        check_range(name, value, declared(Options)[option][1])
     if not ratios or not all(0 < ratio < 1 for ratio in ratios):
         raise UserError(f"ratios={list(ratios)} are no shares of channels to remove; give numbers between 0 and 1.")
-    check_criterion(criterion)
+    check_range("criterion", criterion, declared(Options)["criterion"][1])
 
 
 def sensitivity(
@@ -142,7 +143,7 @@ def sensitivity(
 
     Examples:
         >>> table = sensitivity(YOLO("yolov8n.pt"), "coco8.yaml")  # doctest: +SKIP
-        >>> scores = scores * prior(table.rows, graph, scores)  # doctest: +SKIP
+        >>> [row.name for row in table.ranked()[:3]]  # doctest: +SKIP
     """
     check_options(imgsz=imgsz, images=images, ratios=ratios, criterion=criterion)
     imgsz, _ = fitting_imgsz(yolo, imgsz)
@@ -150,7 +151,7 @@ def sensitivity(
     data = choose_data(data, yolo, images=True, labels=needs_labels, ranks=needs_labels, validates=False)
     network = yolo.model
     graph = trace_yolo(network, prune_head, keep)
-    own = gflops(network, BUDGET_IMGSZ)
+    own = gflops(network, GFLOPS_IMGSZ)
     home = next(network.parameters()).device
     place = select_device(device, verbose=False)
     batches = calibration_batches(yolo, data, images=images, imgsz=imgsz, batch=_BATCH, device=place)
@@ -209,7 +210,15 @@ def _try(
 def _row(graph: Graph, trials: list[np.ndarray], found: list[tuple[float, float, float]]) -> SensitivityRow:
     components = tied_set(graph, trials[0][0])
     parts = len(np.unique(graph.tied[components, 1]))
-    layers = layers_of(graph, components)
+    layers = _layers_of(graph, components)
     errors, saved, scores = zip(*found, strict=True)
     removed = tuple(len(trial) // parts for trial in trials)
     return SensitivityRow(layers, len(components) // parts, removed, errors, saved, scores, components)
+
+
+def _layers_of(graph: Graph, components: np.ndarray) -> tuple[str, ...]:
+    """The layers that produce these components, in the graph's order."""
+    inside = np.zeros(graph.n_components, bool)
+    inside[components] = True
+    names = (group.name.rpartition(".")[0] for group in graph.groups if inside[group.components].any())
+    return tuple(dict.fromkeys(names))

@@ -21,7 +21,7 @@ __all__ = ["epochs_within"]
 
 _MARGIN = 1.25  # loading, augmentation and the optimizer, beside forward and backward
 _RECOVERY = 2.0  # ranking and reconstruction by one image, in training steps of one image
-_TRIAL = 1.0  # one plan of the search by one image, in training steps of one image
+_TRIAL = 1.0  # one trial of a limit by one image, in training steps of one image
 
 
 def epochs_within(yolo: YOLO, options: Options, seconds: float) -> tuple[int, float]:
@@ -60,7 +60,7 @@ def epochs_within(yolo: YOLO, options: Options, seconds: float) -> tuple[int, fl
     fixed = validations * options.val * val * look
     fixed += (options.steps + compares) * bool(options.recover) * _RECOVERY * options.calibration_images * step
     limits = TRIALS * (bool(options.recover) and options.max_pruning_ratio is None)
-    trials = options.steps * (options.search + limits) + compares * limits
+    trials = (options.steps + compares) * limits
     fixed += trials * _TRIAL * options.calibration_images * step
     fixed += options.sparse_epochs * (train * step + val * look)
     epoch = train * (step * share + bool(options.distill) * look) + val * look

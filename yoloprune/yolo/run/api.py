@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ from yoloprune.report import Record
 from yoloprune.yolo import checkpoints
 from yoloprune.yolo.model import YOLO
 
+from .declared import declared
 from .network import with_network
-from .options import Options
+from .options import TARGETS, Options
 from .pipeline import Finished, Run
 from .progress import Progress
+from .recipe import merge, read_recipe
 from .state import recall
 
 __all__ = ["PruneResult", "prepare", "prepare_resume", "prune"]
@@ -48,92 +52,23 @@ class PruneResult:
 def prune(
     model: Model | str | Path | None = None,
     *,
-    target_gflops: float | None = None,
-    target_params: int | None = None,
-    target_ratio: float | None = None,
-    imgsz: int | None = None,
-    criterion: str | None = None,
-    recover: bool | None = None,
-    sensitivity: str | Path | None = None,
-    isomorphic: bool = False,
-    per: str | None = None,
-    search: int = 0,
-    round_to: int = 8,
-    max_pruning_ratio: float | None = None,
-    steps: int = 1,
-    sparse_epochs: int = 0,
-    sparsity: float = 1e-3,
-    epochs: int = 0,
-    budget: float | str | None = None,
-    distill: bool | None = None,
-    data: str | Path | None = None,
-    batch: int | float = 16,
-    device: str | int | list[int] | None = None,
-    prune_head: bool = False,
-    keep: str | list[str] | None = None,
-    val: bool = False,
-    export: str | None = None,
-    project: str | Path | None = None,
-    name: str | None = None,
-    exist_ok: bool = False,
-    trust: bool = False,
-    seed: int = 0,
-    calibration_images: int = 128,
+    recipe: str | None = "custom",
     resume: str | Path | None = None,
-    **train: Any,
+    **options: Any,
 ) -> PruneResult:
     """Prune an Ultralytics model to the GFLOPs, parameters or share of GFLOPs asked for.
 
-    By default the model is pruned and nothing else: no training, no validation, no files. GFLOPs are reckoned at 640
-    px, as `model.info()` prints them, whatever `imgsz` is.
+    By default the model is pruned, recovered from images and nothing else: no training, no validation, no files.
+    GFLOPs are reckoned at 640 px, as `model.info()` prints them, whatever `imgsz` is.
 
     Args:
         model: A model of Ultralytics (YOLO, RTDETR, YOLOWorld), which is not changed, or the path of a checkpoint.
-        target_gflops: GFLOPs of the pruned model. Exactly one of the three targets must be given.
-        target_params: Parameters of the pruned model.
-        target_ratio: Share of the model's own GFLOPs to keep, between 0 and 1.
-        imgsz: Image size in px for calibration, training, validation and export; by default the one that the weights
-            were trained at.
-        criterion: Which channels go; a name in `yoloprune.criteria.CRITERIA`. By default output_error where images
-            are at hand, else l2.
-        recover: Whether layers are re-solved on calibration images, without training; by default where images are at
-            hand.
-        sensitivity: CSV file of `yoloprune sensitivity`, whose figures then rank the layers, and the criterion the
-            channels within each.
-        isomorphic: Whether channels compete only with those of groups of the same structure (Fang et al., ECCV 2024).
-        per: What scores are divided by: "macs" or "time" that the channel's removal saves, time as measured on
-            `device` at `imgsz`, so that a small gain in speed is not bought dearly. By default as the criterion has it
-            (output_error: MACs; the others: nothing).
-        search: How many plans to try, prune and recover for beside the criterion's own, to find how many channels each
-            layer had best give: seconds each on a GPU.
-        round_to: Widths are multiples of this.
-        max_pruning_ratio: Share of its channels that one layer may lose. By default some limits are tried where the
-            network is recovered, and the one is taken that keeps most; without images there is none.
-        steps: Rounds of pruning and fine-tuning on the way to the target.
-        sparse_epochs: Epochs of group-sparse training before the first step.
-        sparsity: Strength of its regulariser; see `yoloprune.yolo.trainers.sparse.Sparsity`.
-        epochs: Fine-tuning epochs after each step.
-        budget: Seconds that the whole run may take, or text such as "30m"; decides the epochs in their place.
-        distill: Whether the unpruned network guides the fine-tuning; by default wherever its head is one of predictions
-            on a grid (all families but RT-DETR, World and classification).
-        data: Data YAML; by default what the checkpoint was trained on. Needed for epochs, val and some criteria.
-        batch: Images per batch, as in Ultralytics.
-        device: As in Ultralytics.
-        prune_head: Whether the hidden convolutions of the detection head may lose channels too.
-        keep: Names or patterns of modules whose output channels stay, such as ["model.0", "model.*.cv1"] or, as text,
-            "model.0,model.*.cv1".
-        val: Whether to validate and to measure the latency, before and after.
-        export: Export format such as "onnx".
-        project: Folder of the output folder. Giving it or `name` has the results written.
-        name: Name of the output folder.
-        exist_ok: Whether an existing output folder is written anew.
-        trust: Whether the checkpoint may be unpickled without restrictions.
-        seed: Seed of scoring and training.
-        calibration_images: How many training images to rank and recover by; their labels are not used, but by the
-            criteria taylor and hessian.
+        recipe: Options from a YAML file, in whose place `options` come: a name in cfg/ or a path. Targets, epochs, data
+            and export are not taken from it.
         resume: Folder of an interrupted run; it goes on with its own options, and only `model` (for a run that was
-            started with a model in memory) and `device` may be given beside it.
-        **train: Further keywords of Ultralytics' `train()`.
+            started with a model in memory), `device` and `trust` may be given beside it.
+        **options: As follows; any other name is a keyword of Ultralytics' `train()`.
+        {options}
 
     Returns:
         The pruned model, the plan and what was measured.
@@ -143,48 +78,37 @@ def prune(
         KeyboardInterrupt: Ctrl-C; the message says what is finished and how to go on.
 
     Examples:
-        >>> result = prune(YOLO("yolov8s.pt"), target_gflops=14)  # doctest: +SKIP
-        >>> result.model.train(data="coco.yaml", epochs=100)  # doctest: +SKIP
+        >>> result = prune(YOLO("yolov8s.pt"), target_gflops=14, data="my.yaml")  # doctest: +SKIP
+        >>> result.model.train(data="my.yaml", epochs=100)  # doctest: +SKIP
     """
     if resume is not None:
-        return _result(prepare_resume(resume, model=model, device=device).go())
+        more = sorted(options.keys() - {"device", "trust"})
+        if more:
+            raise UserError(f"resume goes on with the options that the run was started with; leave {more[0]}= out.")
+        return _result(prepare_resume(resume, model=model, **options).go())
     if model is None:
         raise UserError("No model was given; give an Ultralytics model or the path of a checkpoint.")
-    options = Options(
-        target_gflops=target_gflops,
-        target_params=target_params,
-        target_ratio=target_ratio,
-        imgsz=imgsz,
-        criterion=criterion,
-        recover=recover,
-        sensitivity=None if sensitivity is None else str(Path(sensitivity).absolute()),
-        isomorphic=isomorphic,
-        per=per,
-        search=search,
-        round_to=round_to,
-        max_pruning_ratio=max_pruning_ratio,
-        steps=steps,
-        sparse_epochs=sparse_epochs,
-        sparsity=sparsity,
-        epochs=epochs,
-        budget=budget,
-        distill=distill,
-        data=None if data is None else str(data),
-        batch=batch,
-        device=device,
-        prune_head=prune_head,
-        keep=keep or [],
-        val=val,
-        export=export,
-        project=None if project is None else str(project),
-        name=name,
-        exist_ok=exist_ok,
-        trust=trust,
-        seed=seed,
-        calibration_images=calibration_images,
-        train=train,
-    )
-    return _result(prepare(model, options).go())
+    given = {name: value for name, value in options.items() if name in Options.known()}
+    train = {name: value for name, value in options.items() if name not in given}
+    settings = {k: v for k, v in (read_recipe(recipe) if recipe else {}).items() if k not in (*TARGETS, "data", "val")}
+    settings = {**settings, "epochs": 0, "budget": None, "export": None}
+    return _result(prepare(model, merge(settings, {**given, "train": {**given.get("train", {}), **train}})).go())
+
+
+def _declare(function: Callable) -> None:
+    """Give a function that takes `**options` the signature and docstring that `Options` declares."""
+    signature, lines = inspect.signature(function), []
+    given = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    for name, (field, what) in declared(Options).items():
+        default = field.default if field.default is not MISSING else field.default_factory()
+        given.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=field.type))
+        lines.append(textwrap.fill(f"{name}: {what.help}", 112, initial_indent=" " * 8, subsequent_indent=" " * 12))
+    given += [p for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD]
+    function.__signature__ = signature.replace(parameters=given)
+    function.__doc__ = function.__doc__.replace("{options}", "\n".join(lines).lstrip())
+
+
+_declare(prune)
 
 
 def prepare(

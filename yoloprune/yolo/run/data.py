@@ -116,9 +116,7 @@ def _needs(options: Options, distill: bool) -> tuple[bool, bool]:
     """Whether the run needs labels of training images, and whether it needs training images at all."""
     entry = CRITERIA.get(options.criterion or "")
     labels = bool(options.sparse_epochs or (options.epochs and not distill) or (entry and entry.needs_loss))
-    return labels, bool(
-        labels or options.epochs or options.recover or options.search or (entry and entry.needs_batches)
-    )
+    return labels, bool(labels or options.epochs or options.recover or (entry and entry.needs_batches))
 
 
 def _distils(options: Options, yolo: YOLO) -> bool:

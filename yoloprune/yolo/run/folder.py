@@ -38,10 +38,6 @@ class RunFolder:
         """The plan of one step, composed with those before it."""
         return self.step(number) / "plan.json"
 
-    def search(self, number: int) -> Path:
-        """What an interrupted search of widths in one step goes on from."""
-        return self.step(number) / "search.json"
-
     def train(self, number: int) -> Path:
         """The folder that Ultralytics' trainer writes to in one step."""
         return self.step(number) / "train"

@@ -18,12 +18,9 @@ _CLEARLY_MORE = 0.02  # mAP50-95; below, the two heads are alike on a small vali
 
 
 def compares_heads(yolo: YOLO, options: Options) -> bool:
-    """Whether a run measures what pruning the head too would keep: it validates, recovers and keeps a head.
-
-    Not with a sensitivity table, which was measured for one of the two heads.
-    """
+    """Whether a run measures what pruning the head too would keep: it validates, recovers and keeps a head."""
     able = yolo.task == "detect" and can_distill(yolo.model)
-    return bool(options.val and options.recover and not options.prune_head and not options.sensitivity and able)
+    return bool(options.compare_heads and options.val and options.recover and not options.prune_head and able)
 
 
 def head_advice(target: Target, kept: float, pruned: float) -> str | None:
@@ -43,11 +40,8 @@ def still_compares_heads(run: Context) -> bool:
 
 def compare_heads(run: Context, yolo: YOLO, kept: YOLO, target: Target) -> None:
     """Say whether pruning the head's hidden layers of `yolo` too would keep clearly more, before fine-tuning."""
-    plain = replace(run.options, search=0)  # a search for the head that is not asked for would take as long again
     with run.phase("Compare with a pruned head", "compare"):
-        if run.options.search:
-            kept = prune_once(yolo, target, plain).yolo
-        other = prune_once(yolo, target, replace(plain, prune_head=True)).yolo
+        other = prune_once(yolo, target, replace(run.options, prune_head=True)).yolo
     figures = [
         run.validate(net, f"Validate with {what} head")["mAP50-95"]
         for net, what in ((kept, "the kept"), (other, "a pruned"))

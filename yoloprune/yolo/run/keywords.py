@@ -1,14 +1,22 @@
-"""Checks of the keywords that are handed on to Ultralytics' `train()`, `val()` and `export()`."""
+"""Checks of the keywords that are handed on to Ultralytics' `train()`, `val()` and `export()`.
+
+Names and kinds of values are checked against Ultralytics' own table without importing it, so that a slip of the pen is
+answered at once; ranges by Ultralytics itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-from yoloprune.errors import UserError, did_you_mean
-from yoloprune.yolo.guard import check_options
+import yaml
 
-__all__ = ["COMMAND_DECIDES", "OPTIMIZERS", "OWN_OPTIONS", "check_keywords"]
+from yoloprune.errors import UserError, did_you_mean
+
+__all__ = ["COMMAND_DECIDES", "OPTIMIZERS", "OWN_OPTIONS", "check_keyword_ranges", "check_keywords"]
 
 OPTIMIZERS = ("SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop", "auto")
 """What Ultralytics' trainer can build, in any case; it finds out after the model and the data are loaded."""
@@ -36,7 +44,10 @@ _RUN_DECIDES = {
     "save_dir": "the output folder is set by --project and --name",
     "pretrained": "fine-tuning always starts from the pruned weights",
     "cfg": "a run is configured by options and key=value pairs",
-    "quantize": "quantisation would replace the pruned network's layers; quantise the finished model",
+    "quantize": "quantisation would replace the pruned network's layers; quantise the finished model with "
+    "yoloprune export pruned.pt quantize=8",
+    "half": "export the finished model in float16 with yoloprune export pruned.pt quantize=16",
+    "int8": "quantise the finished model with yoloprune export pruned.pt quantize=8 data=my.yaml",
 }
 
 COMMAND_DECIDES = {
@@ -53,7 +64,7 @@ def check_keywords(
     options: Mapping[str, str] = OWN_OPTIONS,
     decided: Mapping[str, str] = _RUN_DECIDES,
 ) -> None:
-    """Check keywords by name and value, as Ultralytics itself would.
+    """Check keywords by name and kind of value.
 
     Args:
         keywords: What is to be handed on.
@@ -61,16 +72,44 @@ def check_keywords(
         decided: Keywords that cannot be given, and why; by default those of a run.
 
     Raises:
-        UserError: An unknown keyword, one of `options` or `decided`, or a value of a wrong type or range.
+        UserError: An unknown keyword, one of `options` or `decided`, or text in the place of a number.
     """
-    for name in keywords:
+    defaults = _defaults()
+    for name, value in keywords.items():
         if name in options:
             raise UserError(f"{name}=... is an option of its own; give it as --{options[name]}.")
         if name in decided:
             raise UserError(f"{name}=... cannot be given: {decided[name]}.")
-    check_options(keywords)
+        if name not in defaults:
+            near = did_you_mean(str(name), defaults)
+            raise UserError(f"'{name}' is not an option of Ultralytics{near} (https://docs.ultralytics.com/usage/cfg).")
+        default = defaults[name]
+        if isinstance(value, str) and isinstance(default, (int, float)) and name not in _ALSO_TEXT:
+            kind = "true or false" if isinstance(default, bool) else "a number"
+            raise UserError(f"{name}={value} is not understood; give {kind}, such as {name}={default}.")
     optimizer = str(keywords.get("optimizer", "auto"))
     if optimizer.lower() not in map(str.lower, OPTIMIZERS):
         raise UserError(
             f"Unknown optimizer {optimizer!r}{did_you_mean(optimizer, OPTIMIZERS)} ({', '.join(OPTIMIZERS)})."
         )
+
+
+def check_keyword_ranges(keywords: Mapping[str, Any]) -> None:
+    """Check the values of keywords as Ultralytics itself does, which takes its import.
+
+    Raises:
+        UserError: A value that Ultralytics refuses.
+    """
+    from yoloprune.yolo.guard import check_options
+
+    check_options(keywords)
+
+
+_ALSO_TEXT = {"cache", "embed", "freeze", "pretrained", "compile"}  # whose defaults are numbers or switches
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    """Ultralytics' own table of keywords and defaults."""
+    package = Path(find_spec("ultralytics").origin).parent
+    return yaml.safe_load((package / "cfg" / "default.yaml").read_text(encoding="utf-8"))

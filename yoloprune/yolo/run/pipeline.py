@@ -14,7 +14,6 @@ from yoloprune.yolo import checkpoints
 from yoloprune.yolo.exact import check_exact
 from yoloprune.yolo.formats import check_can_export
 from yoloprune.yolo.model import YOLO
-from yoloprune.yolo.planning.prior import check_measured
 from yoloprune.yolo.trace import trace_yolo
 
 from .allowance import epochs_within
@@ -26,6 +25,7 @@ from .folder import RunFolder, check_outside, check_writable, make_folder
 from .heads import still_compares_heads
 from .imgsz import fitting_imgsz
 from .interrupt import Interrupted, disk_full, where_it_stands
+from .keywords import check_keyword_ranges
 from .options import Options
 from .progress import Progress
 from .state import Remembered, fingerprint
@@ -79,6 +79,7 @@ class Run:
         trains = options.epochs or options.sparse_epochs or options.budget
         self._writes = bool(options.project or options.name or trains or options.export)
         check_device(options.device)
+        check_keyword_ranges(options.train)
         if self._writes and not remembered:
             check_writable(options.project, options.name)
             check_outside(weights, options.project, options.name, options.exist_ok)
@@ -99,8 +100,6 @@ class Run:
         check_reachable(options, graph, yolo.model, own)
         if not remembered:  # each step checks its own plan; here it is found out before anything is written
             check_exact(yolo.model, graph, graph.random_plan())
-        if options.sensitivity:
-            check_measured(Path(options.sensitivity), graph)
         record = (remembered and remembered.record) or Record(
             weights=weights or "a model in memory",
             family=checkpoints.family(yolo),

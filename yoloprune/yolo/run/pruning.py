@@ -4,39 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from ultralytics.nn.modules import DFL
 from ultralytics.utils.torch_utils import select_device
 
 from yoloprune.criteria import CRITERIA, score
-from yoloprune.graph import Graph, Plan, operator_seconds
+from yoloprune.graph import Graph, Plan
 from yoloprune.graph.remaining import remaining_limit
 from yoloprune.recovery import reconstruct
 from yoloprune.yolo.exact import check_exact
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.planning.budget import plan_for_target
 from yoloprune.yolo.planning.limit import best_limit
-from yoloprune.yolo.planning.prior import prior, read_measured
 from yoloprune.yolo.planning.ranking import ranking_options
-from yoloprune.yolo.planning.search import search_widths
 from yoloprune.yolo.planning.trial import Trial
 from yoloprune.yolo.probe import prediction_probe
 from yoloprune.yolo.trace import trace_yolo
 
 from .data import calibration_batches, training_loss
 from .network import with_network
-from .options import BUDGET_IMGSZ, Options
+from .options import GFLOPS_IMGSZ, Options
 from .target import Target, cost
 
 __all__ = ["Pruned", "prune_once"]
-
-_EVERY = 10  # trials of a search between two lines about it at most
-_LINES = 5  # about a search at least, if it has as many trials
 
 
 class Pruned(NamedTuple):
@@ -63,8 +56,6 @@ def prune_once(
     options: Options,
     *,
     earlier: tuple[nn.Module, Plan] | None = None,
-    unfinished: Path | None = None,
-    tell: Callable[[str], None] = lambda line: None,
 ) -> Pruned:
     """Prune to the target and, if asked for, recover without training.
 
@@ -73,8 +64,6 @@ def prune_once(
         target: GFLOPs or parameters to reach.
         options: Criterion, rounding, data and so on.
         earlier: The network before the first step and the plan of the steps so far, if there were any.
-        unfinished: File by which an interrupted search of widths goes on.
-        tell: Called with a line now and then while widths are searched.
 
     Raises:
         UserError: The target cannot be reached, or the criterion lacks what it needs.
@@ -90,59 +79,32 @@ def prune_once(
         seed=options.seed,
         batches=batches if entry.needs_batches else None,
         loss=_loss(yolo, options) if entry.needs_batches else None,
-        seconds=_seconds(graph, yolo.model, options) if options.per == "time" else None,
         isomorphic=options.isomorphic,
-        **(ranking_options(share) if entry.per_mac else {"per_mac": 1.0 if options.per == "macs" else None}),
+        **(ranking_options(share) if entry.per_mac else {}),
     )
-    if options.sensitivity:
-        scores = scores * prior(read_measured(Path(options.sensitivity)), graph, scores)
     notes: list[str] = []
     plan_of = partial(
         plan_for_target,
         graph,
         yolo.model,
-        imgsz=BUDGET_IMGSZ,
+        imgsz=GFLOPS_IMGSZ,
         target_gflops=target.gflops,
         target_params=target.params,
         round_to=options.round_to,
     )
-    tries = options.recover and (options.search or options.max_pruning_ratio is None)
+    tries = options.recover and options.max_pruning_ratio is None
     trial = Trial(yolo.model, batches, options.seed) if tries else None
     if options.max_pruning_ratio is None:
         limit = _limit(partial(plan_of, scores), trial, share, notes)
     else:
         limit = _given_limit(options, graph, earlier)
-    plan_of = partial(plan_of, max_pruning_ratio=limit)
-    found = None
-    if options.search:
-        found = search_widths(
-            graph,
-            scores,
-            plan_of,
-            trial,
-            trials=options.search,
-            seed=options.seed,
-            unfinished=unfinished,
-            tell=lambda number, error: (
-                _worth_a_line(number, options.search)
-                and tell(f"plan {number} of {options.search}: disagreement {error:.3g}")
-            ),
-        )
-        notes.append(
-            f"Search of widths: {options.search} plans, from a disagreement with the unpruned network of "
-            f"{found.start:.3g} to {found.error:.3g} on calibration images that recovery did not use."
-        )
     yolo.model.cpu()
-    plan = found.plan if found else plan_of(scores)
+    plan = plan_of(scores, max_pruning_ratio=limit)
     error = check_exact(yolo.model, graph, plan)
     pruned = plan.apply(yolo.model)
     if options.recover:
         notes += _recover(pruned, yolo.model, plan, batches, options.seed)
     return Pruned(with_network(yolo, pruned), plan, notes, share, error)
-
-
-def _worth_a_line(number: int, trials: int) -> bool:
-    return number == trials or number % max(min(_EVERY, trials // _LINES), 1) == 0
 
 
 def _given_limit(options: Options, graph: Graph, earlier: tuple[nn.Module, Plan] | None) -> float | np.ndarray:
@@ -192,13 +154,6 @@ def _batches(yolo: YOLO, options: Options) -> list[dict[str, Any]]:
         batch=options.batch,
         device=device,
     )
-
-
-def _seconds(graph: Graph, network: nn.Module, options: Options) -> np.ndarray:
-    """What each operator takes on the run's device for one image of its size."""
-    device = select_device(options.device, verbose=False)
-    image = torch.zeros(1, network.yaml.get("channels", 3), options.imgsz, options.imgsz, device=device)
-    return operator_seconds(graph, network.to(device), image)  # it stays there, as where batches were made
 
 
 def _loss(yolo: YOLO, options: Options) -> Callable[[nn.Module, dict[str, Any]], Tensor]:

@@ -11,11 +11,10 @@ import yaml
 from yoloprune.errors import UserError, did_you_mean
 from yoloprune.resources import resource
 
+from .declared import declared
 from .options import TARGETS, Options
 
 __all__ = ["merge", "read_recipe"]
-
-_NOT_IN_RECIPES = {"project", "name", "exist_ok", "trust"}
 
 
 class _Loader(yaml.SafeLoader):
@@ -49,7 +48,7 @@ def _parse(path: Path) -> dict[str, Any]:
         raise UserError(f"The recipe {path} is not valid YAML in UTF-8: {' '.join(str(error).split())}.") from error
     if not isinstance(recipe, dict):
         raise UserError(f"The recipe {path} must be a mapping of options to values.")
-    known = Options.known() - _NOT_IN_RECIPES
+    known = {name for name, (_, what) in declared(Options).items() if what.in_recipes}
     for key in recipe:
         if key not in known:
             raise UserError(f"The recipe {path} has the unknown option {key!r}{did_you_mean(str(key), known)}.")

@@ -66,11 +66,8 @@ def _step(run: Context, yolo: YOLO, plan: Plan | None, number: int, target: Targ
     options = run.options
     which = f" (step {number} of {options.steps})" if options.steps > 1 else ""
     with run.phase(f"Prune to {target}{which}", "prune") as prune:
-        unfinished = run.folder and run.folder.search(number)
         earlier = None if plan is None else (run.original.model, plan)
-        pruned, later, notes, share, error = prune_once(
-            yolo, target, options, earlier=earlier, unfinished=unfinished, tell=run.progress.say
-        )
+        pruned, later, notes, share, error = prune_once(yolo, target, options, earlier=earlier)
         plan = later if plan is None else plan.compose(later)
         reached = cost(pruned.model)
     run.progress.say(f"{reached.gflops:.2f} GFLOPs, {reached.params / 1e6:.3f}M parameters")

@@ -10,7 +10,7 @@ from yoloprune.errors import UserError
 from yoloprune.graph import Graph
 from yoloprune.yolo.planning.budget import gflops, reachable
 
-from .options import BUDGET_IMGSZ, Options
+from .options import GFLOPS_IMGSZ, Options
 
 __all__ = ["Cost", "Target", "check_reachable", "cost", "step_targets"]
 
@@ -43,7 +43,7 @@ class Target(NamedTuple):
 
 def cost(network: nn.Module) -> Cost:
     """GFLOPs at 640 px and parameters."""
-    return Cost(gflops(network, BUDGET_IMGSZ), sum(p.numel() for p in network.parameters()))
+    return Cost(gflops(network, GFLOPS_IMGSZ), sum(p.numel() for p in network.parameters()))
 
 
 def _final(options: Options, own: Cost) -> Target:
@@ -70,7 +70,7 @@ def check_reachable(options: Options, graph: Graph, network: nn.Module, own: Cos
     reach = reachable(
         graph,
         network,
-        imgsz=BUDGET_IMGSZ,
+        imgsz=GFLOPS_IMGSZ,
         round_to=options.round_to,
         max_pruning_ratio=options.max_pruning_ratio or 1.0,
     )
