@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import tempfile
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,4 +72,12 @@ def bccd() -> Path:
 @pytest.fixture(scope="session")
 def coco_weights() -> Path:
     """Checkpoint of a COCO YOLOv8n."""
-    return _shared("weights", "yolov8n-coco-rebuilt.pt")
+    path = _shared("weights", "yolov8n-coco-rebuilt.pt")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except zipfile.BadZipFile:
+        damaged = path.name
+    if damaged:
+        pytest.skip(f"{path} is damaged ({damaged}); copy it again")
+    return path

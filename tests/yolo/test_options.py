@@ -80,7 +80,8 @@ def test_tables_that_save_an_import_are_those_of_the_libraries() -> None:
 
 def test_options_are_checked_without_torch() -> None:
     code = (
-        "import sys; from yoloprune.yolo.run.options import Options; from yoloprune.yolo.run.recipe import read_recipe\n"
+        "import sys\nfrom yoloprune.yolo.run.options import Options\n"
+        "from yoloprune.yolo.run.recipe import read_recipe\n"
         "read_recipe('custom'); Options(target_ratio=0.5, export='tensorrt', train={'mosaic': 0.5}); "
         "assert not {'torch', 'ultralytics'} & set(sys.modules)"
     )

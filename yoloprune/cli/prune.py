@@ -21,4 +21,4 @@ Families: YOLOv3, v5, v6, v8, v9, v10, 11, 12, 26, RT-DETR and YOLO-World; tasks
   yoloprune prune --resume runs/prune/prune-2 --device 0   [dim]goes on after Ctrl-C[/]
 """
 
-command = run_command(CommandSpec(shown=RECIPE), _HELP)
+command = run_command(CommandSpec(NAME, shown=RECIPE), _HELP)

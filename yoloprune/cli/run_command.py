@@ -32,11 +32,13 @@ class CommandSpec:
     """How a command that runs the pipeline differs from the others.
 
     Attributes:
+        name: Of the command.
         embedded: Whether the embedded weights are pruned where none are given.
         check: Raises UserError where the command is not for the loaded model; gets the model and its file.
         shown: What stands for the default of an option in its help, by name.
     """
 
+    name: str
     embedded: bool = False
     check: Callable[[Any, Path], None] = lambda *_: None
     shown: dict[str, str] = field(default_factory=dict)

@@ -45,6 +45,7 @@ def start(spec: CommandSpec, given: dict[str, Any]) -> None:
     """
     request = read(spec, given)
     from yoloprune.yolo.run.api import prepare, prepare_resume  # takes seconds
+    from yoloprune.yolo.run.own_classes import OtherClassesError
 
     console = Console()
     screen = Screen(console)
@@ -53,7 +54,10 @@ def start(spec: CommandSpec, given: dict[str, Any]) -> None:
             run = prepare_resume(request.folder, **request.options, progress=screen)
         else:
             weights, check = request.weights, spec.check
-            run = prepare(weights, request.options, progress=screen, check=lambda yolo: check(yolo, weights))
+            try:
+                run = prepare(weights, request.options, progress=screen, check=lambda yolo: check(yolo, weights))
+            except OtherClassesError as error:
+                raise UserError(f"{error}: {retyped(spec, given)} --train-epochs 50") from None
     _opening(console, run)
     _closing(console, run.go())
 
@@ -101,10 +105,29 @@ def read(spec: CommandSpec, given: dict[str, Any]) -> Asked | Resume:
     return Asked(Path(weights), options)
 
 
+def retyped(spec: CommandSpec, given: dict[str, Any]) -> str:
+    """The command as it was typed."""
+    words = ["yoloprune", spec.name, *(given.get("words") or [])]
+    for name, value in given.items():
+        if name == "words" or value is None or (value is False and not _off(name, value)):
+            continue
+        if isinstance(value, bool):
+            words.append(flag(name) if value else _off_flag(name))
+        else:
+            words += [flag(name), str(value)]
+    return shlex.join(words)
+
+
 def flag(name: str) -> str:
     """How an option is typed."""
     what = declared(Options).get(name)
     return what[1].flags[0].split("/")[0] if what and what[1].flags else "--" + name.replace("_", "-")
+
+
+def _off_flag(name: str) -> str:
+    """How a switch is typed to turn it off."""
+    flags = declared(Options)[name][1].flags
+    return flags[0].split("/")[1] if flags else "--no-" + name.replace("_", "-")
 
 
 def _off(name: str, value: Any) -> bool:

@@ -46,5 +46,5 @@ def _check(yolo: Any, weights: Path) -> None:
 
 
 command = run_command(
-    CommandSpec(embedded=True, check=_check, shown={"weights": "the embedded digits detector", **RECIPE}), _HELP
+    CommandSpec(NAME, embedded=True, check=_check, shown={"weights": "the embedded digits detector", **RECIPE}), _HELP
 )

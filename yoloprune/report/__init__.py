@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .html import write_html
-from .record import Measure, Record, StepRow
+from .record import Measure, Record, StepRow, TrainingRow
 from .sparsity import draw_sparsity
 from .table import closing_table
 from .widths import draw_widths, layer_label, layer_widths, paired_widths
@@ -12,6 +12,7 @@ __all__ = [
     "Measure",
     "Record",
     "StepRow",
+    "TrainingRow",
     "closing_table",
     "draw_sparsity",
     "draw_widths",

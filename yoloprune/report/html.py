@@ -27,7 +27,7 @@ def write_html(record: Record, picture: Path, path: Path) -> None:
         record=record,
         name=Path(record.weights).name,
         rows=record.comparison(),
-        step_metrics=list(dict.fromkeys(name for row in record.steps for name in row.metrics)),
+        step_metrics=list(dict.fromkeys(name for row in (*record.trainings, *record.steps) for name in row.metrics)),
         changed={layer: pair for layer, pair in record.widths.items() if pair[0] != pair[1]},
         picture=base64.b64encode(picture.read_bytes()).decode(),
     )

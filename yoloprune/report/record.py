@@ -11,7 +11,7 @@ from typing import Any
 
 from yoloprune.files import atomic
 
-__all__ = ["Measure", "Record", "StepRow"]
+__all__ = ["Measure", "Record", "StepRow", "TrainingRow"]
 
 
 @dataclass
@@ -64,6 +64,25 @@ class StepRow:
 
 
 @dataclass
+class TrainingRow:
+    """A training before the first step.
+
+    Attributes:
+        name: What it was for.
+        epochs: Epochs that were run.
+        metrics: Validation of what it led to; empty where the run does not validate.
+        seconds: Time.
+        kept: Whether the run went on with it.
+    """
+
+    name: str
+    epochs: int
+    metrics: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    kept: bool = True
+
+
+@dataclass
 class Record:
     """A run from beginning to end.
 
@@ -75,6 +94,7 @@ class Record:
         imgsz: Image size of training, validation and export in px.
         before: The network as it came.
         after: The finished network; None while the run is under way.
+        trainings: The finished trainings before the first step.
         steps: The finished steps.
         export: Name of the exported file and its agreement with torch (largest relative difference).
         seconds: Phase to seconds.
@@ -91,6 +111,7 @@ class Record:
     before: Measure
     data: str | None = None
     after: Measure | None = None
+    trainings: list[TrainingRow] = field(default_factory=list)
     steps: list[StepRow] = field(default_factory=list)
     export: dict[str, Any] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
@@ -138,6 +159,7 @@ class Record:
         del content["finished"]
         content["before"] = Measure(**content["before"])
         content["after"] = content["after"] and Measure(**content["after"])
+        content["trainings"] = [TrainingRow(**row) for row in content["trainings"]]
         content["steps"] = [StepRow(**row) for row in content["steps"]]
         content["widths"] = {layer: tuple(pair) for layer, pair in content["widths"].items()}
         return cls(**content)

@@ -20,7 +20,7 @@ def closing_table(record: Record) -> Group:
         table.add_column(heading, justify="right")
     for row in record.comparison():
         table.add_row(*row)
-    steps = [_step_table(record)] if len(record.steps) > 1 else []
+    steps = [_step_table(record)] if len(record.steps) > 1 or record.trainings else []
     return Group(table, *steps, *record.notes)
 
 
@@ -32,17 +32,19 @@ def as_text(record: Record) -> str:
 
 
 def _step_table(record: Record) -> Table:
-    metrics = list(dict.fromkeys(name for row in record.steps for name in row.metrics))
+    metrics = list(dict.fromkeys(name for row in (*record.trainings, *record.steps) for name in row.metrics))
     table = Table(title="Steps", title_justify="left", title_style="bold")
     for heading in ("step", "GFLOPs", "Parameters (M)", "epochs", *metrics, "seconds"):
         table.add_column(heading, justify="right")
-    for row in record.steps:
-        table.add_row(
-            str(row.step),
-            f"{row.gflops:.2f}",
-            f"{row.params / 1e6:.3f}",
-            str(row.epochs),
-            *(f"{row.metrics[m]:.3f}" if m in row.metrics else "" for m in metrics),
-            f"{row.prune_seconds + row.train_seconds:.0f}",
-        )
+    before = record.before
+    rows = [
+        (row.name + ("" if row.kept else " (not kept)"), before.gflops, before.params, row, row.seconds)
+        for row in record.trainings
+    ]
+    rows += [
+        (str(row.step), row.gflops, row.params, row, row.prune_seconds + row.train_seconds) for row in record.steps
+    ]
+    for name, gflops, params, row, seconds in rows:
+        figures = (f"{row.metrics[m]:.3f}" if m in row.metrics else "" for m in metrics)
+        table.add_row(name, f"{gflops:.2f}", f"{params / 1e6:.3f}", str(row.epochs), *figures, f"{seconds:.0f}")
     return table

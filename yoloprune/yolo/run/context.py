@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from yoloprune.graph import Plan
 from yoloprune.report import Record
@@ -19,6 +20,9 @@ from .metrics import named_metrics
 from .options import Options
 from .progress import Progress
 from .state import intact
+
+if TYPE_CHECKING:
+    from .time_budget import TimeBudget
 
 __all__ = ["Clock", "Context", "read_result"]
 
@@ -45,6 +49,8 @@ class Context:
         record: What is known and measured so far.
         progress: Where to report to.
         folder: The output folder, once there is one.
+        budget: What is left of a time budget, if there is one.
+        validation_seconds: What the last validation took.
     """
 
     original: YOLO
@@ -52,6 +58,8 @@ class Context:
     record: Record
     progress: Progress
     folder: RunFolder | None
+    budget: TimeBudget | None = None
+    validation_seconds: float = 0.0
 
     def note(self, line: str) -> None:
         """Say something that belongs in the report too."""
@@ -76,9 +84,10 @@ class Context:
     def validate(self, yolo: YOLO, title: str) -> dict[str, float]:
         """Validate a network on the run's data, as a phase of this title."""
         options = self.options
-        with self.phase(title, "validate"):
+        with self.phase(title, "validate") as clock:
             batch = int(options.batch) if options.batch >= 1 else 16
             metrics = validate(yolo, options.data, imgsz=options.imgsz, batch=batch, device=options.device)
+        self.validation_seconds = clock.seconds
         return named_metrics(metrics, yolo.task)
 
 

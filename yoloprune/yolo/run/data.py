@@ -82,12 +82,11 @@ def choose_data(
     return str(Path(chosen).resolve()) if Path(chosen).exists() else str(chosen)
 
 
-def with_data(options: Options, yolo: YOLO) -> tuple[Options, str | None]:
+def with_data(options: Options, yolo: YOLO) -> Options:
     """Settle on the data of a run, and on criterion and recovery where they were left open.
 
     Returns:
-        The options, with data None if nothing in the run looks at data; and, if calibration images would have been of
-        use but are not at hand, a sentence that says so.
+        The options, with data None if nothing in the run looks at data.
 
     Raises:
         UserError: The run needs data and there are none.
@@ -95,21 +94,24 @@ def with_data(options: Options, yolo: YOLO) -> tuple[Options, str | None]:
     distill = _distils(options, yolo)
     labels, asked = _needs(options, distill)
     ranks = bool(options.criterion and CRITERIA[options.criterion].needs_loss)
-    useful = options.criterion is None or options.recover is None
-    data = without = None
-    if asked or (options.data is not None and useful):
-        data = choose_data(options.data, yolo, images=True, labels=labels, ranks=ranks, validates=options.val)
-    elif useful:
+    if options.criterion is None or options.recover is None or asked:
         try:
-            data = choose_data(None, yolo, images=True, labels=labels, validates=options.val)
+            data = choose_data(options.data, yolo, images=True, labels=labels, ranks=ranks, validates=options.val)
         except UserError as error:
-            without = f"No images are at hand to rank channels by and to recover with: {error}"
-    if data is None and options.val:
-        data = choose_data(options.data, yolo, validates=True)
-    images = data is not None and without is None
-    criterion = options.criterion or ("output_error" if images else "l2")
-    recover = images if options.recover is None else options.recover
-    return replace(options, data=data, criterion=criterion, recover=recover, distill=distill), without
+            if options.data is not None or labels or options.epochs:
+                raise
+            own = ((yolo.ckpt or {}).get("train_args") or {}).get("data")
+            where = f"the data that the weights were trained on, {own}, are not here" if own else "there are none"
+            raise UserError(
+                f"A pruned network sees nothing until it is recovered by images, and {where}; give a data YAML or a "
+                "folder of images, without labels if need be (--data, data=), or have it pruned by weights alone "
+                "(--criterion l2 --no-recover)."
+            ) from error
+    else:
+        data = choose_data(options.data, yolo, validates=True) if options.val else None
+    criterion = options.criterion or "output_error"
+    recover = True if options.recover is None else options.recover
+    return replace(options, data=data, criterion=criterion, recover=recover, distill=distill)
 
 
 def _needs(options: Options, distill: bool) -> tuple[bool, bool]:

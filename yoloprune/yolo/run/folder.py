@@ -29,6 +29,8 @@ class RunFolder:
         self.report = self.path / "report.html"
         self.steps = self.path / "steps"
         self.teacher = self.steps / "original.pt"
+        self.trained = self.steps / "trained.pt"
+        self.sparse = self.steps / "sparse.pt"
 
     def step(self, number: int) -> Path:
         """The folder of one step: its plan, its network before (pruned.pt) and after (model.pt) fine-tuning."""

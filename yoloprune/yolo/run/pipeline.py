@@ -16,7 +16,6 @@ from yoloprune.yolo.formats import check_can_export
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.trace import trace_yolo
 
-from .allowance import epochs_within
 from .context import Context, read_result
 from .data import DIGITS, with_data, write_digits
 from .device import check_device
@@ -27,10 +26,13 @@ from .imgsz import fitting_imgsz
 from .interrupt import Interrupted, disk_full, where_it_stands
 from .keywords import check_keyword_ranges
 from .options import Options
+from .own_classes import fit_classes
 from .progress import Progress
 from .state import Remembered, fingerprint
 from .steps import all_steps
 from .target import check_reachable, cost, step_targets
+from .time_budget import TimeBudget, check_budget
+from .trainings import train_first
 
 __all__ = ["Finished", "Run"]
 
@@ -76,7 +78,7 @@ class Run:
         remembered: Remembered | None = None,
     ):
         self._weights = weights
-        trains = options.epochs or options.sparse_epochs or options.budget
+        trains = options.epochs or options.train_epochs or options.sparse_epochs or options.budget
         self._writes = bool(options.project or options.name or trains or options.export)
         check_device(options.device)
         check_keyword_ranges(options.train)
@@ -88,12 +90,13 @@ class Run:
         self._fingerprint = fingerprint(yolo.model)
         if remembered and remembered.fingerprint != self._fingerprint:
             raise UserError(f"{weights or 'The given model'} does not hold the weights that the run was started with.")
-        if options.budget:
-            options = replace(options, epochs=1)  # at least; how many are known once it has been measured
         imgsz, rounded = fitting_imgsz(yolo, options.imgsz)
         options = replace(options, imgsz=imgsz)
-        options, without_images = with_data(options, yolo)
-        self._remarks = [line for line in (rounded, without_images) if line]
+        yolo, other_classes = fit_classes(yolo, options)
+        if options.budget:
+            options = replace(options, epochs=1)  # at least; how many are known once the network is pruned
+        options = with_data(options, yolo)
+        self._remarks = [line for line in (rounded, other_classes) if line]
         own = cost(yolo.model)
         self._targets = step_targets(options, own)
         graph = trace_yolo(yolo.model, options.prune_head, options.keep)
@@ -129,12 +132,13 @@ class Run:
                 anew = f"remove '{run.folder.results}' and resume again: the run then begins at its first step"
                 return Finished(*read_result(run.folder.weights, run.folder.plan, anew), run.record, run.folder)
             started = time.perf_counter()
-            self._spend_budget()
+            self._start_budget()
             self._open_folder()
             self._begin()
             for line in self._remarks:
                 if line not in run.record.notes:
                     run.note(line)
+            train_first(run)
             self._validate_original()
             yolo, plan = all_steps(run, self._targets)
             finish(run, yolo, plan, started)
@@ -150,7 +154,8 @@ class Run:
         run, options = self._run, self._run.options
         phases = options.steps * (1 + (options.epochs > 0)) + 3 * options.val + (options.export is not None)
         phases += 2 * options.steps * (options.val and options.epochs > 0)
-        run.progress.begin(phases + (options.sparse_epochs > 0) + 3 * still_compares_heads(run))
+        phases += (options.train_epochs > 0) + (options.sparse_epochs > 0) * (1 + options.val)
+        run.progress.begin(phases + 3 * still_compares_heads(run))
 
     def _open_folder(self) -> None:
         """Make the output folder, unless there is one already, and write into it what a resumed run must know."""
@@ -170,19 +175,17 @@ class Run:
                 run.folder.args, weights=self._weights, fingerprint=self._fingerprint
             )
 
-    def _spend_budget(self) -> None:
-        """Turn the time budget into epochs, which are what a resumed run must know; nothing is written meanwhile."""
+    def _start_budget(self) -> None:
+        """Start the clock of the time budget, after a check that it is not hopeless; nothing is written meanwhile."""
         run, options = self._run, self._run.options
         if options.budget is None:
             return
-        with tempfile.TemporaryDirectory() as scratch:
-            data = write_digits(RunFolder(scratch)) if options.data == DIGITS else options.data
-            epochs, step = epochs_within(run.original, replace(options, data=data), options.budget)
-        run.options = replace(options, epochs=epochs, budget=None)
-        run.note(
-            f"Budget of {options.budget / 60:.3g} min: {options.steps} step{'s' * (options.steps > 1)} "
-            f"of {epochs} epochs ({step:.2f} s per image and training step)."
-        )
+        spent = sum(seconds for phase, seconds in run.record.seconds.items() if phase != "total")
+        run.budget = TimeBudget(options.budget, spent)
+        if run.folder is None:
+            with tempfile.TemporaryDirectory() as scratch:
+                data = write_digits(RunFolder(scratch)) if options.data == DIGITS else options.data
+                check_budget(run.original, replace(options, data=data))
 
     def _validate_original(self) -> None:
         run = self._run

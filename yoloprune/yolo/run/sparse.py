@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from yoloprune.sparsity import read_rows
 from yoloprune.yolo import checkpoints
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.trainers.sparse import TABLE, Sparsity, bind
+from yoloprune.yolo.trainers.way_back import bind_way_back
 
 from .continuation import Continuation
 from .data import calibration_batches
@@ -22,6 +24,12 @@ from .training import train_or_go_on
 __all__ = ["sparse_train"]
 
 _IMAGES = 128  # for the statistics of batch norms
+
+
+def _bound(trainer: type, *, sparsity: Sparsity, prune_head: bool, keep: Sequence[str], way_back: bool) -> type:
+    """The trainer with the regulariser and, if wanted, the way back."""
+    sparse = bind(trainer, sparsity, prune_head=prune_head, keep=keep)
+    return bind_way_back(sparse) if way_back else sparse
 
 
 def sparse_train(
@@ -36,14 +44,15 @@ def sparse_train(
     sparsity: Sparsity,
     prune_head: bool,
     keep: Sequence[str] = (),
+    way_back: bool = False,
     train: dict[str, Any],
     folder: Path,
 ) -> YOLO:
     """Train group-sparsely through Ultralytics' trainer, or go on with a training that was interrupted.
 
     The result is the network after the last epoch: the one with the best validation comes from an early epoch, before
-    the channels have separated. Unless `train` says otherwise, the optimizer is SGD (Adam divides the regulariser's
-    gradient by its own size) without weight decay, whose place the regulariser takes, and nothing stops it early.
+    the channels have separated. Unless `train` says otherwise, there is no weight decay, whose place the regulariser
+    takes, and nothing stops it early.
 
     While weights shrink from step to step, the running averages of batch norms lag behind, so that validations during
     the training look bad (mAP 0 where the network is at .86). The statistics of the result are taken anew.
@@ -59,6 +68,7 @@ def sparse_train(
         sparsity: Options of the regulariser.
         prune_head: Whether the head's hidden layers will be pruned too.
         keep: Names or patterns of modules whose output channels will stay.
+        way_back: Whether an epoch that harms leads back to the best network and to a lower learning rate.
         train: Further keywords for Ultralytics' `train()`.
         folder: The trainer's folder; `sparsity.csv` and `sparsity.png` are written there too. When what follows is
             safe on disk, `Continuation(folder).discard()` removes what going on needs.
@@ -69,7 +79,7 @@ def sparse_train(
     train_or_go_on(
         start,
         folder,
-        bind=lambda trainer: bind(trainer, sparsity, prune_head=prune_head, keep=keep),
+        bind=partial(_bound, sparsity=sparsity, prune_head=prune_head, keep=keep, way_back=way_back),
         otherwise="train without sparsity",
         data=data,
         epochs=epochs,
@@ -77,7 +87,7 @@ def sparse_train(
         batch=batch,
         device=device,
         seed=seed,
-        train={"optimizer": "SGD", "weight_decay": 0.0, "patience": 0, **train},
+        train={"weight_decay": 0.0, "patience": 0, **train},
     )
     draw_sparsity(read_rows(folder / TABLE), folder / "sparsity.png")
     yolo = checkpoints.load(Continuation(folder).last)

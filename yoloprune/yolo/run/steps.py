@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from yoloprune.graph import Plan
 from yoloprune.report import StepRow
 from yoloprune.yolo import checkpoints
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.trainers.distill import Distillation
-from yoloprune.yolo.trainers.sparse import Sparsity
 
 from .context import Context, read_result
 from .continuation import Continuation
@@ -18,18 +16,17 @@ from .data import has_labels
 from .fine_tuning import fine_tune
 from .heads import compare_heads, still_compares_heads
 from .pruning import prune_once
-from .sparse import sparse_train
 from .state import intact
 from .target import Target, cost
+from .time_budget import Allowed
+from .trainings import saved_original, sparse_first
 
 __all__ = ["all_steps"]
-
-_FINE_TUNING = {"optimizer", "lr0", "weight_decay"}  # keywords meant for fine-tuning; sparse training has its own
 
 
 def all_steps(run: Context, targets: Sequence[Target]) -> tuple[YOLO, Plan]:
     """Do all steps that are not finished; return the last network and the composed plan."""
-    yolo, plan = _last_finished(run)
+    yolo, plan = _last_finished(run, targets)
     several = run.options.steps > 1 or run.options.epochs > 0
     for number, target in enumerate(targets, start=1):
         if number <= len(run.record.steps):
@@ -49,7 +46,7 @@ def all_steps(run: Context, targets: Sequence[Target]) -> tuple[YOLO, Plan]:
     return yolo, plan
 
 
-def _last_finished(run: Context) -> tuple[YOLO, Plan | None]:
+def _last_finished(run: Context, targets: Sequence[Target]) -> tuple[YOLO, Plan | None]:
     """The network and composed plan of the last finished step, or the network to start from and None."""
     while run.record.steps:
         done = len(run.record.steps)
@@ -58,7 +55,7 @@ def _last_finished(run: Context) -> tuple[YOLO, Plan | None]:
             anew = f"remove the folder '{folder}' and resume again: this step is then done anew"
             return read_result(folder / "model.pt", run.folder.step_plan(done), anew)
         run.record.steps.pop()  # a single step that only prunes is not kept: do it again
-    return _sparse(run) if run.options.sparse_epochs else run.original, None
+    return sparse_first(run, removed=1 - targets[-1].share(cost(run.original.model))), None
 
 
 def _step(run: Context, yolo: YOLO, plan: Plan | None, number: int, target: Target) -> tuple[YOLO, Plan, StepRow]:
@@ -97,12 +94,32 @@ def _fine_tuned(run: Context, pruned: YOLO, plan: Plan, row: StepRow, which: str
         checkpoints.save(pruned, start)
     distillation = _distillation(run, number, plan) if options.distill else None
     before = run.validate(pruned, "Validate before fine-tuning") if options.val else {}
-    with run.phase(f"Fine-tune for {options.epochs} epochs{which}", "fine-tune", speaks=True) as train:
+    allowed = None
+    if run.budget:
+        allowed = _allowed(run, pruned, row)
+        if allowed is None:
+            row.metrics = before
+            return pruned
+    title = f"Fine-tune for {allowed.epochs if allowed else options.epochs} epochs{which}"
+    with run.phase(title, "fine-tune", speaks=True) as train:
         tuned, row.epochs, row.metrics = fine_tune(
-            start, options, run.folder.train(number), distillation, removed=removed
+            start, options, run.folder.train(number), distillation, removed=removed, allowed=allowed
         )
     row.train_seconds = train.seconds
     return _better(run, pruned, before, tuned, row) if before else tuned
+
+
+def _allowed(run: Context, pruned: YOLO, row: StepRow) -> Allowed | None:
+    """What the budget leaves for the step's fine-tuning."""
+    allowed, said = run.budget.for_fine_tuning(
+        pruned,
+        run.options,
+        step=row.step,
+        prune_seconds=row.prune_seconds,
+        validation_seconds=run.validation_seconds,
+    )
+    run.note(said)
+    return allowed
 
 
 def _better(run: Context, pruned: YOLO, before: dict[str, float], tuned: YOLO, row: StepRow) -> YOLO:
@@ -119,41 +136,6 @@ def _better(run: Context, pruned: YOLO, before: dict[str, float], tuned: YOLO, r
     return pruned
 
 
-def _sparse(run: Context) -> YOLO:
-    """The original after group-sparse training."""
-    options, path = run.options, run.folder.steps / "sparse.pt"
-    if path.exists():
-        with intact(path, "remove it and resume again: the sparse training is then done anew"):
-            return checkpoints.load(path)
-    folder = run.folder.steps / "sparse"
-    folder.mkdir(parents=True, exist_ok=True)
-    with run.phase(f"Train group-sparsely for {options.sparse_epochs} epochs", "sparse", speaks=True):
-        yolo = sparse_train(
-            _saved_original(run),
-            data=options.data,
-            epochs=options.sparse_epochs,
-            imgsz=options.imgsz,
-            batch=options.batch,
-            device=options.device,
-            seed=options.seed,
-            sparsity=Sparsity(strength=options.sparsity),
-            prune_head=options.prune_head,
-            keep=options.keep,
-            train={k: v for k, v in options.train.items() if k not in _FINE_TUNING},
-            folder=folder / "train",
-        )
-    checkpoints.save(yolo, path)
-    Continuation(folder / "train").discard()
-    return checkpoints.load(path)
-
-
-def _saved_original(run: Context) -> Path:
-    """The original as a file of the run, for trainers: it may have come from memory, or be gone by now."""
-    if not run.folder.teacher.exists():
-        checkpoints.save(run.original, run.folder.teacher)
-    return run.folder.teacher
-
-
 def _distillation(run: Context, number: int, plan: Plan) -> Distillation:
     """What a trainer, which may be another process, must find on disk."""
     plan.save(run.folder.step_plan(number))
@@ -161,7 +143,7 @@ def _distillation(run: Context, number: int, plan: Plan) -> Distillation:
     if not labelled:
         run.progress.say("The training images have no labels; the unpruned network alone guides the fine-tuning.")
     return Distillation(
-        teacher=str(_saved_original(run)),
+        teacher=str(saved_original(run)),
         plan=str(run.folder.step_plan(number)),
         labels=float(labelled),
     )

@@ -49,6 +49,7 @@ def train_or_go_on(
     if continuation.prepare():
         yolo = checkpoints.load(continuation.last)
         keywords: dict[str, Any] = {"resume": True, "save_dir": str(folder)}
+        keywords |= {name: train[name] for name in ("time",) if name in train}  # what is left of a budget by now
     else:
         yolo = checkpoints.load(start)
         keywords = {**options, "project": str(folder.parent), "name": folder.name, "exist_ok": True, **train}

@@ -8,7 +8,7 @@ work on the network that it returns. The classes are importable by name, as Ultr
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -36,19 +36,27 @@ __all__ = [
     "PrunedRTDETRTrainer",
     "PrunedSegmentationTrainer",
     "PrunedWorldTrainer",
+    "bind_keeping",
 ]
 
 
 class KeepPruned:
-    """A mixin before an Ultralytics trainer: pruned networks are trained as they are, others as ever."""
+    """A mixin before an Ultralytics trainer: pruned networks are trained as they are, others as ever.
+
+    Attributes:
+        keeps_all: Whether unpruned networks are trained as they are too; see `bind_keeping`.
+    """
+
+    keeps_all: ClassVar[bool] = False
 
     def get_model(self, cfg: Any = None, weights: nn.Module | None = None, verbose: bool = True) -> nn.Module:
-        """Return the network to train: a copy of `weights` if it is pruned, else what Ultralytics builds from `cfg`.
+        """Return the network to train: a copy of `weights` if it is kept, else what Ultralytics builds from `cfg`.
 
         Raises:
             UserError: The options or the data ask for another network than the pruned one.
         """
-        if not (is_marked(cfg) or (weights is not None and is_pruned(weights))):
+        pruned = is_marked(cfg) or (weights is not None and is_pruned(weights))
+        if not (pruned or self.keeps_all):
             return super().get_model(cfg=cfg, weights=weights, verbose=verbose)
         if weights is None or (self.args.pretrained is not True and not self.resume):
             raise UserError(
@@ -57,7 +65,8 @@ class KeepPruned:
             )
         self._check_data(weights)
         network = copy.deepcopy(weights).float()  # a copy: the caller's network may seed more than one run
-        mark(network)
+        if pruned:
+            mark(network)
         if hasattr(network, "criterion"):
             del network.criterion
         network.requires_grad_(True)  # stripped checkpoints are frozen; the trainer freezes what must be
@@ -144,3 +153,12 @@ TRAINERS: dict[type, type] = {
     WorldTrainer: PrunedWorldTrainer,
 }
 """Stock trainer -> the one that keeps pruned networks."""
+
+
+def bind_keeping(trainer: type) -> type:
+    """A trainer that trains any network as it is, for `YOLO.train(trainer=...)`.
+
+    Args:
+        trainer: A trainer of this file.
+    """
+    return type(f"Keeping{trainer.__name__}", (trainer,), {"keeps_all": True})

@@ -16,12 +16,13 @@ from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-__all__ = ["START", "WayBack", "bind_way_back"]
+__all__ = ["SETBACK", "START", "WayBack", "bind_way_back"]
 
 START = "start.pt"  # beside Ultralytics' best.pt and last.pt
 
 _NO_WEIGHTS = {"bn", "bias"}  # Ultralytics' names of these parameter groups
-_SETBACK, _SLOWER = 0.9, 0.3  # share of the best fitness below which weights have moved too fast; what then slows them
+SETBACK = 0.9  # share of the best fitness below which weights have moved too fast
+_SLOWER = 0.3  # times the rate, from then on
 
 
 class WayBack:
@@ -44,7 +45,7 @@ class WayBack:
 
     def save_model(self) -> bool:
         """Ultralytics' checkpoints, of the network that training goes on with: a resumed one finds it and its pace."""
-        if self._goes_back and self.fitness < _SETBACK * (known := max(self._start_fitness, self.best_fitness)):
+        if self._goes_back and self.fitness < SETBACK * (known := max(self._start_fitness, self.best_fitness)):
             if self._start_fitness > self.best_fitness:
                 self._left = torch.load(self._start, map_location="cpu", weights_only=True)["model"]
             else:

@@ -1,0 +1,66 @@
+"""Weights of other classes than the data's: trained on them first, pruned and fine-tuned in one run."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import small_yolo
+import ultralytics
+from small_yolo import equal, write_data
+
+import yoloprune
+from yoloprune.errors import UserError
+from yoloprune.yolo import checkpoints
+from yoloprune.yolo.mark import is_marked
+from yoloprune.yolo.model import YOLO
+
+SMALL = {"imgsz": 64, "batch": 4, "calibration_images": 4, "device": "cpu", "target_ratio": 0.8}
+TRAIN = {key: small_yolo.SHORT[key] for key in ("workers", "plots", "amp", "mosaic")}
+
+
+@pytest.fixture
+def coco_like(tmp_path, pruned_yolo):
+    """A checkpoint of 80 classes, unpruned."""
+    yolo = YOLO(ultralytics.YOLO("yolov8n.yaml"))
+    path = tmp_path / "coco.pt"
+    checkpoints.save(yolo, path)
+    return path
+
+
+def test_one_run_trains_prunes_and_fine_tunes(coco_like, tmp_path) -> None:
+    data = write_data(tmp_path / "cells", ["red", "white", "platelet"])
+    where = {"project": tmp_path / "runs", "name": "a", "val": True, "epochs": 1}
+    result = yoloprune.prune(coco_like, data=data, train_epochs=1, **where, **SMALL, **TRAIN)
+    assert result.model.names == {0: "red", 1: "white", 2: "platelet"}
+    assert result.model.model.model[-1].nc == 3
+    (row,) = result.report.trainings
+    assert (row.name, row.epochs) == ("training", 1)
+    assert 0.98 * 0.8 <= result.metrics["after"]["gflops"] / result.metrics["before"]["gflops"] <= 0.8
+    trained = checkpoints.load(tmp_path / "runs" / "a" / "steps" / "trained.pt")
+    assert not is_marked(trained.model)
+    assert trained.names == result.model.names
+    # as a kill right after pruning leaves it: nothing is trained again
+    results = tmp_path / "runs" / "a" / "results.json"
+    record = json.loads(results.read_text())
+    record |= {"after": None, "steps": []}
+    results.write_text(json.dumps(record))
+    again = yoloprune.prune(resume=tmp_path / "runs" / "a")
+    assert again.report.trainings == result.report.trainings
+    assert again.plan.keep == result.plan.keep
+
+
+def test_without_epochs_the_run_says_what_to_type(coco_like, tmp_path) -> None:
+    data = write_data(tmp_path / "cells", ["red", "white", "platelet"])
+    with pytest.raises(UserError, match=r"has 3 classes and the weights 80.*train_epochs=50"):
+        yoloprune.prune(coco_like, data=data, project=tmp_path / "runs", **SMALL)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_other_names_for_as_many_classes_are_noted(coco_like, tmp_path) -> None:
+    yolo = checkpoints.load(coco_like)
+    yolo.model.names = {i: f"thing {i}" for i in range(80)}
+    data = write_data(tmp_path / "others", [f"object {i}" for i in range(80)])
+    result = yoloprune.prune(yolo, data=data, **SMALL)
+    assert any("no name in common" in note for note in result.report.notes)
+    assert equal(yolo.model, checkpoints.load(coco_like).model)

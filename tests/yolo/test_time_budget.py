@@ -1,0 +1,204 @@
+"""Time budgets, group-sparse epochs and the comparison of heads, through whole runs."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+import yaml
+from small_yolo import equal
+
+import yoloprune
+from yoloprune.errors import UserError
+from yoloprune.report import Record
+from yoloprune.yolo import checkpoints, digits
+from yoloprune.yolo.run.data import with_data
+from yoloprune.yolo.run.options import Options
+from yoloprune.yolo.run.pruning import prune_once
+from yoloprune.yolo.run.time_budget import Allowed, TimeBudget
+from yoloprune.yolo.run.typed import parse_budget
+
+SMALL = {"imgsz": 64, "batch": 16, "calibration_images": 8, "device": "cpu"}
+TRAIN = {"plots": False, "workers": 0}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("1.5H", 5400), ("1h 5m", 3900)]
+)
+def test_budgets_are_read(text, seconds):
+    assert parse_budget(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "m", "30x", "0m", "-5m", "1h30"])
+def test_what_is_no_budget_is_refused(text):
+    with pytest.raises(UserError, match="is no time budget"):
+        parse_budget(text)
+
+
+@pytest.fixture
+def ticking(monkeypatch):
+    """A clock that goes on by one second whenever it is read."""
+    seconds = itertools.count()
+    monkeypatch.setattr("yoloprune.yolo.run.time_budget.time.perf_counter", lambda: float(next(seconds)))
+
+
+def settled(data, **more) -> tuple:
+    yolo = checkpoints.load(digits.WEIGHTS)
+    return yolo, with_data(Options(target_ratio=0.7, data=str(data), epochs=1, **{**SMALL, **more}), yolo)
+
+
+def test_fine_tuning_takes_what_is_left_after_all_else(tmp_path, ticking) -> None:
+    yolo, options = settled(digits.write(tmp_path), val=True, export="onnx")
+    step = 1.25 / 4  # a second for each batch of four images, and the margin
+    epoch = 512 * step * (1 + 1 / 3) + 128 * step / 3  # distilled, and validated
+
+    def allowed(seconds: float, options=options, **more) -> Allowed | None:
+        more = {"step": 1, "prune_seconds": 100.0, "validation_seconds": 50.0, **more}
+        return TimeBudget(seconds, more.pop("spent", 0.0)).for_fine_tuning(yolo, options, **more)[0]
+
+    one, two = allowed(10_000), allowed(20_000)
+    assert two.seconds - one.seconds == pytest.approx(10_000)
+    assert one.seconds == pytest.approx(10_000 - 4 * 50 - 10 - 15, abs=3)  # validations, latency, export
+    assert one.epochs == int(one.seconds / epoch)
+    assert allowed(12_000, spent=2_000).seconds == pytest.approx(one.seconds, abs=3)
+    first = allowed(20_000, replace(options, steps=2))
+    assert first.seconds == pytest.approx((20_000 - 100 - 6 * 50 - 10 - 15) / 2, abs=3)  # the second step prunes too
+    tenth = allowed(10_000, replace(options, train={"fraction": 0.1}))
+    assert tenth.epochs / one.epochs == pytest.approx(epoch / (epoch - 0.9 * 512 * step * 4 / 3), rel=0.01)
+
+
+def test_an_epoch_that_cannot_pay_is_not_spent(tmp_path, ticking) -> None:
+    yolo, options = settled(digits.write(tmp_path), val=True)
+    timing = {"step": 1, "prune_seconds": 1.0, "validation_seconds": 1.0}
+    allowed, said = TimeBudget(500).for_fine_tuning(yolo, options, **timing)
+    assert allowed is None
+    assert "fewer than 3 epochs do harm" in said
+    assert TimeBudget(720).for_fine_tuning(yolo, options, **timing)[0].epochs == 3
+
+
+def test_too_little_time_is_said_and_nothing_is_left(tmp_path):
+    data = digits.write(tmp_path / "digits")
+    with pytest.raises(UserError, match="too short"):
+        yoloprune.prune(
+            digits.WEIGHTS, target_ratio=0.7, data=str(data), budget=0.01, project=tmp_path / "runs", name="a", **SMALL
+        )
+    assert not (tmp_path / "runs" / "a").exists()
+
+
+def test_too_little_time_leaves_an_existing_folder_alone(tmp_path):
+    data = digits.write(tmp_path / "digits")
+    mine = tmp_path / "runs" / "a" / "notes.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    where = {"project": tmp_path / "runs", "name": "a", "exist_ok": True}
+    with pytest.raises(UserError, match="too short"):
+        yoloprune.prune(digits.WEIGHTS, target_ratio=0.7, data=str(data), budget=0.01, **where, **SMALL)
+    assert mine.read_text() == "mine"
+
+
+def test_the_embedded_data_have_budgets_too(tmp_path):
+    with pytest.raises(UserError, match="too short"):
+        yoloprune.prune(digits.WEIGHTS, target_ratio=0.7, data="digits", budget=0.01, project=tmp_path, **SMALL)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_budget_is_what_the_run_ends_by_and_what_it_remembers(tmp_path, monkeypatch):
+    monkeypatch.setattr(TimeBudget, "for_fine_tuning", lambda *args, **more: (Allowed(50, 6.0), "six seconds are left"))
+    data = digits.write(tmp_path / "digits")
+    train = {**TRAIN, "fraction": 0.1}
+    where = {"project": tmp_path, "name": "a"}
+    result = yoloprune.prune(digits.WEIGHTS, target_ratio=0.7, data=data, budget="1m", **where, **train, **SMALL)
+    assert yaml.safe_load((tmp_path / "a" / "args.yaml").read_text())["budget"] == 60
+    assert 1 <= result.report.steps[0].epochs < 50
+    assert result.report.steps[0].train_seconds < 20  # six, a validation and what starting takes
+    assert "six seconds are left" in (tmp_path / "a" / "report.html").read_text()
+
+
+def test_a_run_without_time_for_fine_tuning_is_pruned_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(TimeBudget, "for_fine_tuning", lambda *args, **more: (None, "too little is left"))
+    data = digits.write(tmp_path / "digits")
+    result = yoloprune.prune(
+        digits.WEIGHTS, target_ratio=0.7, data=data, budget=60, project=tmp_path, name="a", **SMALL
+    )
+    assert result.report.steps[0].epochs == 0
+    assert result.report.notes.count("too little is left") == 1
+    assert not (tmp_path / "a" / "steps" / "1" / "train").exists()
+
+
+def test_sparse_training_that_harms_is_not_kept(tmp_path, monkeypatch):
+    data = digits.write(tmp_path / "digits")
+    more = {"sparse_epochs": 1, "val": True, "fraction": 0.1, "lr0": 0.3, "optimizer": "SGD", "way_back": False}
+    result = yoloprune.prune(
+        digits.WEIGHTS, target_ratio=0.7, data=data, project=tmp_path, name="a", **more, **TRAIN, **SMALL
+    )
+    (row,) = result.report.trainings
+    assert not row.kept
+    assert row.metrics["mAP50-95"] < 0.5 * result.metrics["before"]["mAP50-95"]
+    assert any("Group-sparse training cost too much" in note for note in result.report.notes)
+    assert "sparse training (not kept)" in str(result.report)
+    assert result.metrics["after"]["mAP50-95"] > 0.5 * result.metrics["before"]["mAP50-95"]
+
+
+def test_group_sparse_epochs_come_before_pruning(tmp_path):
+    data = digits.write(tmp_path / "digits")
+    result = yoloprune.prune(
+        digits.WEIGHTS, target_ratio=0.7, data=str(data), sparse_epochs=1, sparsity=0.01, project=tmp_path, name="a",
+        fraction=0.1, **TRAIN, **SMALL,
+    )  # fmt: skip
+    assert (tmp_path / "a" / "steps" / "sparse" / "train" / "sparsity.csv").is_file()
+    assert (tmp_path / "a" / "steps" / "sparse.pt").is_file()
+    assert result.report.seconds["sparse"] > 0
+    assert result.report.after.gflops <= 0.7 * result.report.before.gflops
+    run = tmp_path / "a"  # as it was when the only step was done and nothing else
+    record = Record.load(run / "results.json")
+    record.after = None
+    record.save(run / "results.json")
+    (run / "pruned.pt").unlink()
+    resumed = yoloprune.prune(resume=run)
+    assert resumed.plan.keep == result.plan.keep
+    assert equal(resumed.model.model, result.model.model)
+
+
+def test_heads_are_compared_on_the_network_that_is_pruned(tmp_path, monkeypatch):
+    data = digits.write(tmp_path / "digits")
+    started: list[torch.nn.Module] = []
+
+    def watched(yolo, target, options, **more):
+        started.append(yolo.model)
+        return prune_once(yolo, target, options, **more)
+
+    for place in ("steps", "heads"):
+        monkeypatch.setattr(f"yoloprune.yolo.run.{place}.prune_once", watched)
+    yoloprune.prune(
+        digits.WEIGHTS, target_ratio=0.7, data=str(data), sparse_epochs=1, sparsity=0.01, val=True, compare_heads=True,
+        project=tmp_path, name="a", fraction=0.1, **TRAIN, **SMALL,
+    )  # fmt: skip
+    one, two = started
+    assert equal(one, two)
+
+
+def test_both_heads_are_measured_where_one_is_kept(tmp_path):
+    data = digits.write(tmp_path / "digits")
+    more = {
+        "val": True,
+        "compare_heads": True,
+        "data": str(data),
+        "project": tmp_path,
+        **SMALL,
+        "imgsz": 160,
+        "calibration_images": 32,
+    }
+    result = yoloprune.prune(digits.WEIGHTS, target_ratio=0.6, name="kept", **more)
+    kept, pruned = result.report.head
+    assert kept == pytest.approx(result.metrics["after"]["mAP50-95"])
+    said = [note for note in result.report.notes if "--prune-head" in note]
+    assert bool(said) is (pruned - kept > 0.02)
+    if said:
+        assert f"{kept:.3f}" in said[0]
+        assert f"{pruned:.3f}" in said[0]
+    assert Record.load(tmp_path / "kept" / "results.json").head == [kept, pruned]
+    other = yoloprune.prune(digits.WEIGHTS, target_ratio=0.6, name="pruned", prune_head=True, **more)
+    assert not other.report.head
+    assert other.metrics["after"]["mAP50-95"] == pytest.approx(pruned)

@@ -1,0 +1,104 @@
+"""What a run trains before its first step: the unpruned network on data of other classes, and group-sparsely."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from yoloprune.report import TrainingRow
+from yoloprune.yolo import checkpoints
+from yoloprune.yolo.model import YOLO
+from yoloprune.yolo.trainers.sparse import Sparsity
+from yoloprune.yolo.trainers.way_back import SETBACK
+
+from .context import Context
+from .continuation import Continuation
+from .fine_tuning import train_keywords
+from .metrics import named_training_metrics
+from .own_classes import train_unpruned
+from .sparse import sparse_train
+from .state import intact
+
+__all__ = ["saved_original", "sparse_first", "train_first"]
+
+_TRAINED, _SPARSE = "training", "sparse training"
+
+
+def train_first(run: Context) -> None:
+    """Train the unpruned network where the run is to; it is the original from then on."""
+    options = run.options
+    if not options.train_epochs:
+        return
+    path, folder = run.folder.trained, run.folder.steps / "train"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        start = run.folder.steps / "untrained.pt"
+        if not start.exists():
+            checkpoints.save(run.original, start)
+        with run.phase(f"Train the unpruned network for {options.train_epochs} epochs", "train", speaks=True) as clock:
+            yolo = train_unpruned(start, options, folder)
+        metrics = named_training_metrics(yolo.trainer.metrics or {}, yolo.task)
+        checkpoints.save(yolo, path)
+        run.record.trainings.append(TrainingRow(_TRAINED, yolo.trainer.epoch + 1, metrics, clock.seconds))
+        run.remember()
+        Continuation(folder).discard()
+        start.unlink()
+    with intact(path, "remove it and resume again: the unpruned network is then trained anew"):
+        run.original = checkpoints.load(path)
+
+
+def sparse_first(run: Context, removed: float) -> YOLO:
+    """The original after group-sparse training, or as it was where the run validates and that training did harm.
+
+    Args:
+        run: The run, its original validated.
+        removed: Share of the cost that the run is to remove, which the learning rate follows.
+    """
+    options = run.options
+    if not options.sparse_epochs:
+        return run.original
+    path, folder, seconds = run.folder.sparse, run.folder.steps / "sparse", 0.0
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with run.phase(f"Train group-sparsely for {options.sparse_epochs} epochs", "sparse", speaks=True) as clock:
+            yolo = sparse_train(
+                saved_original(run),
+                data=options.data,
+                epochs=options.sparse_epochs,
+                imgsz=options.imgsz,
+                batch=options.batch,
+                device=options.device,
+                seed=options.seed,
+                sparsity=Sparsity(strength=options.sparsity),
+                prune_head=options.prune_head,
+                keep=options.keep,
+                way_back=options.way_back,
+                train={k: v for k, v in train_keywords(options, removed).items() if k != "weight_decay"},
+                folder=folder / "train",
+            )
+        checkpoints.save(yolo, path)
+        Continuation(folder / "train").discard()
+        seconds = clock.seconds
+    with intact(path, "remove it and resume again: the sparse training is then done anew"):
+        yolo = checkpoints.load(path)
+    row = next((row for row in run.record.trainings if row.name == _SPARSE), None)
+    if row is None:
+        row = TrainingRow(_SPARSE, options.sparse_epochs, seconds=seconds)
+        if options.val:
+            row.metrics = run.validate(yolo, "Validate after group-sparse training")
+            name, before = next(iter(run.record.before.metrics.items()))
+            if row.metrics[name] < SETBACK * before:
+                row.kept = False
+                run.note(
+                    f"Group-sparse training cost too much ({name} {before:.3f} before, {row.metrics[name]:.3f} after), "
+                    "so the network from before it is pruned; try a lower --lr0, a lower --sparsity or more epochs."
+                )
+        run.record.trainings.append(row)
+        run.remember()
+    return yolo if row.kept else run.original
+
+
+def saved_original(run: Context) -> Path:
+    """The original as a file of the run, for trainers: it may have come from memory, or be gone by now."""
+    if not run.folder.teacher.exists():
+        checkpoints.save(run.original, run.folder.teacher)
+    return run.folder.teacher
