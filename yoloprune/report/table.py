@@ -35,7 +35,7 @@ def _step_table(record: Record) -> Table:
     metrics = list(dict.fromkeys(name for row in (*record.trainings, *record.steps) for name in row.metrics))
     table = Table(title="Steps", title_justify="left", title_style="bold")
     for heading in ("step", "GFLOPs", "Parameters (M)", "epochs", *metrics, "seconds"):
-        table.add_column(heading, justify="left" if heading == "step" else "right", no_wrap=True)
+        table.add_column(heading, justify="left" if heading == "step" else "right")
     before = record.before
     rows = [
         (row.name + ("" if row.kept else " (not kept)"), before.gflops, before.params, row, row.seconds)
