@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from yoloprune.files import atomic
 
 from .record import Record
+from .table import step_metrics
 
 __all__ = ["write_html"]
 
@@ -27,7 +28,7 @@ def write_html(record: Record, picture: Path, path: Path) -> None:
         record=record,
         name=Path(record.weights).name,
         rows=record.comparison(),
-        step_metrics=list(dict.fromkeys(name for row in (*record.trainings, *record.steps) for name in row.metrics)),
+        step_metrics=step_metrics(record),
         changed={layer: pair for layer, pair in record.widths.items() if pair[0] != pair[1]},
         picture=base64.b64encode(picture.read_bytes()).decode(),
     )

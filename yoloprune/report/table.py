@@ -9,7 +9,7 @@ from rich.table import Table
 
 from .record import Record
 
-__all__ = ["as_text", "closing_table"]
+__all__ = ["as_text", "closing_table", "step_metrics"]
 
 
 def closing_table(record: Record) -> Group:
@@ -31,8 +31,13 @@ def as_text(record: Record) -> str:
     return console.file.getvalue().rstrip()
 
 
+def step_metrics(record: Record) -> list[str]:
+    """The metrics of which a table of trainings and steps has room: the first two."""
+    return list(dict.fromkeys(name for row in (*record.trainings, *record.steps) for name in row.metrics))[:2]
+
+
 def _step_table(record: Record) -> Table:
-    metrics = list(dict.fromkeys(name for row in (*record.trainings, *record.steps) for name in row.metrics))
+    metrics = step_metrics(record)
     table = Table(title="Steps", title_justify="left", title_style="bold")
     for heading in ("step", "GFLOPs", "Parameters (M)", "epochs", *metrics, "seconds"):
         table.add_column(heading, justify="left" if heading == "step" else "right")

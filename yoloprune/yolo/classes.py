@@ -3,20 +3,50 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import nn
-from ultralytics.nn.modules.head import Classify, Detect, RTDETRDecoder, WorldDetect
+from ultralytics.nn.modules.head import Classify, Detect, RTDETRDecoder, WorldDetect, YOLOEDetect
 from ultralytics.nn.modules.utils import bias_init_with_prob
 from ultralytics.nn.tasks import ClassificationModel
 
-__all__ = ["class_count", "refit_classes"]
+__all__ = ["ScoreLayers", "class_count", "refit_classes", "score_layers"]
 
 
 def class_count(network: nn.Module) -> int:
     """The number of classes of an Ultralytics network's head."""
     head = network.model[-1]
     return head.linear.out_features if isinstance(head, Classify) else head.nc
+
+
+class ScoreLayers(NamedTuple):
+    """The layers that put out class logits.
+
+    Attributes:
+        names: Module names.
+        softmax: Whether a softmax makes scores of them, and not a sigmoid.
+        in_order: Whether each output belongs to a place of the image, and not to a query.
+    """
+
+    names: list[str]
+    softmax: bool = False
+    in_order: bool = True
+
+
+def score_layers(network: nn.Module) -> ScoreLayers:
+    """The class layers of an Ultralytics network: of all scales, and of both branches of an end-to-end head."""
+    head, at = network.model[-1], f"model.{len(network.model) - 1}"
+    if isinstance(head, Classify):
+        return ScoreLayers([f"{at}.linear"], softmax=True)
+    if isinstance(head, RTDETRDecoder):  # in evaluation the last layer's scores are what comes out
+        return ScoreLayers([f"{at}.dec_score_head.{len(head.dec_score_head) - 1}"], in_order=False)
+    if isinstance(head, (WorldDetect, YOLOEDetect)):
+        return ScoreLayers([f"{at}.cv4.{i}" for i in range(head.nl)])
+    branches = [name for name in ("cv3", "one2one_cv3") if getattr(head, name, None) is not None]
+    return ScoreLayers(
+        [f"{at}.{name}.{i}.{len(branch) - 1}" for name in branches for i, branch in enumerate(getattr(head, name))]
+    )
 
 
 def refit_classes(network: nn.Module, nc: int) -> None:

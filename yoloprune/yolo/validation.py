@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ultralytics
 
 from yoloprune.errors import UserError
@@ -16,7 +17,10 @@ from yoloprune.yolo.coco import coco_map, find_annotations
 from yoloprune.yolo.dataset import check_data
 from yoloprune.yolo.guard import check_options, offline, plain, quiet
 
-__all__ = ["Metrics", "validate"]
+__all__ = ["CONFIDENCE", "Metrics", "validate"]
+
+CONFIDENCE = 0.25
+"""Ultralytics' default confidence in use: below it nothing is shown."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,11 @@ class Metrics:
         map50: mAP at IoU .50, of the same; top-5 accuracy for classification.
         coco_map: Box mAP at IoU .50:.95 by pycocotools; None without COCO-format annotations.
         coco_map50: Box mAP at IoU .50 by pycocotools, or None.
+        precision: Of boxes at IoU .50 and confidence .25, Ultralytics' default in use, the mean over classes; None for
+            classification.
+        recall: The same for recall.
+        f1: The same for F1.
+        detections: Boxes per image at confidence .25, or None.
         images: How many images were evaluated.
         seconds: Wall time of the whole validation.
     """
@@ -37,6 +46,10 @@ class Metrics:
     map50: float
     coco_map: float | None
     coco_map50: float | None
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    detections: float | None
     images: int
     seconds: float
 
@@ -86,8 +99,8 @@ def validate(
             "mode": "val",
         }
         validator_class = yolo.task_map[yolo.task]["validator"]
-        if annotations:
-            validator_class = type(f"Coco{validator_class.__name__}", (_KeepDetections, validator_class), {})
+        mixins = (_CountDetections,) * (yolo.task != "classify") + (_KeepDetections,) * (annotations is not None)
+        validator_class = type(f"Watched{validator_class.__name__}", (*mixins, validator_class), {})
         validator = validator_class(save_dir=Path(folder), args=args, _callbacks=yolo.callbacks)
         try:
             validator(model=yolo.model)
@@ -99,7 +112,18 @@ def validate(
     coco = (None, None)
     if annotations:
         coco = coco_map(annotations, validator.detections, validator.dataloader.dataset.im_files, checked["names"])
-    return Metrics(*own, *coco, images=len(validator.dataloader.dataset), seconds=time.perf_counter() - start)
+    shown = _shown(validator) if yolo.task != "classify" else (None,) * 4
+    return Metrics(*own, *coco, *shown, images=len(validator.dataloader.dataset), seconds=time.perf_counter() - start)
+
+
+class _CountDetections:
+    """A mixin before a detection validator: counts the boxes that a user sees, those of confidence .25 and more."""
+
+    sure = 0
+
+    def update_metrics(self, preds: Any, batch: Any) -> None:
+        super().update_metrics(preds, batch)
+        self.sure += sum(int((pred["conf"] >= CONFIDENCE).sum()) for pred in preds)
 
 
 class _KeepDetections:
@@ -117,6 +141,15 @@ class _KeepDetections:
     def finalize_metrics(self) -> None:
         super().finalize_metrics()
         self.detections, self.jdict = self.jdict, []
+
+
+def _shown(validator: Any) -> tuple[float, float, float, float]:
+    """Precision, recall, F1 and boxes per image at the confidence that users see."""
+    box = validator.metrics.box
+    at = round(CONFIDENCE * (len(box.px) - 1)) if len(box.px) else 0
+    curves = (np.asarray(curve) for curve in (box.p_curve, box.r_curve, box.f1_curve))
+    figures = [float(curve[:, at].mean()) if curve.size else 0.0 for curve in curves]
+    return *figures, validator.sure / max(len(validator.dataloader.dataset), 1)
 
 
 def _figures(metrics: Any, task: str) -> tuple[float, float]:

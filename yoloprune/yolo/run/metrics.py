@@ -13,6 +13,10 @@ _NAMES = {
     "map50": "mAP50",
     "coco_map": "COCO mAP50-95",
     "coco_map50": "COCO mAP50",
+    "precision": "precision (conf .25)",
+    "recall": "recall (conf .25)",
+    "f1": "F1 (conf .25)",
+    "detections": "detections per image",
 }
 _CLASSIFY = {"map": "top-1", "map50": "top-5"}
 _SUFFIXES = {"segment": "(M)", "pose": "(P)"}  # masks, keypoints; boxes otherwise

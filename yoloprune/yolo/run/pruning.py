@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor, nn
 from ultralytics.nn.modules import DFL
-from ultralytics.utils.torch_utils import select_device
 
 from yoloprune.criteria import CRITERIA, score
 from yoloprune.graph import Graph, Plan
@@ -24,9 +23,10 @@ from yoloprune.yolo.planning.trial import Trial
 from yoloprune.yolo.probe import prediction_probe
 from yoloprune.yolo.trace import trace_yolo
 
-from .data import calibration_batches, training_loss
+from .data import training_loss
 from .network import with_network
 from .options import GFLOPS_IMGSZ, Options
+from .scores import calibrated, run_images
 from .target import Target, cost
 
 __all__ = ["Pruned", "prune_once"]
@@ -70,7 +70,7 @@ def prune_once(
     """
     graph = trace_yolo(yolo.model, options.prune_head, options.keep)
     entry = CRITERIA[options.criterion]
-    batches = _batches(yolo, options) if entry.needs_batches or options.recover else []
+    batches = run_images(yolo, options) if entry.needs_batches or options.recover else []
     share = target.share(cost(yolo.model))
     scores = score(
         graph,
@@ -101,10 +101,10 @@ def prune_once(
     yolo.model.cpu()
     plan = plan_of(scores, max_pruning_ratio=limit)
     error = check_exact(yolo.model, graph, plan)
-    pruned = plan.apply(yolo.model)
+    pruned = with_network(yolo, plan.apply(yolo.model))
     if options.recover:
-        notes += _recover(pruned, yolo.model, plan, batches, options.seed)
-    return Pruned(with_network(yolo, pruned), plan, notes, share, error)
+        notes += _recover(pruned, yolo, plan, batches, options.seed)
+    return Pruned(pruned, plan, notes, share, error)
 
 
 def _given_limit(options: Options, graph: Graph, earlier: tuple[nn.Module, Plan] | None) -> float | np.ndarray:
@@ -130,30 +130,17 @@ def _limit(plan_of: Callable[..., Plan], trial: Trial | None, share: float, note
     return found.max_pruning_ratio
 
 
-def _recover(pruned: nn.Module, original: nn.Module, plan: Plan, batches: list[dict[str, Any]], seed: int) -> list[str]:
+def _recover(pruned: YOLO, original: YOLO, plan: Plan, batches: list[dict[str, Any]], seed: int) -> list[str]:
     images = [b["img"] for b in batches]
-    device = images[0].device
-    report = reconstruct(pruned.to(device), original.to(device), plan, images, skip=(DFL,), seed=seed)
-    pruned.cpu(), original.cpu()
+    networks = [yolo.model.to(images[0].device) for yolo in (pruned, original)]
+    report = reconstruct(*networks, plan, images, skip=(DFL,), seed=seed)
+    calibrated(pruned, original, images)
     if report.batches == len(batches):
         return []
     return [
         f"Recovery used {report.batches} of {len(batches)} calibration batches, to stay within 8 GB; "
         "a smaller imgsz lets more of them fit."
     ]
-
-
-def _batches(yolo: YOLO, options: Options) -> list[dict[str, Any]]:
-    device = select_device(options.device, verbose=False)
-    yolo.model.to(device)
-    return calibration_batches(
-        yolo,
-        options.data,
-        images=options.calibration_images,
-        imgsz=options.imgsz,
-        batch=options.batch,
-        device=device,
-    )
 
 
 def _loss(yolo: YOLO, options: Options) -> Callable[[nn.Module, dict[str, Any]], Tensor]:

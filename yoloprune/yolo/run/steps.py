@@ -16,6 +16,7 @@ from .data import has_labels
 from .fine_tuning import fine_tune
 from .heads import compare_heads, still_compares_heads
 from .pruning import prune_once
+from .scores import calibrated, run_images
 from .state import intact
 from .target import Target, cost
 from .time_budget import Allowed
@@ -105,6 +106,8 @@ def _fine_tuned(run: Context, pruned: YOLO, plan: Plan, row: StepRow, which: str
         tuned, row.epochs, row.metrics = fine_tune(
             start, options, run.folder.train(number), distillation, removed=removed, allowed=allowed
         )
+        if options.recover:
+            calibrated(tuned, run.original, [batch["img"] for batch in run_images(tuned, options)])
     row.train_seconds = train.seconds
     return _better(run, pruned, before, tuned, row) if before else tuned
 

@@ -15,7 +15,7 @@ from .continuation import Continuation
 from .fine_tuning import train_keywords
 from .metrics import named_training_metrics
 from .own_classes import train_unpruned
-from .sparse import sparse_train
+from .sparse import sparse_train, with_new_statistics
 from .state import intact
 
 __all__ = ["saved_original", "sparse_first", "train_first"]
@@ -56,11 +56,11 @@ def sparse_first(run: Context, removed: float) -> YOLO:
     options = run.options
     if not options.sparse_epochs:
         return run.original
-    path, folder, seconds = run.folder.sparse, run.folder.steps / "sparse", 0.0
-    if not path.exists():
+    path, folder, row = run.folder.sparse, run.folder.steps / "sparse", _row(run, _SPARSE)
+    if row is None:
         folder.mkdir(parents=True, exist_ok=True)
         with run.phase(f"Train group-sparsely for {options.sparse_epochs} epochs", "sparse", speaks=True) as clock:
-            yolo = sparse_train(
+            trained = sparse_train(
                 saved_original(run),
                 data=options.data,
                 epochs=options.sparse_epochs,
@@ -75,26 +75,38 @@ def sparse_first(run: Context, removed: float) -> YOLO:
                 train={k: v for k, v in train_keywords(options, removed).items() if k != "weight_decay"},
                 folder=folder / "train",
             )
+            renewed = with_new_statistics(
+                trained, data=options.data, imgsz=options.imgsz, batch=options.batch, device=options.device
+            )
+        row = TrainingRow(_SPARSE, options.sparse_epochs, seconds=clock.seconds)
+        yolo = _judged(run, row, trained, renewed) if options.val else renewed
         checkpoints.save(yolo, path)
-        Continuation(folder / "train").discard()
-        seconds = clock.seconds
-    with intact(path, "remove it and resume again: the sparse training is then done anew"):
-        yolo = checkpoints.load(path)
-    row = next((row for row in run.record.trainings if row.name == _SPARSE), None)
-    if row is None:
-        row = TrainingRow(_SPARSE, options.sparse_epochs, seconds=seconds)
-        if options.val:
-            row.metrics = run.validate(yolo, "Validate after group-sparse training")
-            name, before = next(iter(run.record.before.metrics.items()))
-            if row.metrics[name] < SETBACK * before:
-                row.kept = False
-                run.note(
-                    f"Group-sparse training cost too much ({name} {before:.3f} before, {row.metrics[name]:.3f} after), "
-                    "so the network from before it is pruned; try a lower --lr0, a lower --sparsity or more epochs."
-                )
         run.record.trainings.append(row)
         run.remember()
-    return yolo if row.kept else run.original
+        Continuation(folder / "train").discard()
+    with intact(path, "remove the run's folder and start anew"):
+        return checkpoints.load(path) if row.kept else run.original
+
+
+def _judged(run: Context, row: TrainingRow, trained: YOLO, renewed: YOLO) -> YOLO:
+    """Of the trained network and the one with new statistics, the better; completes the row."""
+    name, before = next(iter(run.record.before.metrics.items()))
+    found = [
+        run.validate(trained, "Validate after group-sparse training"),
+        run.validate(renewed, "Validate with new batch norm statistics"),
+    ]
+    row.metrics = max(found, key=lambda metrics: metrics[name])
+    if row.metrics[name] < SETBACK * before:
+        row.kept = False
+        run.note(
+            f"Group-sparse training cost too much ({name} {before:.3f} before, {row.metrics[name]:.3f} after), so the "
+            "network from before it is pruned; try a lower --lr0, a lower --sparsity or more epochs."
+        )
+    return trained if row.metrics is found[0] else renewed
+
+
+def _row(run: Context, name: str) -> TrainingRow | None:
+    return next((row for row in run.record.trainings if row.name == name), None)
 
 
 def saved_original(run: Context) -> Path:

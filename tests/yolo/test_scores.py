@@ -1,0 +1,59 @@
+"""Calibration of scores on every kind of head, and that a pruned detector still sees."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import ultralytics
+from small_yolo import enliven
+
+import yoloprune
+from yoloprune.yolo import digits
+from yoloprune.yolo.classes import score_layers
+from yoloprune.yolo.guard import quiet
+from yoloprune.yolo.model import YOLO
+from yoloprune.yolo.run.network import with_network
+from yoloprune.yolo.run.scores import calibrated
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("yolov8n-seg", 3),
+        ("yolov10n", 6),  # both branches of an end-to-end head
+        ("yolo26n", 6),
+        ("yolov8n-cls", 1),
+        ("yolov8s-worldv2", 3),
+        pytest.param("rtdetr-l", 1, marks=pytest.mark.slow),
+    ],
+)
+def test_shrunken_logits_are_found_again(name, layers) -> None:
+    with quiet():
+        stock = ultralytics.RTDETR if name.startswith("rtdetr") else ultralytics.YOLO
+        yolo = YOLO(stock(f"{name}.yaml"))
+    if not name.endswith("cls"):
+        enliven(yolo.model)
+    yolo.model.eval()
+    shrunken = with_network(yolo, copy.deepcopy(yolo.model))
+    for layer in map(shrunken.model.get_submodule, score_layers(yolo.model).names):
+        with torch.no_grad():
+            scale = layer.logit_scale.sub_(0.3) if hasattr(layer, "logit_scale") else layer.weight.mul_(0.7)
+            layer.bias.mul_(0.7).sub_(1)
+        assert scale is not None
+    size = 160 if name.startswith("rtdetr") else 64
+    fits = calibrated(shrunken, yolo, [torch.rand(2, 3, size, size) for _ in range(2)])
+    assert len(fits) == layers
+    wanted = torch.tensor(0.3).exp() if "world" in name else torch.tensor(1 / 0.7)
+    assert all(fit.scale == pytest.approx(float(wanted), rel=1e-3) for fit in fits)
+
+
+def test_a_pruned_detector_is_as_sure_as_before(tmp_path) -> None:
+    """At the confidence that users choose it finds what the unpruned network finds; without calibration .77 of it."""
+    data = digits.write(tmp_path)
+    result = yoloprune.prune(digits.WEIGHTS, target_ratio=0.5, data=data, prune_head=True, val=True, device="cpu")
+    before, after = result.metrics["before"], result.metrics["after"]
+    assert after["recall (conf .25)"] > 0.95 * before["recall (conf .25)"]
+    assert after["F1 (conf .25)"] > after["mAP50-95"] / before["mAP50-95"] * before["F1 (conf .25)"]
+    assert 0.8 < after["detections per image"] / before["detections per image"] < 1.3
