@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import ultralytics
@@ -9,7 +10,8 @@ from torch import nn
 from ultralytics.models.yolo.model import YOLOWorld
 from ultralytics.nn.modules.head import RTDETRDecoder, WorldDetect
 
-from yoloprune.yolo.mark import is_pruned, mark
+from yoloprune.errors import UserError
+from yoloprune.yolo.mark import is_pruned, mark, same_widths
 from yoloprune.yolo.trainers.pruned import TRAINERS
 
 __all__ = ["YOLO"]
@@ -44,11 +46,44 @@ class YOLO(ultralytics.YOLO):
             for task, entry in stock.task_map.fget(self).items()
         }
 
+    def load(self, weights: str | Path | dict | nn.Module = "yolo26n.pt") -> YOLO:
+        """Take over weights as `ultralytics.YOLO.load` does, where all of them fit or neither network is pruned.
+
+        Args:
+            weights: A checkpoint's path (it is read by `yoloprune.load`, and nothing is downloaded), its content, or a
+                network.
+
+        Returns:
+            This model.
+
+        Raises:
+            UserError: A pruned network's widths are not the other's, so that Ultralytics would move the few tensors
+                that fit and leave the rest as it was; or the file is no checkpoint.
+        """
+        self._check_is_pytorch_model()
+        network, ckpt, path = weights, None, None
+        if isinstance(weights, (str, Path)):
+            from yoloprune.yolo import checkpoints  # here, since it imports this class
+
+            source = checkpoints.load(weights)
+            network, ckpt, path = source.model, source.ckpt, source.ckpt_path
+        elif isinstance(weights, dict):
+            network = weights.get("ema") or weights["model"]
+        if (is_pruned(network) or is_pruned(self.model)) and not same_widths(network.model, self.model.model):
+            raise UserError(
+                f"{path or 'The given network'} does not fit this model, since one of the two was pruned and only some "
+                "of the weights would be taken over; open a pruned checkpoint itself: YOLO(weights)."
+            )
+        super().load(network)
+        if path:
+            self.ckpt, self.ckpt_path = ckpt, path
+        return self
+
     def train(self, trainer: type | None = None, **kwargs: Any) -> Any:
         """Train as `ultralytics.YOLO.train` does; a pruned network stays pruned.
 
         Raises:
-            UserError: `pretrained=` is given for a pruned network, or the data do not fit it.
+            UserError: `pretrained=` is given for a pruned network or names one, or the data do not fit it.
         """
         if is_pruned(self.model):
             mark(self.model)

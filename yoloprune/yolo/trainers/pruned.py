@@ -8,6 +8,7 @@ work on the network that it returns. The classes are importable by name, as Ultr
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -58,6 +59,11 @@ class KeepPruned:
         pruned = is_marked(cfg) or (weights is not None and is_pruned(weights))
         if not (pruned or self.keeps_all):
             return super().get_model(cfg=cfg, weights=weights, verbose=verbose)
+        if pruned and not is_marked(cfg) and isinstance(self.args.pretrained, (str, Path)) and not self.resume:
+            raise UserError(
+                f"pretrained={self.args.pretrained} is a pruned network, of which only some weights would fit; "
+                f"train it itself: YOLO('{self.args.pretrained}').train(...)."
+            )
         if weights is None or (self.args.pretrained is not True and not self.resume):
             raise UserError(
                 f"pretrained={self.args.pretrained} would replace the pruned network by another one; "
