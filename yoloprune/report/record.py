@@ -21,7 +21,7 @@ class Measure:
     Attributes:
         gflops: GFLOPs at 640 px, as `model.info()` prints them.
         params: Number of parameters.
-        size_mb: Size of its float16 checkpoint in MB (10^6 bytes).
+        size_mb: Size of its checkpoint in MB (10^6 bytes), float16 unless its weights do not fit that.
         latency_ms: Median milliseconds of one image; see `yoloprune.yolo.latency`.
         metrics: Name to value, from Ultralytics' validator (`mAP50-95`, `mAP50`) and, where COCO annotations are
             known, from pycocotools (`COCO mAP50-95`, `COCO mAP50`).
@@ -133,7 +133,7 @@ class Record:
             ("Parameters (M)", before.params / 1e6, after.params / 1e6, "{:.3f}"),
         ]
         if before.size_mb and after.size_mb:
-            cost.append(("File (MB, float16)", before.size_mb, after.size_mb, "{:.2f}"))
+            cost.append(("File (MB)", before.size_mb, after.size_mb, "{:.2f}"))
         if before.latency_ms and after.latency_ms:
             cost.append((f"Latency (ms, {self.imgsz} px)", before.latency_ms, after.latency_ms, "{:.2f}"))
         rows = [(name, form.format(a), form.format(b), f"{b / a - 1:+.1%}") for name, a, b, form in cost]

@@ -21,6 +21,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from yoloprune.errors import UserError
 from yoloprune.files import atomic
 from yoloprune.yolo.families import network_family
+from yoloprune.yolo.finite import check_finite, unfit_for_float16
 from yoloprune.yolo.guard import local_checkpoints, plain, quiet
 from yoloprune.yolo.mark import is_pruned, mark
 from yoloprune.yolo.model import YOLO
@@ -48,7 +49,7 @@ def load(weights: str | Path, *, trust: bool = False) -> YOLO:
 
     Raises:
         UserError: There is no such file, it is empty, truncated, no checkpoint of an Ultralytics model, a TorchScript
-            archive, or it names classes from elsewhere and `trust` is off.
+            archive, it names classes from elsewhere and `trust` is off, or it holds weights that are not finite.
     """
     path = Path(weights)
     _check_file(path)
@@ -61,18 +62,24 @@ def load(weights: str | Path, *, trust: bool = False) -> YOLO:
         raise UserError(NO_MODEL.format(path))
     if not trust:
         _check_rows(path, yolo.model.yaml)
+    check_finite(yolo.model, f"'{path}'")
     return yolo
 
 
-def save(yolo: ultralytics.YOLO, path: str | Path) -> None:
+def save(yolo: ultralytics.YOLO, path: str | Path, *, float32: bool = False) -> str | None:
     """Write a checkpoint that stock Ultralytics opens, also with `ULTRALYTICS_SAFE_LOAD=1`.
 
-    The network is stored as Ultralytics stores a finished training: float16, without optimizer. A pruned network is
-    marked, so that stock `train()` stops instead of building the full width again (see `yoloprune.yolo.mark`).
+    The network is stored as Ultralytics stores a finished training: float16, without optimizer. One whose weights do
+    not fit float16 is stored in float32. A pruned network is marked, so that stock `train()` stops instead of building
+    the full width again (see `yoloprune.yolo.mark`).
 
     Args:
         yolo: The model; it is not changed.
         path: The file to write, `.pt`; an existing one is replaced at once.
+        float32: Store float32 in any case.
+
+    Returns:
+        Which weights do not fit float16, if any: a clause such as "'model.2.cv1.bn.weight' reaches 7e+04, …".
 
     Raises:
         UserError: The network holds a class that is neither Ultralytics' nor torch's.
@@ -84,7 +91,8 @@ def save(yolo: ultralytics.YOLO, path: str | Path) -> None:
     for name in ("criterion", "pt_path"):  # training state, and a path of this machine
         if hasattr(network, name):
             delattr(network, name)
-    network.half().requires_grad_(False)
+    unfit = unfit_for_float16(network)
+    network = (network.float() if unfit or float32 else network.half()).requires_grad_(False)
     given = (yolo.ckpt or {}).get("train_args") or dict(getattr(network, "args", {}))
     train_args = {**DEFAULT_CFG_DICT, **{k: v for k, v in given.items() if k in DEFAULT_CFG_DICT}, "task": yolo.task}
     network.args = {k: v for k, v in train_args.items() if k in {"imgsz", "data", "task", "single_cls"}}
@@ -110,6 +118,7 @@ def save(yolo: ultralytics.YOLO, path: str | Path) -> None:
         foreign = [name for name in _named_classes(tmp) if not TRUSTED.match(name)]
         if foreign:
             raise UserError(f"The network holds {foreign[0]}, which is no class of Ultralytics or torch: not saved.")
+    return unfit
 
 
 def family(yolo: ultralytics.YOLO) -> str:

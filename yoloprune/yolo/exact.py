@@ -6,10 +6,12 @@ import copy
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 from torch import nn
 
 from yoloprune.errors import UserError
 from yoloprune.graph import Graph, Plan, mask_error
+from yoloprune.yolo.outputs import tensors
 from yoloprune.yolo.trace import noise, predictions
 
 __all__ = ["check_exact"]
@@ -31,11 +33,16 @@ def check_exact(model: nn.Module, graph: Graph, plan: Plan) -> float:
 
     Raises:
         UserError: The predictions differ, or the pruned network does not run. Names the layers whose channels may not
-            go, where these can be told.
+            go, where these can be told. Or the predictions of the model itself are not finite.
     """
     error, raised = _error(model, plan)
     if error < _EXACT:
         return error
+    if not _puts_out_numbers(model):
+        raise UserError(
+            "The model puts out NaN or infinite values before anything is pruned; give a checkpoint from before its "
+            "training diverged."
+        )
     said = f"differs by {error:.1g} of the largest prediction from"
     if raised:
         said = f"does not run ({type(raised).__name__}: {raised}), unlike"
@@ -55,6 +62,12 @@ def _error(model: nn.Module, plan: Plan) -> tuple[float, Exception | None]:
         return mask_error(double, plan, noise(double), select=predictions), None
     except Exception as e:  # a block with sizes of its own can raise anything
         return float("inf"), e
+
+
+def _puts_out_numbers(model: nn.Module) -> bool:
+    double = copy.deepcopy(model).double().eval()
+    with torch.no_grad():
+        return all(output.isfinite().all() for output in tensors(predictions(double(noise(double)))))
 
 
 def _layers_to_blame(model: nn.Module, graph: Graph, plan: Plan) -> list[str]:

@@ -6,24 +6,20 @@ import ast
 import copy
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import ultralytics
-from torch import nn
 from ultralytics.engine.exporter import Exporter, export_formats
-from ultralytics.nn.modules import Classify, Detect, RTDETRDecoder
 
 from yoloprune.errors import UserError
+from yoloprune.yolo import outputs
 from yoloprune.yolo.formats import suffix
 from yoloprune.yolo.guard import check_options, offline, plain, quiet
 
 __all__ = ["agreement", "export"]
-
-NO_DETECTION = 0.01  # outputs that are smaller throughout, such as an untrained network's scores, count as this large
 
 
 def export(
@@ -82,8 +78,7 @@ def agreement(yolo: ultralytics.YOLO, onnx_path: str | Path) -> float:
     """Compare the network in torch, on the CPU and in float32, with its ONNX file in ONNX Runtime.
 
     Both get the same photograph (Ultralytics' `bus.jpg`), at the size and as often as the file was exported for. The
-    result is the largest difference of any output value, relative to the largest value of its kind: box coordinates and
-    the other output rows count apart, so that pixels do not hide scores. RT-DETR's detections are compared as a set.
+    result is the largest relative difference of any output value; see `outputs.furthest`.
 
     Args:
         yolo: The model that was exported.
@@ -100,31 +95,15 @@ def agreement(yolo: ultralytics.YOLO, onnx_path: str | Path) -> float:
         session = onnxruntime.InferenceSession(str(onnx_path), providers=["CPUExecutionProvider"])
     except Exception as e:  # onnxruntime's exceptions have no common base
         raise UserError(f"ONNX Runtime cannot load '{onnx_path}': {plain(e)}") from None
-    network = _deployed(yolo.model)
+    network = outputs.deployed(yolo.model)
     exported = session.get_modelmeta().custom_metadata_map  # the input's own shape is open where its axes are dynamic
     height, width = ast.literal_eval(exported["imgsz"])
-    photograph = _photograph(height, width, network.yaml.get("channels", 3))
+    photograph = outputs.photograph(height, width, network.yaml.get("channels", 3))
     image = photograph.expand(int(exported["batch"]), -1, -1, -1)
-    with torch.inference_mode():
-        expected = list(_tensors(network(image)))
     given = session.get_inputs()[0]
     actual = session.run(None, {given.name: image.numpy().astype("float16" if "float16" in given.type else "float32")})
     actual = [torch.from_numpy(np.asarray(output, dtype=np.float32)) for output in actual]
-    compare = _unordered if isinstance(network.model[-1], RTDETRDecoder) else _rowwise
-    return max(compare(ours, theirs) for ours, theirs in zip(expected, actual, strict=True))
-
-
-def _rowwise(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """Largest relative difference of two (batch, rows, anchors) outputs; other shapes have no box rows."""
-    boxes = 4 if ours.ndim == 3 else 0
-    parts = [(ours[:, rows], theirs[:, rows]) for rows in (slice(0, boxes), slice(boxes, None))]
-    return max(float((a - b).abs().max() / a.abs().max().clamp(min=NO_DETECTION)) for a, b in parts if a.numel())
-
-
-def _unordered(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """The same for (batch, queries, 6) detections, each against its nearest: equal scores come in any order."""
-    scale = ours.abs().amax((0, 1)).clamp(min=NO_DETECTION)
-    return float(torch.cdist(ours / scale, theirs / scale, p=torch.inf).amin(2).max())
+    return outputs.furthest(network, outputs.run(network, image), actual)
 
 
 def _check_values(format: str, options: dict[str, Any]) -> None:
@@ -140,35 +119,3 @@ def _check_values(format: str, options: dict[str, Any]) -> None:
     known = dict(zip(formats["Argument"], formats["Arguments"], strict=True))[format]
     if options.get("quantize") in (8, "w8a16") and "data" in known and not options.get("data"):
         raise UserError(f"quantize={options['quantize']} needs images to measure ranges on; give a data YAML as data=.")
-
-
-def _deployed(model: nn.Module) -> nn.Module:
-    """A copy of the network as the exporter runs it: fused, its head in export mode with one-to-many outputs."""
-    network = copy.deepcopy(model).cpu().float().eval()
-    if hasattr(network, "end2end"):
-        network.end2end = False
-    network = network.fuse(verbose=False)
-    for module in network.modules():
-        if isinstance(module, (Classify, Detect, RTDETRDecoder)):
-            module.export, module.format = True, "onnx"
-            module.shape = None
-    return network
-
-
-def _photograph(height: int, width: int, channels: int) -> torch.Tensor:
-    """`bus.jpg` as (1, channels, height, width) in 0 … 1."""
-    import cv2
-
-    photograph = cv2.imread(str(ultralytics.utils.ASSETS / "bus.jpg"))[..., ::-1]
-    resized = np.ascontiguousarray(cv2.resize(photograph, (width, height)).transpose(2, 0, 1))
-    image = torch.from_numpy(resized)[None].float() / 255
-    return image if channels == 3 else image.mean(1, keepdim=True).expand(-1, channels, -1, -1).contiguous()
-
-
-def _tensors(output: Any) -> Iterator[torch.Tensor]:
-    """The tensors of an output, in order."""
-    if isinstance(output, torch.Tensor):
-        yield output
-    elif isinstance(output, (list, tuple)):
-        for item in output:
-            yield from _tensors(item)

@@ -17,6 +17,7 @@ from yoloprune.errors import UserError
 from yoloprune.graph import Plan
 from yoloprune.report import Record
 from yoloprune.yolo import checkpoints
+from yoloprune.yolo.finite import check_finite
 from yoloprune.yolo.model import YOLO
 
 from .declared import declared
@@ -165,6 +166,7 @@ def _opened(model: Model | str | Path, trust: bool) -> tuple[YOLO, str | None]:
     if isinstance(model, (str, Path)):
         return checkpoints.load(model, trust=trust), str(Path(model).absolute())
     if isinstance(model, Model) and isinstance(model.model, nn.Module):
+        check_finite(model.model, "The given model")
         return with_network(model, copy.deepcopy(model.model).cpu().float().eval()), None
     raise UserError(
         f"The given {type(model).__name__} is no PyTorch model of Ultralytics; give a YOLO of a .pt file, or the path "

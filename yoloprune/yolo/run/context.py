@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from yoloprune.graph import Plan
 from yoloprune.report import Record
 from yoloprune.yolo import checkpoints
 from yoloprune.yolo.model import YOLO
+from yoloprune.yolo.saving import save_checked
 from yoloprune.yolo.validation import validate
 
 from .folder import RunFolder
 from .metrics import named_metrics
+from .network import with_network
 from .options import Options
 from .progress import Progress
 from .state import intact
@@ -51,6 +55,7 @@ class Context:
         folder: The output folder, once there is one.
         budget: What is left of a time budget, if there is one.
         validation_seconds: What the last validation took.
+        images: A few calibration images on the CPU, once a pruning has looked at some.
     """
 
     original: YOLO
@@ -60,6 +65,7 @@ class Context:
     folder: RunFolder | None
     budget: TimeBudget | None = None
     validation_seconds: float = 0.0
+    images: Tensor | None = None
 
     def note(self, line: str) -> None:
         """Say something that belongs in the report too."""
@@ -80,6 +86,18 @@ class Context:
             yield clock
         clock.stop()
         self.record.seconds[kind] = round(self.record.seconds.get(kind, 0.0) + clock.seconds, 2)
+
+    def save(self, yolo: YOLO, path: Path) -> YOLO:
+        """Write a checkpoint, and return the model with the network that the file holds, to go on with.
+
+        Raises:
+            UserError: That is not the network that was saved; see `save_checked`.
+        """
+        options = self.options
+        network, note = save_checked(yolo, path, images=self.images, imgsz=options.imgsz, trust=options.trust)
+        if note and note not in self.record.notes:
+            self.note(note)
+        return with_network(yolo, network)
 
     def validate(self, yolo: YOLO, title: str) -> dict[str, float]:
         """Validate a network on the run's data, as a phase of this title."""

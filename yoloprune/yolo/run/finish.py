@@ -9,7 +9,7 @@ from pathlib import Path
 from yoloprune.errors import UserError
 from yoloprune.graph import Plan
 from yoloprune.report import Measure, draw_widths, paired_widths, write_html
-from yoloprune.yolo import checkpoints, exporting
+from yoloprune.yolo import exporting
 from yoloprune.yolo.formats import export_path
 from yoloprune.yolo.latency import device_name, latencies
 from yoloprune.yolo.model import YOLO
@@ -20,19 +20,30 @@ from .target import cost
 
 __all__ = ["finish", "megabytes"]
 
+_ALIKE = 0.01  # largest relative difference of an export from torch; right ones leave less than .001
 
-def finish(run: Context, yolo: YOLO, plan: Plan, started: float) -> None:
-    """Write, validate and export the last network, and complete the record."""
+
+def finish(run: Context, yolo: YOLO, plan: Plan, started: float) -> YOLO:
+    """Write, validate and export the last network, and complete the record.
+
+    Where the run writes a file, everything is measured on the network that the file holds.
+
+    Returns:
+        The model as it was measured.
+
+    Raises:
+        UserError: The file does not hold the network that the run ended with, or its outputs are no numbers.
+    """
     options, record = run.options, run.record
-    rename(yolo, run.folder.weights if run.folder else unsaved_name(run.original))
     set_args(yolo, imgsz=options.imgsz)
     if options.val:  # otherwise they may be of other classes
         set_args(yolo, data=options.data)
     size = None
     if run.folder:
-        checkpoints.save(yolo, run.folder.weights)
         plan.save(run.folder.plan)
+        yolo = run.save(yolo, run.folder.weights)
         size = megabytes(run.folder.weights)
+    rename(yolo, run.folder.weights if run.folder else unsaved_name(run.original))
     record.widths = paired_widths(run.original.model, yolo.model)
     after = Measure(*cost(yolo.model), size)
     if options.val:
@@ -47,6 +58,7 @@ def finish(run: Context, yolo: YOLO, plan: Plan, started: float) -> None:
         write_html(record, run.folder.picture, run.folder.report)
         run.folder.teacher.unlink(missing_ok=True)
     run.remember()  # last: it says that the run is finished
+    return yolo
 
 
 def _time(run: Context, yolo: YOLO, after: Measure) -> None:
@@ -68,6 +80,9 @@ def _export(run: Context, yolo: YOLO) -> dict[str, object] | None:
             report = {"file": path.name}
             if options.export == "onnx":
                 report["difference"] = exporting.agreement(yolo, path)
+                if not report["difference"] <= _ALIKE:
+                    apart = f"{report['difference']:.1%} of the largest value"
+                    run.note(f"{path.name} predicts other than {weights.name}, by up to {apart}.")
         except UserError as error:
             run.note(
                 f"{error} All else is finished; to export again: "

@@ -141,7 +141,7 @@ class Run:
             train_first(run)
             self._validate_original()
             yolo, plan = all_steps(run, self._targets)
-            finish(run, yolo, plan, started)
+            yolo = finish(run, yolo, plan, started)
             return Finished(yolo, plan, run.record, run.folder)
         except KeyboardInterrupt as error:
             raise Interrupted(where_it_stands(run.folder, run.record, run.options.steps)) from error

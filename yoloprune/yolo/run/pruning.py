@@ -15,6 +15,7 @@ from yoloprune.graph import Graph, Plan
 from yoloprune.graph.remaining import remaining_limit
 from yoloprune.recovery import reconstruct
 from yoloprune.yolo.exact import check_exact
+from yoloprune.yolo.mark import mark
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.planning.budget import plan_for_target
 from yoloprune.yolo.planning.limit import best_limit
@@ -31,6 +32,8 @@ from .target import Target, cost
 
 __all__ = ["Pruned", "prune_once"]
 
+_FEW = 2  # images that saved networks are checked on: a detector of the largest size takes a second for each
+
 
 class Pruned(NamedTuple):
     """What a pruning gave.
@@ -41,6 +44,7 @@ class Pruned(NamedTuple):
         notes: Lines for the user.
         share: Share of the cost that was to stay.
         error: What `check_exact` found.
+        images: A few of the calibration images on the CPU, if any were looked at.
     """
 
     yolo: YOLO
@@ -48,6 +52,7 @@ class Pruned(NamedTuple):
     notes: list[str]
     share: float
     error: float
+    images: Tensor | None
 
 
 def prune_once(
@@ -102,9 +107,11 @@ def prune_once(
     plan = plan_of(scores, max_pruning_ratio=limit)
     error = check_exact(yolo.model, graph, plan)
     pruned = with_network(yolo, plan.apply(yolo.model))
+    mark(pruned.model)
     if options.recover:
         notes += _recover(pruned, yolo, plan, batches, options.seed)
-    return Pruned(pruned, plan, notes, share, error)
+    images = batches[0]["img"][:_FEW].cpu() if batches else None
+    return Pruned(pruned, plan, notes, share, error, images)
 
 
 def _given_limit(options: Options, graph: Graph, earlier: tuple[nn.Module, Plan] | None) -> float | np.ndarray:

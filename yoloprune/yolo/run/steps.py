@@ -37,9 +37,8 @@ def all_steps(run: Context, targets: Sequence[Target]) -> tuple[YOLO, Plan]:
             folder = run.folder.step(number)
             folder.mkdir(parents=True, exist_ok=True)
             plan.save(run.folder.step_plan(number))
-            checkpoints.save(yolo, folder / "model.pt")
             # The file holds float16: going on from it makes a resumed run end where an uninterrupted one does.
-            yolo = checkpoints.load(folder / "model.pt")
+            yolo = run.save(yolo, folder / "model.pt")
         run.record.steps.append(row)  # only now: a step counts once all its files are there
         run.remember()
         if run.folder:
@@ -65,7 +64,7 @@ def _step(run: Context, yolo: YOLO, plan: Plan | None, number: int, target: Targ
     which = f" (step {number} of {options.steps})" if options.steps > 1 else ""
     with run.phase(f"Prune to {target}{which}", "prune") as prune:
         earlier = None if plan is None else (run.original.model, plan)
-        pruned, later, notes, share, error = prune_once(yolo, target, options, earlier=earlier)
+        pruned, later, notes, share, error, run.images = prune_once(yolo, target, options, earlier=earlier)
         plan = later if plan is None else plan.compose(later)
         reached = cost(pruned.model)
     run.progress.say(f"{reached.gflops:.2f} GFLOPs, {reached.params / 1e6:.3f}M parameters")
@@ -92,7 +91,7 @@ def _fine_tuned(run: Context, pruned: YOLO, plan: Plan, row: StepRow, which: str
         with intact(start, "remove it and resume again: the network is then pruned anew"):
             checkpoints.load(start)
     else:
-        checkpoints.save(pruned, start)
+        pruned = run.save(pruned, start)
     distillation = _distillation(run, number, plan) if options.distill else None
     before = run.validate(pruned, "Validate before fine-tuning") if options.val else {}
     allowed = None

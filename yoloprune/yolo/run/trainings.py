@@ -37,7 +37,7 @@ def train_first(run: Context) -> None:
         with run.phase(f"Train the unpruned network for {options.train_epochs} epochs", "train", speaks=True) as clock:
             yolo = train_unpruned(start, options, folder)
         metrics = named_training_metrics(yolo.trainer.metrics or {}, yolo.task)
-        checkpoints.save(yolo, path)
+        run.save(yolo, path)
         run.record.trainings.append(TrainingRow(_TRAINED, yolo.trainer.epoch + 1, metrics, clock.seconds))
         run.remember()
         Continuation(folder).discard()
@@ -79,8 +79,7 @@ def sparse_first(run: Context, removed: float) -> YOLO:
                 trained, data=options.data, imgsz=options.imgsz, batch=options.batch, device=options.device
             )
         row = TrainingRow(_SPARSE, options.sparse_epochs, seconds=clock.seconds)
-        yolo = _judged(run, row, trained, renewed) if options.val else renewed
-        checkpoints.save(yolo, path)
+        run.save(_judged(run, row, trained, renewed) if options.val else renewed, path)
         run.record.trainings.append(row)
         run.remember()
         Continuation(folder / "train").discard()
