@@ -1,6 +1,7 @@
 """yoloprune: physically smaller YOLO detectors at the GFLOPs you ask for.
 
-The general core, `yoloprune.graph`, needs torch alone; `yoloprune.prune` brings in Ultralytics, when it is first used.
+The general core, `yoloprune.graph`, needs torch alone; `yoloprune.prune` and `yoloprune.load`, which opens a checkpoint
+without running anything from it, bring in Ultralytics when they are first used.
 """
 
 from __future__ import annotations
@@ -9,12 +10,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from yoloprune.yolo.checkpoints import load
     from yoloprune.yolo.run.api import PruneResult, prune
 
-__all__ = ["PruneResult", "prune"]
+__all__ = ["PruneResult", "load", "prune"]
 __version__ = "0.1.0"
 
-_LAZY = {"PruneResult": "yoloprune.yolo.run.api", "prune": "yoloprune.yolo.run.api"}
+_LAZY = {
+    "PruneResult": "yoloprune.yolo.run.api",
+    "load": "yoloprune.yolo.checkpoints",
+    "prune": "yoloprune.yolo.run.api",
+}
 _PACKAGES = {"criteria", "graph", "recovery", "report", "sparsity", "yolo"}
 
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["atomic", "check_folder"]
+__all__ = ["atomic", "check_folder", "clean_leftovers", "workplace"]
+
+# The number of the process that made them is part of the names of all temporary files and folders here.
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp(\.[^.]*)?|\.(?:probe|work)-(\d+)-\w{8}")
+_in_use: set[Path] = set()  # by this process
 
 
 @contextmanager
@@ -26,6 +33,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     tmp = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    _in_use.add(tmp.absolute())
     try:
         yield tmp
         os.replace(tmp, path)
@@ -34,6 +42,54 @@ def atomic(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         tmp.unlink(missing_ok=True)
+        _in_use.discard(tmp.absolute())
+
+
+@contextmanager
+def workplace(folder: Path) -> Iterator[Path]:
+    """Within the block, an empty folder inside `folder`, from which a rename puts what was made into place.
+
+    What earlier processes left in `folder` when they were killed is cleaned up first.
+    """
+    clean_leftovers(folder)
+    place = folder.absolute() / f".work-{os.getpid()}-{secrets.token_hex(4)}"
+    _in_use.add(place)
+    try:
+        place.mkdir()
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        _in_use.discard(place)
+
+
+def clean_leftovers(folder: Path) -> None:
+    """Remove the temporary files and folders of this module from a folder, if the process that made them is gone.
+
+    Only names that this module gives are touched. One of this process's own number that it is not using belongs to an
+    earlier process of the same number, as containers have them.
+    """
+    for path in list(folder.iterdir()) if folder.is_dir() else ():
+        match = _TEMPORARY.fullmatch(path.name)
+        if not match or path.is_symlink() or path.absolute() in _in_use:
+            continue
+        number = int(match[1] or match[3])
+        if number != os.getpid() and _runs(number):
+            continue
+        with suppress(OSError):  # another process is cleaning up too
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _runs(number: int) -> bool:
+    """Whether there is a process of this number, as far as can be told."""
+    if os.name == "nt":  # where signal 0 would end it
+        return True
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def check_folder(folder: Path) -> None:
@@ -45,8 +101,8 @@ def check_folder(folder: Path) -> None:
     existing = next(p for p in (folder, *folder.parents) if p.exists())
     try:
         # Permission bits do not tell: a read-only file system or a full quota shows only in a write.
-        handle, probe = tempfile.mkstemp(prefix=".probe", dir=existing)
+        handle, probe = tempfile.mkstemp(prefix=f".probe-{os.getpid()}-", dir=existing)
         os.close(handle)
-        os.unlink(probe)
+        Path(probe).unlink(missing_ok=True)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(existing)) from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import copy
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import ultralytics
 from ultralytics.engine.exporter import Exporter, export_formats
 
 from yoloprune.errors import UserError
+from yoloprune.files import workplace
 from yoloprune.yolo import outputs
 from yoloprune.yolo.formats import suffix
 from yoloprune.yolo.guard import check_options, offline, plain, quiet
@@ -58,8 +58,8 @@ def export(
     network = copy.copy(yolo.model)  # shallow: the exporter copies deeply, and names its files after `pt_path`
     args = {"batch": 1, "device": None, **options, "format": format, "imgsz": imgsz, "verbose": verbose}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:  # beside `path`: a rename suffices
-        network.pt_path = str(Path(folder) / "model.pt")
+    with workplace(path.parent) as folder:  # beside `path`, so that a rename suffices
+        network.pt_path = str(folder / "model.pt")
         try:
             with quiet(verbose), offline():
                 written = Exporter(overrides={**args, "mode": "export"}, _callbacks=yolo.callbacks)(model=network)
@@ -69,7 +69,7 @@ def export(
         except Exception as e:  # the exporter refuses options by several, and converters raise anything
             raise UserError(f"Export to {format} is not possible: {plain(e) or type(e).__name__}") from e
         if path.is_dir():  # which no rename replaces
-            os.replace(path, Path(folder) / "old")
+            os.replace(path, folder / "old")
         os.replace(written, path)
     return path
 

@@ -6,7 +6,7 @@ import copy
 import inspect
 import textwrap
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, replace
+from dataclasses import MISSING, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,6 @@ from torch import nn
 from ultralytics.engine.model import Model
 
 from yoloprune.errors import UserError
-from yoloprune.graph import Plan
-from yoloprune.report import Record
 from yoloprune.yolo import checkpoints
 from yoloprune.yolo.finite import check_finite
 from yoloprune.yolo.model import YOLO
@@ -23,31 +21,13 @@ from yoloprune.yolo.model import YOLO
 from .declared import declared
 from .network import with_network
 from .options import TARGETS, Options
-from .pipeline import Finished, Run
+from .pipeline import Run
 from .progress import Progress
 from .recipe import merge, read_recipe
+from .result import PruneResult, result_of
 from .state import recall
 
 __all__ = ["PruneResult", "prepare", "prepare_resume", "prune"]
-
-
-@dataclass
-class PruneResult:
-    """What `prune` gives.
-
-    Attributes:
-        model: The pruned network; its `train()` trains it as it is.
-        plan: What was kept, against the original weights.
-        metrics: `{"before": {...}, "after": {...}}` with GFLOPs, parameters and what was validated.
-        report: Everything that was measured; `print(result.report)` shows the closing table.
-        save_dir: The output folder, or None if nothing was written.
-    """
-
-    model: YOLO
-    plan: Plan
-    metrics: dict[str, dict[str, float]]
-    report: Record
-    save_dir: Path | None
 
 
 def prune(
@@ -86,14 +66,14 @@ def prune(
         more = sorted(options.keys() - {"device", "trust"})
         if more:
             raise UserError(f"resume goes on with the options that the run was started with; leave {more[0]}= out.")
-        return _result(prepare_resume(resume, model=model, **options).go())
+        return result_of(prepare_resume(resume, model=model, **options).go())
     if model is None:
         raise UserError("No model was given; give an Ultralytics model or the path of a checkpoint.")
     given = {name: value for name, value in options.items() if name in Options.known()}
     train = {name: value for name, value in options.items() if name not in given}
     settings = {k: v for k, v in (read_recipe(recipe) if recipe else {}).items() if k not in (*TARGETS, "data", "val")}
     settings = {**settings, "epochs": 0, "budget": None, "export": None}
-    return _result(prepare(model, merge(settings, {**given, "train": {**given.get("train", {}), **train}})).go())
+    return result_of(prepare(model, merge(settings, {**given, "train": {**given.get("train", {}), **train}})).go())
 
 
 def _declare(function: Callable) -> None:
@@ -172,12 +152,3 @@ def _opened(model: Model | str | Path, trust: bool) -> tuple[YOLO, str | None]:
         f"The given {type(model).__name__} is no PyTorch model of Ultralytics; give a YOLO of a .pt file, or the path "
         "of one."
     )
-
-
-def _result(finished: Finished) -> PruneResult:
-    record = finished.record
-    metrics = {
-        moment: {"gflops": m.gflops, "params": m.params, **m.metrics}
-        for moment, m in (("before", record.before), ("after", record.after))
-    }
-    return PruneResult(finished.yolo, finished.plan, metrics, record, finished.folder.path if finished.folder else None)
