@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 import ultralytics
+from ultralytics.engine import exporter
 from ultralytics.engine.exporter import Exporter, export_formats
 
 from yoloprune.errors import UserError
 from yoloprune.files import workplace
+from yoloprune.replaced import replaced
 from yoloprune.yolo import outputs
 from yoloprune.yolo.formats import suffix
 from yoloprune.yolo.guard import check_options, offline, plain, quiet
@@ -61,7 +63,8 @@ def export(
     with workplace(path.parent) as folder:  # beside `path`, so that a rename suffices
         network.pt_path = str(folder / "model.pt")
         try:
-            with quiet(verbose), offline():
+            # without the settings: the exporter notes in the user's file which of its hints it has shown
+            with quiet(verbose), offline(), replaced(exporter, "SETTINGS", {}):
                 written = Exporter(overrides={**args, "mode": "export"}, _callbacks=yolo.callbacks)(model=network)
         except ImportError as e:
             package = e.name or plain(e)

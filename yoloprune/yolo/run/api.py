@@ -16,6 +16,7 @@ from ultralytics.engine.model import Model
 from yoloprune.errors import UserError
 from yoloprune.yolo import checkpoints
 from yoloprune.yolo.finite import check_finite
+from yoloprune.yolo.guard import quiet
 from yoloprune.yolo.model import YOLO
 
 from .declared import declared
@@ -40,6 +41,7 @@ def prune(
     """Prune an Ultralytics model to the GFLOPs, parameters or share of GFLOPs asked for.
 
     By default the model is pruned, recovered from images and nothing else: no training, no validation, no files.
+    Nothing is printed; `print(result.report)` shows what was measured.
     GFLOPs are reckoned at 640 px, as `model.info()` prints them, whatever `imgsz` is.
 
     Args:
@@ -66,14 +68,16 @@ def prune(
         more = sorted(options.keys() - {"device", "trust"})
         if more:
             raise UserError(f"resume goes on with the options that the run was started with; leave {more[0]}= out.")
-        return result_of(prepare_resume(resume, model=model, **options).go())
+        with quiet():
+            return result_of(prepare_resume(resume, model=model, **options).go())
     if model is None:
         raise UserError("No model was given; give an Ultralytics model or the path of a checkpoint.")
     given = {name: value for name, value in options.items() if name in Options.known()}
     train = {name: value for name, value in options.items() if name not in given}
     settings = {k: v for k, v in (read_recipe(recipe) if recipe else {}).items() if k not in (*TARGETS, "data", "val")}
     settings = {**settings, "epochs": 0, "budget": None, "export": None}
-    return result_of(prepare(model, merge(settings, {**given, "train": {**given.get("train", {}), **train}})).go())
+    with quiet():
+        return result_of(prepare(model, merge(settings, {**given, "train": {**given.get("train", {}), **train}})).go())
 
 
 def _declare(function: Callable) -> None:
