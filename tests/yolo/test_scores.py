@@ -57,3 +57,9 @@ def test_a_pruned_detector_is_as_sure_as_before(tmp_path) -> None:
     assert after["recall (conf .25)"] > 0.95 * before["recall (conf .25)"]
     assert after["F1 (conf .25)"] > after["mAP50-95"] / before["mAP50-95"] * before["F1 (conf .25)"]
     assert 0.8 < after["detections per image"] / before["detections per image"] < 1.3
+    smaller = result.report.smaller_images
+    assert [image.imgsz for image in smaller][:1] == [96]  # 36 % of the cost of 160 px
+    assert smaller[0].gflops == pytest.approx(0.36 * before["gflops"])
+    assert 0 < smaller[0].metrics["mAP50-95"] < before["mAP50-95"]
+    (note,) = (note for note in result.report.notes if "at 96 px (36% of the cost)" in note)
+    assert note.endswith(("better choice.", "are alike."))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .html import write_html
-from .record import Measure, Record, StepRow, TrainingRow
+from .record import Measure, Record, SmallerImage, StepRow, TrainingRow
 from .sparsity import draw_sparsity
 from .table import closing_table
 from .widths import draw_widths, layer_label, layer_widths, paired_widths
@@ -11,6 +11,7 @@ from .widths import draw_widths, layer_label, layer_widths, paired_widths
 __all__ = [
     "Measure",
     "Record",
+    "SmallerImage",
     "StepRow",
     "TrainingRow",
     "closing_table",

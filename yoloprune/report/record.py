@@ -11,7 +11,7 @@ from typing import Any
 
 from yoloprune.files import atomic
 
-__all__ = ["Measure", "Record", "StepRow", "TrainingRow"]
+__all__ = ["Measure", "Record", "SmallerImage", "StepRow", "TrainingRow"]
 
 
 @dataclass
@@ -83,6 +83,21 @@ class TrainingRow:
 
 
 @dataclass
+class SmallerImage:
+    """The unpruned network on a smaller image.
+
+    Attributes:
+        imgsz: Image size in px.
+        gflops: GFLOPs at 640 px of a network that would cost as much at the run's image size.
+        metrics: As in `Measure`.
+    """
+
+    imgsz: int
+    gflops: float
+    metrics: dict[str, float]
+
+
+@dataclass
 class Record:
     """A run from beginning to end.
 
@@ -96,6 +111,7 @@ class Record:
         after: The finished network; None while the run is under way.
         trainings: The finished trainings before the first step.
         steps: The finished steps.
+        smaller_images: What the unpruned network does at smaller image sizes of about the pruned one's cost.
         export: Name of the exported file and its agreement with torch (largest relative difference).
         seconds: Phase to seconds.
         notes: What the run had to say, one sentence each.
@@ -113,6 +129,7 @@ class Record:
     after: Measure | None = None
     trainings: list[TrainingRow] = field(default_factory=list)
     steps: list[StepRow] = field(default_factory=list)
+    smaller_images: list[SmallerImage] = field(default_factory=list)
     export: dict[str, Any] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -161,6 +178,7 @@ class Record:
         content["after"] = content["after"] and Measure(**content["after"])
         content["trainings"] = [TrainingRow(**row) for row in content["trainings"]]
         content["steps"] = [StepRow(**row) for row in content["steps"]]
+        content["smaller_images"] = [SmallerImage(**row) for row in content["smaller_images"]]
         content["widths"] = {layer: tuple(pair) for layer, pair in content["widths"].items()}
         return cls(**content)
 

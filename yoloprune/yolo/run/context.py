@@ -99,12 +99,12 @@ class Context:
             self.note(note)
         return with_network(yolo, network)
 
-    def validate(self, yolo: YOLO, title: str) -> dict[str, float]:
-        """Validate a network on the run's data, as a phase of this title."""
+    def validate(self, yolo: YOLO, title: str, imgsz: int | None = None) -> dict[str, float]:
+        """Validate a network on the run's data, as a phase of this title; by default at the run's image size."""
         options = self.options
         with self.phase(title, "validate") as clock:
             batch = int(options.batch) if options.batch >= 1 else 16
-            metrics = validate(yolo, options.data, imgsz=options.imgsz, batch=batch, device=options.device)
+            metrics = validate(yolo, options.data, imgsz=imgsz or options.imgsz, batch=batch, device=options.device)
         self.validation_seconds = clock.seconds
         return named_metrics(metrics, yolo.task)
 

@@ -16,6 +16,7 @@ from yoloprune.yolo.model import YOLO
 
 from .context import Context
 from .network import rename, set_args, unsaved_name
+from .smaller_image import compare_image_sizes
 from .target import cost
 
 __all__ = ["finish", "megabytes"]
@@ -48,6 +49,7 @@ def finish(run: Context, yolo: YOLO, plan: Plan, started: float) -> YOLO:
     after = Measure(*cost(yolo.model), size)
     if options.val:
         after.metrics = run.validate(yolo, "Validate the pruned")
+        compare_image_sizes(run, after.gflops, after.metrics)
         _time(run, yolo, after)
     if options.export:
         record.export = _export(run, yolo)

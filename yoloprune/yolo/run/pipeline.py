@@ -152,7 +152,7 @@ class Run:
 
     def _begin(self) -> None:
         run, options = self._run, self._run.options
-        phases = options.steps * (1 + (options.epochs > 0)) + 3 * options.val + (options.export is not None)
+        phases = options.steps * (1 + (options.epochs > 0)) + 4 * options.val + (options.export is not None)
         phases += 2 * options.steps * (options.val and options.epochs > 0)
         phases += (options.train_epochs > 0) + (options.sparse_epochs > 0) * (1 + options.val)
         run.progress.begin(phases + 3 * still_compares_heads(run))

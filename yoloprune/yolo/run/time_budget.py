@@ -66,7 +66,8 @@ class TimeBudget:
             Epochs and seconds, or None where too few epochs fit to be of use; and a sentence that says which.
         """
         later = options.steps - step
-        validations = 2 + options.val * (2 + later * 2)  # the trainer's last epoch and best network; the run's own
+        # the trainer's last epoch and best network; the run's own, two of them of smaller images
+        validations = 2 + options.val * (4 + later * 2)
         reserved = later * prune_seconds + validations * validation_seconds
         reserved += options.val * _LATENCY + bool(options.export) * _EXPORT
         seconds = (self.left() - reserved) / (later + 1)
