@@ -1,12 +1,13 @@
-"""Another value for an attribute, for the time of a block."""
+"""Other values where code of a library looks things up: for the time of a block, or for one copy of a function."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import FunctionType, MethodType
 from typing import Any
 
-__all__ = ["replaced"]
+__all__ = ["rebound", "replaced"]
 
 
 @contextlib.contextmanager
@@ -18,3 +19,27 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         setattr(owner, name, old)
+
+
+def rebound(function: Callable[..., Any], **instead: Any) -> Callable[..., Any]:
+    """A copy of a Python function that finds these values where it looks up globals of these names.
+
+    Unlike `replaced` it changes nothing that other threads can see, or undo.
+
+    Args:
+        function: A function or a bound method, undecorated.
+        instead: What the copy finds, by name.
+
+    Raises:
+        LookupError: The function does not use one of the names, so that another version of it may do what the caller
+            means to prevent.
+    """
+    plain = getattr(function, "__func__", function)
+    for name in instead:
+        if name not in plain.__code__.co_names:
+            raise LookupError(f"{plain.__qualname__} of {plain.__module__} does not use {name}.")
+    copy = FunctionType(
+        plain.__code__, {**plain.__globals__, **instead}, plain.__name__, plain.__defaults__, plain.__closure__
+    )
+    copy.__kwdefaults__ = plain.__kwdefaults__
+    return copy if plain is function else MethodType(copy, function.__self__)

@@ -20,7 +20,7 @@ from yoloprune.yolo.coco import coco_map, find_annotations
 from yoloprune.yolo.dataset import check_data
 from yoloprune.yolo.guard import quiet
 from yoloprune.yolo.model import YOLO
-from yoloprune.yolo.run.data import split_sizes
+from yoloprune.yolo.run.data import calibration_batches
 from yoloprune.yolo.validation import validate
 
 
@@ -145,7 +145,7 @@ def test_boxes_where_polygons_are_needed(two: Path, tmp_path: Path, task: str) -
     with pytest.raises(UserError, match=r"cannot be used: .* equal numbers of boxes and segments"):
         validate(yolo, data, imgsz=64, device="cpu")
     with pytest.raises(UserError, match=r"cannot be used: .* equal numbers of boxes and segments"):
-        split_sizes(yolo, str(data))
+        calibration_batches(yolo, str(data), images=4, imgsz=64, batch=2, device=torch.device("cpu"))
 
 
 def test_missing_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +157,7 @@ def test_missing_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for data in ("nowhere.yaml", tmp_path / "nowhere.yaml", "https://example.org/coco.yaml", "nowhere"):
         with pytest.raises(UserError, match="There is no data YAML"):
             check_data(data, "detect")
-    with pytest.raises(UserError, match="is a folder"):
+    with pytest.raises(UserError, match="holds no image"):
         check_data(tmp_path, "detect")
     with pytest.raises(UserError, match="which do not exist"):
         check_data("coco8.yaml", "detect")  # ships with Ultralytics, its images do not

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from pycocotools.cocoeval import COCOeval
 from ultralytics.data.converter import coco80_to_coco91_class
 
 from yoloprune.errors import UserError
+from yoloprune.yolo.guard import plain
 
 __all__ = ["coco_map", "find_annotations"]
 
@@ -66,30 +66,30 @@ def coco_map(
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
         try:
             truth = COCO(str(annotations))
-            records = list(truth.imgs.values())
-            categories = truth.loadCats(truth.getCatIds())
-            by_file = {Path(record["file_name"]).name: record["id"] for record in records}
-        except (json.JSONDecodeError, UnicodeDecodeError, AssertionError, KeyError, TypeError) as e:
-            raise UserError(f"'{annotations}' is not a COCO annotation file: {e!r}.") from None
-        ids = {Path(image).name: _image_id(Path(image), truth.imgs, by_file, annotations) for image in images}
-        category = _categories(categories, names, annotations)
-        results = [
-            {
-                "image_id": ids[d["file_name"]],
-                "category_id": category[d["category_id"]],
-                "bbox": d["bbox"],
-                "score": d["score"],
-            }
-            for d in detections
-        ]
-        if not results:
-            return 0.0, 0.0
-        evaluation = COCOeval(truth, truth.loadRes(results), "bbox")
-        evaluation.params.imgIds = sorted(ids.values())
-        evaluation.params.catIds = sorted(category.values())
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
+            by_file = {Path(record["file_name"]).name: record["id"] for record in truth.imgs.values()}
+            ids = {Path(image).name: _image_id(Path(image), truth.imgs, by_file, annotations) for image in images}
+            category = _categories(truth.loadCats(truth.getCatIds()), names, annotations)
+            results = [
+                {
+                    "image_id": ids[d["file_name"]],
+                    "category_id": category[d["category_id"]],
+                    "bbox": d["bbox"],
+                    "score": d["score"],
+                }
+                for d in detections
+            ]
+            if not results:
+                return 0.0, 0.0
+            evaluation = COCOeval(truth, truth.loadRes(results), "bbox")
+            evaluation.params.imgIds = sorted(ids.values())
+            evaluation.params.catIds = sorted(category.values())
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        except UserError:
+            raise
+        except Exception as e:  # pycocotools takes any JSON and stumbles over it in any way
+            raise UserError(f"'{annotations}' is not a COCO annotation file: {plain(e) or type(e).__name__}.") from e
     return float(evaluation.stats[0]), float(evaluation.stats[1])
 
 

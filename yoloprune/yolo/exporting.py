@@ -16,10 +16,12 @@ from ultralytics.engine.exporter import Exporter, export_formats
 
 from yoloprune.errors import UserError
 from yoloprune.files import workplace
-from yoloprune.replaced import replaced
+from yoloprune.replaced import rebound, replaced
 from yoloprune.yolo import outputs
+from yoloprune.yolo.dataset import check_data
 from yoloprune.yolo.formats import suffix
 from yoloprune.yolo.guard import check_options, offline, plain, quiet
+from yoloprune.yolo.uncached import BUILDERS
 
 __all__ = ["agreement", "export"]
 
@@ -57,6 +59,8 @@ def export(
         raise UserError(f"An export to {format} ends in '{ending}', which '{path}' does not.")
     check_options(options)
     _check_values(format, options)
+    if options.get("data"):
+        check_data(options["data"], yolo.task, split=options.get("split") or "val", labels=False, network=yolo.model)
     network = copy.copy(yolo.model)  # shallow: the exporter copies deeply, and names its files after `pt_path`
     args = {"batch": 1, "device": None, **options, "format": format, "imgsz": imgsz, "verbose": verbose}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +69,9 @@ def export(
         try:
             # without the settings: the exporter notes in the user's file which of its hints it has shown
             with quiet(verbose), offline(), replaced(exporter, "SETTINGS", {}):
-                written = Exporter(overrides={**args, "mode": "export"}, _callbacks=yolo.callbacks)(model=network)
+                written = _Exporter(overrides={**args, "mode": "export"}, _callbacks=yolo.callbacks)(model=network)
+        except UserError:
+            raise
         except ImportError as e:
             package = e.name or plain(e)
             raise UserError(f"Export to {format} needs the Python package '{package}'; install it first.") from None
@@ -107,6 +113,23 @@ def agreement(yolo: ultralytics.YOLO, onnx_path: str | Path) -> float:
     actual = session.run(None, {given.name: image.numpy().astype("float16" if "float16" in given.type else "float32")})
     actual = [torch.from_numpy(np.asarray(output, dtype=np.float32)) for output in actual]
     return outputs.furthest(network, outputs.run(network, image), actual)
+
+
+class _Exporter(Exporter):
+    """Ultralytics' exporter, which calibrates on data that are checked, without downloads and label caches."""
+
+    def get_int8_calibration_dataloader(self, prefix: str = "") -> Any:
+        """Ultralytics' own, with `check_data` for its checks."""
+
+        def checked(data: str, split: str) -> dict[str, Any]:
+            return check_data(data, self.model.task, split=split, labels=False, network=self.model)
+
+        return rebound(
+            super().get_int8_calibration_dataloader,
+            check_cls_dataset=checked,
+            check_det_dataset=checked,
+            **{name: BUILDERS[name] for name in ("build_yolo_dataset", "ClassificationDataset")},
+        )(prefix)
 
 
 def _check_values(format: str, options: dict[str, Any]) -> None:

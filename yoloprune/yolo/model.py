@@ -12,6 +12,7 @@ from ultralytics.nn.modules.head import RTDETRDecoder, WorldDetect
 
 from yoloprune.errors import UserError
 from yoloprune.yolo.mark import is_pruned, mark, same_widths
+from yoloprune.yolo.own_data import own_trainer, own_validator
 from yoloprune.yolo.trainers.pruned import TRAINERS
 
 __all__ = ["YOLO"]
@@ -37,12 +38,19 @@ class YOLO(ultralytics.YOLO):
 
     @property
     def task_map(self) -> dict[str, dict[str, Any]]:
-        """Ultralytics' classes for each task of this model, with the trainers of `yoloprune.yolo.trainers.pruned`."""
+        """Ultralytics' classes for each task of this model, with the trainers of `yoloprune.yolo.trainers.pruned`.
+
+        Trainers and validators run nothing that data name or bring along; see `yoloprune.yolo.own_data`.
+        """
         network = self._modules.get("model") if "_modules" in self.__dict__ else None
         head = network.model[-1] if isinstance(network, nn.Module) and hasattr(network, "model") else None
         stock = {RTDETRDecoder: ultralytics.RTDETR, WorldDetect: YOLOWorld}.get(type(head), ultralytics.YOLO)
         return {
-            task: {**entry, "trainer": TRAINERS.get(entry["trainer"], entry["trainer"])}
+            task: {
+                **entry,
+                "trainer": TRAINERS.get(entry["trainer"]) or own_trainer(entry["trainer"]),
+                "validator": own_validator(entry["validator"]),
+            }
             for task, entry in stock.task_map.fget(self).items()
         }
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import ultralytics
 
-from yoloprune.errors import UserError
 from yoloprune.yolo.classes import class_count
 from yoloprune.yolo.coco import coco_map, find_annotations
 from yoloprune.yolo.dataset import check_data
-from yoloprune.yolo.guard import check_options, offline, plain, quiet
+from yoloprune.yolo.guard import check_options, offline, quiet
+from yoloprune.yolo.own_data import own_validator
 
 __all__ = ["CONFIDENCE", "Metrics", "validate"]
 
@@ -91,23 +91,19 @@ def validate(
             "rect": True,
             "plots": False,
             **options,
-            "data": checked.get("yaml_file", str(data)),
+            "data": str(checked.get("yaml_file") or Path(data).absolute()),
             "imgsz": imgsz,
             "batch": batch,
             "device": device,
             "verbose": verbose,
             "mode": "val",
         }
-        validator_class = yolo.task_map[yolo.task]["validator"]
+        validator_class = own_validator(yolo.task_map[yolo.task]["validator"])
         mixins = (_CountDetections,) * (yolo.task != "classify") + (_KeepDetections,) * (annotations is not None)
         validator_class = type(f"Watched{validator_class.__name__}", (*mixins, validator_class), {})
         validator = validator_class(save_dir=Path(folder), args=args, _callbacks=yolo.callbacks)
-        try:
-            validator(model=yolo.model)
-        except ValueError as error:
-            if "Please supply" not in str(error):
-                raise
-            raise UserError(f"The split {split} of '{data}' cannot be used: {plain(error)}") from error
+        validator.checked = checked
+        validator(model=yolo.model)
     own = _figures(validator.metrics, yolo.task)
     coco = (None, None)
     if annotations:

@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from ultralytics.data.utils import get_split_fraction
 
 from yoloprune.criteria import CRITERIA
 from yoloprune.errors import UserError
-from yoloprune.yolo import digits
+from yoloprune.yolo import dataset, digits
 from yoloprune.yolo.classes import class_count
 from yoloprune.yolo.dataset import check_data
-from yoloprune.yolo.guard import plain
 from yoloprune.yolo.model import YOLO
+from yoloprune.yolo.own_data import own_validator
 from yoloprune.yolo.trainers.distill import can_distill
 
 from .folder import RunFolder
@@ -135,8 +136,8 @@ def _distils(options: Options, yolo: YOLO) -> bool:
 
 def has_labels(yolo: YOLO, data: str) -> bool:
     """Whether any training image of the data has a label."""
-    dataset = _dataset(yolo, data, 32, "train")[1]
-    return any(len(label["cls"]) for label in getattr(dataset, "labels", [{"cls": [0]}]))
+    checked = check_data(data, yolo.task, split="train", labels=False, network=yolo.model)
+    return dataset.has_labels(checked, "train", yolo.task)
 
 
 def write_digits(folder: RunFolder) -> str:
@@ -164,37 +165,41 @@ def calibration_batches(
         UserError: The training split is empty.
     """
     batch = int(batch) if batch >= 1 else 16
-    validator, dataset = _dataset(yolo, data, imgsz, "train")
+    validator, dataset = _training_images(yolo, data, images, imgsz)
+    if len(dataset) == 0:
+        raise UserError(f"None of the training images of '{data}' can be used; add some of the model's classes.")
     validator.device = device
-    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(images, len(dataset))).round().astype(int)).tolist()
     collate = getattr(dataset, "collate_fn", None) or torch.utils.data.default_collate
     return [
-        validator.preprocess(collate([dataset[i] for i in chosen[start : start + batch]]))
-        for start in range(0, len(chosen), batch)
+        validator.preprocess(collate([dataset[i] for i in range(start, min(start + batch, len(dataset)))]))
+        for start in range(0, len(dataset), batch)
     ]
 
 
-def _dataset(yolo: YOLO, data: str, imgsz: int, split: str, **more: Any) -> tuple[Any, Any]:
-    """Ultralytics' validator for a split, and its dataset, without augmentation; `more` are further keywords of it."""
-    checked = check_data(data, yolo.task, split=split, labels=False)
+def _training_images(yolo: YOLO, data: str, images: int, imgsz: int) -> tuple[Any, Any]:
+    """Ultralytics' validator and its dataset of some training images, without augmentation."""
+    checked = check_data(data, yolo.task, split="train", labels=False, network=yolo.model)
     with tempfile.TemporaryDirectory() as scratch:
-        own = {"data": data, "imgsz": imgsz, "task": yolo.task, "mode": "val", "rect": False, "split": split}
-        validator = yolo.task_map[yolo.task]["validator"](args=own | more, save_dir=Path(scratch))
+        own = {"data": data, "imgsz": imgsz, "task": yolo.task, "mode": "val", "rect": False, "split": "train"}
+        if yolo.task == "classify":
+            own["fraction"] = images if images > 1 else 1e-9  # 1 would be all of them; one is the least
+        validator = own_validator(yolo.task_map[yolo.task]["validator"])(args=own, save_dir=Path(scratch))
     validator.data = checked
     validator.stride = max(int(yolo.model.stride.max()), 32)
     validator.names = yolo.model.names
-    try:
-        dataset = validator.build_dataset(str(checked[split]) if yolo.task == "classify" else checked[split])
-    except (RuntimeError, ValueError) as error:  # what the check before the run, which reads a few labels, let through
-        raise UserError(f"The split {split} of '{data}' cannot be used: {plain(error)}") from error
-    if len(dataset) == 0:
-        raise UserError(f"The split {split} of {data} has no images; add some.")
-    return validator, dataset
+    if yolo.task == "classify":
+        return validator, validator.build_dataset(str(checked["train"]))
+    files = dataset.images_of_split(checked, "train")
+    chosen = np.unique(np.linspace(0, len(files) - 1, min(images, len(files))).round().astype(int))
+    return validator, validator.build_dataset(tuple(files[i] for i in chosen))
 
 
 def split_sizes(yolo: YOLO, data: str, *, fraction: float | list[float] = 1.0) -> tuple[int, int]:
-    """Number of images that a training with Ultralytics' `fraction` looks at, and of validation images."""
-    return len(_dataset(yolo, data, 32, "train", fraction=fraction)[1]), len(_dataset(yolo, data, 32, "val")[1])
+    """Number of images that a training with Ultralytics' `fraction` looks at, and of validation images, if any."""
+    checked = check_data(data, yolo.task, split="train", labels=False, network=yolo.model)
+    train, val = (len(dataset.images_of_split(checked, split)) for split in ("train", "val"))
+    share = get_split_fraction(fraction, "train")
+    return min(share if isinstance(share, int) else max(round(share * train), 1), train), val
 
 
 def training_loss(yolo: YOLO, keywords: dict[str, Any]) -> Callable[[nn.Module, dict[str, Any]], Tensor]:

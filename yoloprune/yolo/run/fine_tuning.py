@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from yoloprune.errors import UserError
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.trainers.distill import Distillation, bind_distillation
 from yoloprune.yolo.trainers.way_back import bind_way_back
@@ -70,27 +69,18 @@ def fine_tune(
     epochs = options.epochs
     if allowed:
         epochs, train["time"] = allowed.epochs, allowed.seconds / 3600
-    try:
-        yolo = train_or_go_on(
-            pruned,
-            folder,
-            bind=partial(_bound, way_back=options.way_back, distillation=distillation),
-            otherwise="give --epochs 0",
-            data=options.data,
-            epochs=epochs,
-            imgsz=options.imgsz,
-            batch=options.batch,
-            device=options.device,
-            seed=options.seed,
-            train=train,
-        )
-    except ValueError as error:
-        if "No labels found" not in str(error):
-            raise
-        raise UserError(
-            "Ultralytics trains on images without labels only where it can write its label cache beside them and takes "
-            "the whole split; make the folder writable and leave fraction= out."
-        ) from error
+    yolo = train_or_go_on(
+        pruned,
+        folder,
+        bind=partial(_bound, way_back=options.way_back, distillation=distillation),
+        otherwise="give --epochs 0",
+        data=options.data,
+        epochs=epochs,
+        imgsz=options.imgsz,
+        batch=options.batch,
+        device=options.device,
+        seed=options.seed,
+        train=train,
+    )
     trainer = yolo.trainer
-    metrics = named_training_metrics(trainer.metrics or {}, yolo.task)
-    return FineTuned(yolo, trainer.epoch + 1, metrics)
+    return FineTuned(yolo, trainer.epoch + 1, named_training_metrics(trainer.measured, yolo.task))

@@ -10,6 +10,7 @@ from yoloprune.errors import UserError
 from yoloprune.yolo import checkpoints
 from yoloprune.yolo.guard import offline
 from yoloprune.yolo.model import YOLO
+from yoloprune.yolo.own_data import own_trainer
 
 from .continuation import Continuation
 
@@ -56,7 +57,7 @@ def train_or_go_on(
     continuation.attach(yolo)
     try:
         with offline():
-            yolo.train(trainer=bind(yolo._smart_load("trainer")), data=data, device=device, **keywords)
+            yolo.train(trainer=bind(own_trainer(yolo._smart_load("trainer"))), data=data, device=device, **keywords)
     except ImportError as error:
         raise UserError(
             f"Training this model needs the Python package {error.name!r}; install it, or {otherwise}."

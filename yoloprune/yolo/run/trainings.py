@@ -36,7 +36,7 @@ def train_first(run: Context) -> None:
             checkpoints.save(run.original, start)
         with run.phase(f"Train the unpruned network for {options.train_epochs} epochs", "train", speaks=True) as clock:
             yolo = train_unpruned(start, options, folder)
-        metrics = named_training_metrics(yolo.trainer.metrics or {}, yolo.task)
+        metrics = named_training_metrics(yolo.trainer.measured, yolo.task)
         run.save(yolo, path)
         run.record.trainings.append(TrainingRow(_TRAINED, yolo.trainer.epoch + 1, metrics, clock.seconds))
         run.remember()

@@ -55,6 +55,7 @@ class Distilling:
     """
 
     distillation: ClassVar[Distillation]
+    needs_labels: ClassVar[bool] = False  # the unpruned network says what to learn
 
     def _model_train(self) -> None:
         super()._model_train()

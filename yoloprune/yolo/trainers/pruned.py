@@ -26,6 +26,7 @@ from ultralytics.utils import LOGGER
 from yoloprune.errors import UserError
 from yoloprune.yolo.classes import class_count, refit_classes
 from yoloprune.yolo.mark import is_marked, is_pruned, mark
+from yoloprune.yolo.own_data import OwnData
 
 __all__ = [
     "TRAINERS",
@@ -41,7 +42,7 @@ __all__ = [
 ]
 
 
-class KeepPruned:
+class KeepPruned(OwnData):
     """A mixin before an Ultralytics trainer: pruned networks are trained as they are, others as ever.
 
     Attributes:
@@ -56,6 +57,7 @@ class KeepPruned:
         Raises:
             UserError: The options or the data ask for another network than the pruned one.
         """
+        self.take_classes(weights)
         pruned = is_marked(cfg) or (weights is not None and is_pruned(weights))
         if not (pruned or self.keeps_all):
             return super().get_model(cfg=cfg, weights=weights, verbose=verbose)
