@@ -64,9 +64,8 @@ def test_fine_tuning_takes_what_is_left_after_all_else(tmp_path, ticking) -> Non
     assert one.epochs == int(one.seconds / epoch)
     assert allowed(12_000, spent=2_000).seconds == pytest.approx(one.seconds, abs=3)
     first = allowed(20_000, replace(options, steps=2))
-    assert first.seconds == pytest.approx(
-        (20_000 - 100 - 8 * 50 - 10 - 15) / 2 - 10, abs=3
-    )  # the second step prunes too
+    both = (20_000 - 100 - 8 * 50 - 10 - 15) / 2 - 10  # the second step prunes too
+    assert first.seconds == pytest.approx(both, abs=3)
     tenth = allowed(10_000, replace(options, train={"fraction": 0.1}))
     assert tenth.epochs / one.epochs == pytest.approx(epoch / (epoch - 0.9 * 512 * step * 4 / 3), rel=0.01)
 

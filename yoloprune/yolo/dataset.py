@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,15 +21,21 @@ from yoloprune.yolo.guard import plain, quiet
 from yoloprune.yolo.uncached import check_label, readable_image, readable_label
 
 __all__ = [
+    "SPLITS",
+    "absent_images",
     "as_yaml",
     "check_data",
     "find_data",
     "has_labels",
     "images_of",
     "images_of_split",
+    "is_url",
+    "is_yaml",
     "read_data_yaml",
     "with_classes_of",
 ]
+
+SPLITS = ("train", "val", "test")
 
 _LABELLED = ("detect", "segment", "pose", "obb")  # tasks whose labels are a text file per image
 _MOST_CLASSES = 100_000  # Ultralytics makes a name for each of `nc`
@@ -81,7 +87,7 @@ def check_data(
     else:
         found = find_data(data)
         shown = str(found if Path(data).is_dir() else data)
-        if _is_yaml(found):
+        if is_yaml(found):
             checked = _from_yaml(found, shown, split)
         else:
             checked = _from_images(found, split, network)
@@ -144,7 +150,7 @@ def read_data_yaml(file: Path, shown: str | None = None) -> dict[str, Any]:
     """The content of a data YAML.
 
     Raises:
-        UserError: It is none; the sentence names it as `shown`.
+        UserError: It is none, or has values that cannot be; the sentence names it as `shown`.
     """
     shown = shown or str(file)
     try:
@@ -161,6 +167,7 @@ def read_data_yaml(file: Path, shown: str | None = None) -> dict[str, Any]:
         raise UserError(f"'{shown}' is not a YAML file that can be read: {plain(e)}.") from None
     if not isinstance(content, dict):
         raise UserError(f"'{shown}' is not a data YAML: it has no keys such as 'path', 'train', 'val' and 'names'.")
+    _check_content(content, shown)
     return content
 
 
@@ -186,7 +193,8 @@ def find_data(data: str | Path) -> Path:
     raise UserError(f"There is no {what} '{data}' (nothing is downloaded).")
 
 
-def _is_yaml(found: Path) -> bool:
+def is_yaml(found: Path) -> bool:
+    """Whether what `find_data` has found is a data YAML."""
     return found.is_file() and found.suffix.lower() != ".txt"
 
 
@@ -251,7 +259,6 @@ def _from_yaml(file: Path, shown: str, split: str) -> dict[str, Any]:
     content = read_data_yaml(file, shown)
     if not (content.get(split) or (split == "val" and content.get("validation"))):
         raise UserError(f"'{shown}' has no '{split}:' entry; add the folder of its images.")
-    _check_content(content, shown)
     try:
         with quiet():
             resolve = rebound(
@@ -269,6 +276,8 @@ def _from_yaml(file: Path, shown: str, split: str) -> dict[str, Any]:
 
 def _check_content(content: dict[str, Any], shown: str) -> None:
     """Refuse values that Ultralytics takes and then stumbles over."""
+    if not isinstance(content.get("path"), (str, type(None))):
+        raise UserError(f"'{shown}' has 'path: {content['path']}'; give the folder of the data set.")
     for key in ("train", "val", "validation", "test"):
         if not all(isinstance(entry, str) for entry in _listed(content.get(key) or [])):
             raise UserError(f"'{shown}' has '{key}: {content[key]}'; give a folder of images or several.")
@@ -289,20 +298,33 @@ def _check_content(content: dict[str, Any], shown: str) -> None:
         raise UserError(f"'{shown}' has flip_idx {flip}; give each of the {points} keypoints once, from 0.")
 
 
-def _absent(content: dict[str, Any], file: Path, shown: str, split: str) -> str:
-    """The sentence about images that a data YAML names and that are not there."""
+def absent_images(content: dict[str, Any], file: Path, splits: Sequence[str] = SPLITS) -> list[Path]:
+    """What a data YAML names as images and is not there; paths are resolved as Ultralytics resolves them."""
     root = Path(content.get("path") or file.parent)
     if not root.exists() and not root.is_absolute():
         root = data_utils.DATASETS_DIR / root
-    entries = _listed(content.get(split) or content.get("validation"))
-    missing = next((path for entry in entries if not (path := root / entry).exists()), root)
-    download = content.get("download")
-    offer = ""
-    if isinstance(download, str) and download.lower().startswith(("http://", "https://")):
+    missing = []
+    for split in splits:
+        for entry in _listed(content.get(split) or (split == "val" and content.get("validation")) or []):
+            outside = root / entry[3:] if entry.startswith("../") else root / entry
+            if not ((root / entry).exists() or outside.exists()):
+                missing.append(root / entry)
+    return missing
+
+
+def is_url(download: Any) -> bool:
+    """Whether what a data YAML says to download is an address, not a script."""
+    return isinstance(download, str) and download.lower().startswith(("http://", "https://"))
+
+
+def _absent(content: dict[str, Any], file: Path, shown: str, split: str) -> str:
+    """The sentence about images that a data YAML names and that are not there."""
+    missing, download, offer = absent_images(content, file, (split,)), content.get("download"), ""
+    if is_url(download):
         offer = f"; --download fetches them from {download}"
     elif download:
-        offer = "; --download together with --trust runs the script that it names for fetching them"
-    return f"'{shown}' names the images '{missing}', which do not exist{offer}."
+        offer = "; its download: is a script, which --download runs only together with --trust"
+    return f"'{shown}' names the images '{missing[0] if missing else content.get(split)}', which do not exist{offer}."
 
 
 def _from_images(source: Path, split: str, network: nn.Module | None) -> dict[str, Any]:

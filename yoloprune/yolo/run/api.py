@@ -20,6 +20,7 @@ from yoloprune.yolo.guard import quiet
 from yoloprune.yolo.model import YOLO
 
 from .declared import declared
+from .images import on_disk
 from .network import with_network
 from .options import TARGETS, Options
 from .pipeline import Run
@@ -50,7 +51,8 @@ def prune(
             and export are not taken from it.
         resume: Folder of an interrupted run; it goes on with its own options, and only `model` (for a run that was
             started with a model in memory), `device` and `trust` may be given beside it.
-        **options: As follows; any other name is a keyword of Ultralytics' `train()`.
+        **options: As follows; any other name is a keyword of Ultralytics' `train()`. `data` may also be a list of
+            images: paths, or uint8 arrays (H, W, 3) in BGR order, as `cv2.imread` gives them.
         {options}
 
     Returns:
@@ -76,8 +78,10 @@ def prune(
     train = {name: value for name, value in options.items() if name not in given}
     settings = {k: v for k, v in (read_recipe(recipe) if recipe else {}).items() if k not in (*TARGETS, "data", "val")}
     settings = {**settings, "epochs": 0, "budget": None, "export": None}
-    with quiet():
-        return result_of(prepare(model, merge(settings, {**given, "train": {**given.get("train", {}), **train}})).go())
+    with quiet(), on_disk(given.get("data")) as data:
+        own = {"data": data, "train": {**given.get("train", {}), **train}}
+        in_memory = isinstance(given.get("data"), (list, tuple))
+        return result_of(prepare(model, merge(settings, {**given, **own}), keeps_images=in_memory).go())
 
 
 def _declare(function: Callable) -> None:
@@ -102,6 +106,7 @@ def prepare(
     *,
     progress: Progress | None = None,
     check: Callable[[YOLO], None] | None = None,
+    keeps_images: bool = False,
 ) -> Run:
     """Load a model and check everything that can be checked before the run.
 
@@ -110,6 +115,7 @@ def prepare(
         options: What the run is to do.
         progress: Where it reports to.
         check: A further check of the loaded model; raises UserError.
+        keeps_images: Whether the data is a list of images that will be gone, and is to be kept in the output folder.
 
     Raises:
         UserError: Something would fail.
@@ -117,7 +123,7 @@ def prepare(
     yolo, weights = _opened(model, options.trust)
     if check:
         check(yolo)
-    return Run(yolo, options, weights=weights, progress=progress)
+    return Run(yolo, options, weights=weights, progress=progress, keeps_images=keeps_images)
 
 
 def prepare_resume(

@@ -19,7 +19,8 @@ from yoloprune.criteria import CRITERIA
 from yoloprune.errors import UserError
 from yoloprune.yolo import dataset, digits
 from yoloprune.yolo.classes import class_count
-from yoloprune.yolo.dataset import check_data
+from yoloprune.yolo.dataset import check_data, find_data, is_yaml
+from yoloprune.yolo.guard import quiet
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.own_data import own_validator
 from yoloprune.yolo.trainers.distill import can_distill
@@ -32,6 +33,7 @@ __all__ = [
     "calibration_batches",
     "choose_data",
     "has_labels",
+    "settle_validation",
     "split_sizes",
     "training_loss",
     "with_data",
@@ -115,10 +117,34 @@ def with_data(options: Options, yolo: YOLO) -> Options:
     return replace(options, data=data, criterion=criterion, recover=recover, distill=distill)
 
 
+def settle_validation(options: Options, yolo: YOLO) -> tuple[Options, str | None]:
+    """Leave the validation of a run's trainings out where the run has none and the data are not fit for it.
+
+    Args:
+        options: The options of the run, as `with_data` has settled them.
+        yolo: The model.
+
+    Returns:
+        The options, and a sentence if validation is left out.
+    """
+    trains = options.train_epochs or options.sparse_epochs or options.epochs
+    if options.val or not trains or options.data == DIGITS or "val" in options.train:
+        return options, None
+    try:
+        check_data(options.data, yolo.task, split=options.train.get("split") or "val", network=yolo.model)
+    except UserError as error:
+        alone = yolo.task != "classify" and not is_yaml(find_data(options.data))
+        why = f"'{options.data}' holds images alone." if alone else str(error)
+        said = f"There is nothing to validate on, so the network of a training's last epoch is taken: {why}"
+        return replace(options, train={**options.train, "val": False}), said
+    return options, None
+
+
 def _needs(options: Options, distill: bool) -> tuple[bool, bool]:
     """Whether the run needs labels of training images, and whether it needs training images at all."""
     entry = CRITERIA.get(options.criterion or "")
-    labels = bool(options.sparse_epochs or (options.epochs and not distill) or (entry and entry.needs_loss))
+    trains = options.train_epochs or options.sparse_epochs or (options.epochs and not distill)
+    labels = bool(trains or (entry and entry.needs_loss))
     return labels, bool(labels or options.epochs or options.recover or (entry and entry.needs_batches))
 
 
@@ -152,7 +178,7 @@ def calibration_batches(
 
     Args:
         yolo: The network, whose task decides on the dataset class.
-        data: Data YAML, or the folder of a classification set.
+        data: What `check_data` takes; labels are not needed.
         images: How many images; all, if the split has fewer.
         imgsz: Image size in px.
         batch: Images per batch; 16 where Ultralytics would choose (below 1).
@@ -188,10 +214,13 @@ def _training_images(yolo: YOLO, data: str, images: int, imgsz: int) -> tuple[An
     validator.stride = max(int(yolo.model.stride.max()), 32)
     validator.names = yolo.model.names
     if yolo.task == "classify":
-        return validator, validator.build_dataset(str(checked["train"]))
-    files = dataset.images_of_split(checked, "train")
-    chosen = np.unique(np.linspace(0, len(files) - 1, min(images, len(files))).round().astype(int))
-    return validator, validator.build_dataset(tuple(files[i] for i in chosen))
+        chosen = str(checked["train"])
+    else:
+        files = dataset.images_of_split(checked, "train")
+        places = np.unique(np.linspace(0, len(files) - 1, min(images, len(files))).round().astype(int))
+        chosen = tuple(files[place] for place in places)
+    with quiet():
+        return validator, validator.build_dataset(chosen)
 
 
 def split_sizes(yolo: YOLO, data: str, *, fraction: float | list[float] = 1.0) -> tuple[int, int]:

@@ -40,12 +40,12 @@ def fit_classes(yolo: YOLO, options: Options) -> tuple[YOLO, str | None]:
         OtherClassesError: The numbers of classes differ, and no epochs of training are asked for.
         UserError: The data cannot be used.
     """
-    if options.data is None or (Path(options.data).is_dir() and yolo.task != "classify"):
-        return yolo, None
-    if not Path(options.data).exists() and not options.data.endswith((".yaml", ".yml")):
+    if options.data is None or (not Path(options.data).exists() and not options.data.endswith((".yaml", ".yml"))):
         return yolo, None  # a name such as that of the embedded set, or what `check_data` will refuse
     data = check_data(options.data, yolo.task, split="train", labels=False)
     own = class_count(yolo.model)
+    if data["nc"] is None:  # images alone
+        return yolo, None
     if data["nc"] == own:
         return yolo, _other_names(yolo, data)
     if not options.train_epochs:

@@ -17,11 +17,12 @@ from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.trace import trace_yolo
 
 from .context import Context, read_result
-from .data import DIGITS, with_data, write_digits
+from .data import DIGITS, settle_validation, with_data, write_digits
 from .device import check_device
 from .finish import finish, megabytes
 from .folder import RunFolder, check_outside, check_writable, make_folder
 from .heads import still_compares_heads
+from .images import keep
 from .imgsz import fitting_imgsz
 from .interrupt import Interrupted, disk_full, where_it_stands
 from .keywords import check_keyword_ranges
@@ -63,6 +64,7 @@ class Run:
         weights: File that the network came from, if any.
         progress: Where to report to.
         remembered: An earlier run to take up, whose options `options` are.
+        keeps_images: Whether the data is a list of images that will be gone, and is to be kept in the output folder.
 
     Raises:
         UserError: Anything that can be known to fail before any work is done. Nothing is written then.
@@ -76,8 +78,9 @@ class Run:
         weights: str | None = None,
         progress: Progress | None = None,
         remembered: Remembered | None = None,
+        keeps_images: bool = False,
     ):
-        self._weights = weights
+        self._weights, self._keeps_images = weights, keeps_images
         trains = options.epochs or options.train_epochs or options.sparse_epochs or options.budget
         self._writes = bool(options.project or options.name or trains or options.export)
         check_device(options.device)
@@ -95,8 +98,8 @@ class Run:
         yolo, other_classes = fit_classes(yolo, options)
         if options.budget:
             options = replace(options, epochs=1)  # at least; how many are known once the network is pruned
-        options = with_data(options, yolo)
-        self._remarks = [line for line in (rounded, other_classes) if line]
+        options, unvalidated = settle_validation(with_data(options, yolo), yolo)
+        self._remarks = [line for line in (rounded, other_classes, unvalidated) if line]
         own = cost(yolo.model)
         self._targets = step_targets(options, own)
         graph = trace_yolo(yolo.model, options.prune_head, options.keep)
@@ -165,6 +168,9 @@ class Run:
         fresh = run.folder is None
         if fresh:
             run.folder = make_folder(options.project, options.name, options.exist_ok)
+            if self._keeps_images:
+                run.record.data = keep(options.data, run.folder.steps / "images")
+                run.options = options = replace(options, data=run.record.data)
         if run.record.before.size_mb is None:
             run.record.before.size_mb = _megabytes_saved(run.original)
         if options.data == DIGITS:
