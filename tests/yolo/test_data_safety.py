@@ -300,7 +300,7 @@ def test_files_and_links_that_never_end(tmp_path: Path) -> None:
     (images / "more").mkdir()
     for name in ("a", "b"):
         (images / "more" / name).symlink_to(images)
-    with pytest.raises(UserError, match="leads to a folder that .* already has in it; remove the link"):
+    with pytest.raises(UserError, match=r"leads to a folder that .* already has in it; remove the link"):
         check_data(data, "detect")
     shutil.rmtree(images / "more")
     os.mkfifo(images / "pipe.png")
