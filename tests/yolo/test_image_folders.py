@@ -129,7 +129,7 @@ def test_validation_needs_labels(images: Path, tmp_path: Path, more: dict[str, A
 
 @pytest.mark.parametrize("more", [{"epochs": 1, "distill": False}, {"sparse_epochs": 1}, {"criterion": "taylor"}])
 def test_what_needs_labels_says_so_before_any_work(images: Path, tmp_path: Path, more: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="None of the 12 'train' images of .* has labels"):
+    with pytest.raises(UserError, match=r"None of the 12 'train' images of .* has labels"):
         yoloprune.prune(digits.WEIGHTS, data=images, project=tmp_path, name="run", **FAST, **more)
     assert not (tmp_path / "run").exists()
 
