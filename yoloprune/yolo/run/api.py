@@ -15,6 +15,7 @@ from ultralytics.engine.model import Model
 
 from yoloprune.errors import UserError
 from yoloprune.yolo import checkpoints
+from yoloprune.yolo.downloading import fetch
 from yoloprune.yolo.finite import check_finite
 from yoloprune.yolo.guard import quiet
 from yoloprune.yolo.model import YOLO
@@ -123,6 +124,8 @@ def prepare(
     yolo, weights = _opened(model, options.trust)
     if check:
         check(yolo)
+    if options.download and options.data:
+        fetch(options.data, yolo.task, trust=options.trust)
     return Run(yolo, options, weights=weights, progress=progress, keeps_images=keeps_images)
 
 
