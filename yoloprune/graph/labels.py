@@ -120,6 +120,7 @@ class Ledger:
     statistics: set[str] = field(default_factory=set)
     unsupported: dict[str, int] = field(default_factory=dict)
     links: dict[tuple[str, str], None] = field(default_factory=dict)  # layers of which the first feeds the second
+    reached: set[str] = field(default_factory=set)  # parameters and buffers that some operator was given
     size: int = 1
     _tied: dict[tuple, StorageWeakRef] = field(default_factory=dict)
     _numbers: Tensor = field(default_factory=lambda: torch.empty(0, dtype=LABEL, device="cpu"))

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from yoloprune.graph.shapes import CONTRACTIONS, FOLLOWERS, KEYWORDS
+from yoloprune.graph.rules.registry import RuleError
+from yoloprune.graph.shapes import CONTRACTIONS, FOLLOWERS, KEYWORDS, Rule, Shapes
+from yoloprune.graph.unchanged import memory, written
 
 __all__ = ["MadeUp", "ValuesNeededError"]
 
@@ -35,14 +37,14 @@ class MadeUp:
     Norms, activations and sums of what is made up are not computed either, they are zeros again.
 
     Where a made-up value could decide anything - as an index or a mask, as a number in the model's code, as the size of
-    a result, as what stays in the model - it raises `ValuesNeededError`: the execution has to be repeated with values.
+    a result - it raises `ValuesNeededError`: the execution has to be repeated with values.
 
-    Args:
-        lasting: Tensors that outlive the execution.
+    Attributes:
+        used: Whether anything was made up yet.
     """
 
-    def __init__(self, lasting: Iterable[Tensor]) -> None:
-        self._lasting = {_memory(t) for t in lasting}
+    def __init__(self) -> None:
+        self.used = False
         # storages that hold made-up values; a weak reference keeps the address of a freed one from coming back
         self._places: dict[int, StorageWeakRef] = {}
         self._most = _AT_ONCE
@@ -58,18 +60,21 @@ class MadeUp:
 
         Raises:
             ValuesNeededError: See above.
+            RuleError: What says which shapes the operator gives has a fault.
         """
-        if name in CONTRACTIONS and not kwargs and (shapes := CONTRACTIONS[name](*args)):
+        if name in CONTRACTIONS and not kwargs and (shapes := _shapes(CONTRACTIONS[name], func, args, kwargs)):
+            self.used = True
             return self._noted(_zeros(args, shapes))
         if not self._places or name in _FRESH or not self._takes_made_up(name, args, kwargs):
             return func(*args, **kwargs)
-        changes = func._schema.is_mutable
-        if torch.Tag.dynamic_output_shape in func.tags or (changes and _memory(args[0]) in self._lasting):
+        if torch.Tag.dynamic_output_shape in func.tags:
             raise ValuesNeededError(name)
+        changes = func._schema.is_mutable
         rule = FOLLOWERS.get(name[:-1] if changes else name)
         large = rule and kwargs.keys() <= KEYWORDS and next(_tensors(args)).nbytes >= _LARGE
-        if large and (shapes := rule(*args, **kwargs)):
+        if large and (shapes := _shapes(rule, func, args, kwargs)):
             return self._noted(args[0] if changes else _zeros(args, shapes))
+        self._noted(written(func, args, kwargs))
         return self._noted(func(*args, **kwargs))
 
     def _noted(self, out: Any) -> Any:
@@ -78,21 +83,29 @@ class MadeUp:
         return out
 
     def _note(self, tensor: Tensor) -> None:
-        self._places.setdefault(_memory(tensor), StorageWeakRef(tensor.untyped_storage()))
+        self._places.setdefault(memory(tensor), StorageWeakRef(tensor.untyped_storage()))
         if len(self._places) > self._most:  # what is left of dead storages lies between live ones and wastes memory
             self._places = {place: weak for place, weak in self._places.items() if not weak.expired()}
             self._most = 2 * len(self._places) + _AT_ONCE
 
     def _takes_made_up(self, name: str, args: tuple, kwargs: dict) -> bool:
-        found = [t for t in _tensors((*args, *kwargs.values())) if _memory(t) in self._places]
+        found = [t for t in _tensors((*args, *kwargs.values())) if memory(t) in self._places]
         if found and (name in _READS or not all(t.is_floating_point() for t in found)):
             raise ValuesNeededError(name)
         return bool(found)
 
     def read(self, tensor: Tensor) -> None:
         """Raise `ValuesNeededError` if the model's code is about to read made-up values."""
-        if _memory(tensor) in self._places:
+        if memory(tensor) in self._places:
             raise ValuesNeededError("read by the model's code")
+
+
+def _shapes(rule: Rule, func: Any, args: tuple, kwargs: dict) -> Shapes | None:
+    try:
+        return rule(*args, **kwargs)
+    except Exception as error:
+        func(*args, **kwargs)  # if it raises as well, the model's call is what is wrong
+        raise RuleError(func, "shapes", error) from error
 
 
 def _zeros(args: Iterable[Any], shapes: Iterable[Sequence[int]]) -> Tensor | tuple[Tensor, ...]:
@@ -105,10 +118,6 @@ def _zeros(args: Iterable[Any], shapes: Iterable[Sequence[int]]) -> Tensor | tup
         else:
             made.append(torch.frombuffer(mmap.mmap(-1, size, **_PRIVATE), dtype=like.dtype).view(shape))
     return made[0] if len(made) == 1 else tuple(made)
-
-
-def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:

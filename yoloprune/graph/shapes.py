@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["CONTRACTIONS", "FOLLOWERS", "KEYWORDS"]
+__all__ = ["CONTRACTIONS", "FOLLOWERS", "KEYWORDS", "Rule", "Shapes"]
 
 Shape = Sequence[int]
 Shapes = list[Shape]  # one for each result of an operator
+Rule = Callable[..., "Shapes | None"]  # None: the operator has to be run
 
 KEYWORDS = frozenset(["alpha", "approximate", "memory_format", "rounding_mode"])  # all that `FOLLOWERS` may be given
 
@@ -109,9 +110,6 @@ def _batch_norm(x: Tensor, w: Any, b: Any, mean: Any, var: Any, training: bool, 
     fits = not training and mean is not None and x.dim() > 1 and x.numel() and _plain(x, *own)
     return [x.shape, (0,), (0,)] if fits and all(t.shape == x.shape[1:2] for t in own) else None
 
-
-# by operator; None of a rule: it has to be run
-Rule = Callable[..., "Shapes | None"]
 
 CONTRACTIONS: dict[str, Rule] = {
     "mm": _product,

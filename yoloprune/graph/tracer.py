@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+import functools
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -20,13 +21,14 @@ from yoloprune.graph.attributes import counts, has_handler, resizes_splits, widt
 from yoloprune.graph.beside import Beside
 from yoloprune.graph.fused import written_out
 from yoloprune.graph.labels import Labels, Ledger, compact, shrinking, varying
-from yoloprune.graph.madeup import MadeUp
+from yoloprune.graph.madeup import MadeUp, ValuesNeededError
 from yoloprune.graph.meetings import LABEL
 from yoloprune.graph.outputs import output_tensors
 from yoloprune.graph.parameters import named_tensors
 from yoloprune.graph.requests import Requests
-from yoloprune.graph.rules import COMPOSITES, RULES, Call
+from yoloprune.graph.rules import COMPOSITES, RULES, Call, RuleError
 from yoloprune.graph.rules.pointwise import pointwise
+from yoloprune.graph.unchanged import Unchanged
 from yoloprune.graph.widths import Attribute, Count, Sizes, Width
 
 __all__ = ["run"]
@@ -36,11 +38,27 @@ _SILENT = frozenset(
 )
 
 
+def _noting(method: Callable) -> Callable:
+    """Note an error that is not the model's own, which the model's code might catch."""
+
+    @functools.wraps(method)
+    def noting(self: _Tracer, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except (RuleError, UserError, ValuesNeededError) as error:
+            self.raised = self.raised or error
+            raise
+
+    return noting
+
+
 class _Tracer(TorchDispatchMode):
-    def __init__(self, model: nn.Module, made_up: MadeUp | None) -> None:
+    def __init__(self, model: nn.Module, made_up: MadeUp | None, unchanged: Unchanged) -> None:
         super().__init__()
         self.ledger = Ledger()
-        self.made_up = made_up
+        self.made_up, self.unchanged = made_up, unchanged
+        self.thread = threading.get_ident()
+        self.raised: Exception | None = None  # the first error that is not the model's own
         # an index or a mask has no channels of its own
         self.own = {id(t): name for name, t in named_tensors(model).items() if t.is_floating_point()}
         self.found: Beside[Labels] = Beside()
@@ -112,15 +130,23 @@ class _Tracer(TorchDispatchMode):
                 elif dim is not None and tensor.shape[dim] == value:
                     setattr(m, name, self.attribute(tensor, dim))
 
+    @_noting
     def read(self, tensor: Tensor) -> None:
         """A tensor's values are about to leave for Python or NumPy, where nothing follows them."""
         if self.made_up:
             self.made_up.read(tensor)
+        self.unchanged.save(tensor)  # NumPy may write into it
         self.ledger.freeze_all(self.labels(tensor), "is read by the model's code")
+
+    def enter(self, module: nn.Module, inputs: Any) -> None:
+        """A module's forward begins, perhaps that of another model in another thread."""
+        if threading.get_ident() == self.thread:
+            self.stack.append(module)
 
     def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """A module's forward has ended."""
-        self.stack.pop()
+        if threading.get_ident() == self.thread:
+            self.stack.pop()
 
     def watch(self, tensor: Tensor, labels: Tensor, reason: str) -> None:
         """Freeze these labels once the tensor is used."""
@@ -152,7 +178,9 @@ class _Tracer(TorchDispatchMode):
             for tensor in value if isinstance(value, (list, tuple)) else (value,):
                 if isinstance(tensor, Tensor):
                     if id(tensor) in self.own:
-                        layers.add(self.own[id(tensor)].rpartition(".")[0])
+                        name = self.own[id(tensor)]
+                        self.ledger.reached.add(name)
+                        layers.add(name.rpartition(".")[0])
                     fed |= self.origin.get(tensor) or frozenset()
         for layer in layers:
             self.ledger.links.update(dict.fromkeys((a, layer) for a in fed if a != layer))
@@ -161,28 +189,37 @@ class _Tracer(TorchDispatchMode):
             if isinstance(tensor, Tensor) and id(tensor) not in self.own:
                 self.origin[tensor] = origin
 
+    @_noting
     def whole(self, func: Any, args: tuple, kwargs: dict) -> Any:
         """Run a function that has a rule of its own, without the rules for the operators inside."""
         self.paused = True
         try:
             out = func(*args, **kwargs)
-            self.link(args, kwargs, out)
-            COMPOSITES[func.__name__](self.call(func.__name__, func, args, kwargs, out))
+            with _blamed(func):
+                self.link(args, kwargs, out)
+                COMPOSITES[func.__name__](self.call(func.__name__, func, args, kwargs, out))
         finally:
             self.paused = False
         return out
 
+    @_noting
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name.split("::")[-1]
-        base = name[:-1] if name.endswith("_") and not name.startswith("__") else name
         if apart := written_out(func):
             with self:
                 return apart(*args, **kwargs)
+        self.unchanged.before(func, args, kwargs)
         out = self.made_up.run(name, func, args, kwargs) if self.made_up else func(*args, **kwargs)
-        if self.paused:
-            return out
+        if not self.paused:
+            with _blamed(func):
+                self.follow(name, func, args, kwargs, out)
+        return out
+
+    def follow(self, name: str, func: Any, args: tuple, kwargs: dict, out: Any) -> None:
+        """Say what an operator that has run does to labels."""
         self.link(args, kwargs, out)
+        base = name[:-1] if name.endswith("_") and not name.startswith("__") else name
         call = self.call(base, func, args, kwargs, out)
         handler = RULES.get(base)
         if handler is None and torch.Tag.pointwise in func.tags:
@@ -194,7 +231,6 @@ class _Tracer(TorchDispatchMode):
                 self.soiled[storage.data_ptr()] = storage
         elif base not in _SILENT:
             self._unknown(base, args, kwargs)
-        return out
 
     def _unknown(self, name: str, args: tuple, kwargs: dict) -> None:
         carried = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
@@ -204,70 +240,68 @@ class _Tracer(TorchDispatchMode):
 
 
 @contextmanager
+def _blamed(func: Any) -> Iterator[None]:
+    """Errors are those of the rule for an operator."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise RuleError(func, "labels", error) from error
+
+
+@contextmanager
 def _unfused(modules: Collection[nn.Module]) -> Iterator[None]:
-    """Have encoder layers and recurrent layers run operator by operator: fused, each is a single opaque one."""
-    fast = torch.backends.mha.get_fastpath_enabled()
+    """Have recurrent layers run operator by operator: fused, each is a single opaque one.
+
+    Layers of attention do so anyhow under a `TorchFunctionMode`.
+    """
     recurrent = any(isinstance(m, nn.RNNBase) for m in modules)
     libraries = (torch.backends.mkldnn, torch.backends.cudnn) if recurrent else ()  # they also make convolutions fast
-    torch.backends.mha.set_fastpath_enabled(False)
     before = [library.set_flags(False)[0] for library in libraries]
     try:
         yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
         for library, enabled in zip(libraries, before, strict=True):
             library.set_flags(enabled)
-
-
-@contextmanager
-def _unchanged(modules: Collection[nn.Module]) -> Iterator[None]:
-    """Put every module's attributes back afterwards: flags, counts, and what a forward pass keeps for the next one."""
-    before = []
-    for m in modules:
-        kept = {k: v for k, v in vars(m).items() if isinstance(v, (dict, list)) and "hook" not in k}
-        before.append((vars(m), vars(m).copy(), [(v, copy.copy(v)) for v in kept.values()]))
-    try:
-        yield
-    finally:
-        for own, attributes, containers in before:
-            own.clear()
-            own.update(attributes)
-            for container, content in containers:
-                container.clear()
-                (container.update if isinstance(container, dict) else container.extend)(content)
 
 
 def run(model: nn.Module, example_inputs: Any) -> Ledger:
     """Run the model once in inference mode and write down what its operators say about labels.
 
-    At first without the arithmetic of products and convolutions; with it, from the start, where a value is needed.
+    At first without the arithmetic of products and convolutions; with it, from the start, where a value is needed, or
+    where the model's own code fails after something was made up. An error of a rule is never a reason for that.
 
     Args:
-        model: Any module; its attributes are put back and nothing of it changes.
+        model: Any module; nothing of it changes, see `Unchanged`.
         example_inputs: A tensor, a tuple of positional or a dict of keyword arguments.
+
+    Raises:
+        RuleError: A rule for an operator failed.
+        UserError: The model returns no tensors, or a layer is given no values.
+        Exception: Whatever the model raises.
     """
-    given = list(output_tensors(example_inputs))
-    with suppress(Exception):  # `ValuesNeededError`, or whatever zeros led to; an error of the model's own comes again
-        return _execute(model, example_inputs, MadeUp([*named_tensors(model).values(), *given]))
-    return _execute(model, example_inputs, None)
+    return _execute(model, example_inputs, MadeUp()) or _execute(model, example_inputs, None)
 
 
-def _execute(model: nn.Module, example_inputs: Any, made_up: MadeUp | None) -> Ledger:
-    tracer = _Tracer(model, made_up)
-    modules = tracer.modules.values()
-    handles = [
-        hooks.register_module_forward_pre_hook(lambda m, _: tracer.stack.append(m)),
-        hooks.register_module_forward_hook(tracer.leave),
-    ]
-    try:
-        with _unchanged(modules):
-            tracer.follow_attributes()
-            model.eval()
-            with torch.no_grad(), _unfused(modules), tracer, tracer.requests:
-                out = forward(model, example_inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+def _execute(model: nn.Module, example_inputs: Any, made_up: MadeUp | None) -> Ledger | None:
+    """Run the model once; None if that needs the values that were made up."""
+    modules = list(model.modules())
+    with Unchanged(modules, output_tensors(example_inputs)) as unchanged:
+        tracer = _Tracer(model, made_up, unchanged)
+        try:
+            out = _forward(tracer, model, modules, example_inputs)
+        except Exception:
+            if tracer.raised is None:
+                if made_up and made_up.used:
+                    return None
+                raise
+    # whether or not the model's code caught it
+    if isinstance(tracer.raised, ValuesNeededError):
+        tracer.raised = None  # its traceback would keep the activations
+        return None
+    if tracer.raised is not None:
+        raise tracer.raised
     outputs = list(output_tensors(out))
     if not outputs:
         raise UserError(f"The model returns no tensors but {type(out).__name__}, so nothing says what must stay.")
@@ -275,3 +309,18 @@ def _execute(model: nn.Module, example_inputs: Any, made_up: MadeUp | None) -> L
         tracer.ledger.freeze_all(tracer.labels(t), "reaches the model's output")
     tracer.close()
     return tracer.ledger
+
+
+def _forward(tracer: _Tracer, model: nn.Module, modules: Collection[nn.Module], example_inputs: Any) -> Any:
+    handles = [
+        hooks.register_module_forward_pre_hook(tracer.enter),
+        hooks.register_module_forward_hook(tracer.leave, always_call=True),
+    ]
+    try:
+        tracer.follow_attributes()
+        model.eval()
+        with torch.no_grad(), _unfused(modules), tracer, tracer.requests:
+            return forward(model, example_inputs)
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -16,12 +16,13 @@ from yoloprune.graph.rules import (
     reduction,
     spatial,
 )
-from yoloprune.graph.rules.registry import COMPOSITES, RULES, Call, rule
+from yoloprune.graph.rules.registry import COMPOSITES, RULES, Call, RuleError, rule
 
 __all__ = [
     "COMPOSITES",
     "RULES",
     "Call",
+    "RuleError",
     "attention",
     "contraction",
     "cutting",

@@ -12,7 +12,24 @@ from torch import Tensor
 from yoloprune.graph.labels import Labels, Ledger, varying
 from yoloprune.graph.requests import Request
 
-__all__ = ["COMPOSITES", "RULES", "Call", "composite", "rule"]
+__all__ = ["COMPOSITES", "RULES", "Call", "RuleError", "composite", "rule"]
+
+
+class RuleError(Exception):
+    """A rule of the core failed on an operator that ran: a fault here, not in the model.
+
+    Args:
+        operator: The operator.
+        what: What the rule is for.
+        error: What it raised.
+    """
+
+    def __init__(self, operator: Any, what: str, error: Exception) -> None:
+        name = operator.name() if hasattr(operator, "_schema") else operator.__name__
+        super().__init__(
+            f"The rule for the {what} of the operator {name} failed ({type(error).__name__}: {error}); this is an "
+            "error in yoloprune, please report it with this message."
+        )
 
 
 @dataclass
