@@ -7,7 +7,7 @@ forward. Labels are never needed. Batches may differ in shape.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -46,14 +46,12 @@ def forward(model: nn.Module, batch: Any) -> Any:
 @contextmanager
 def evaluation(*models: nn.Module) -> Iterator[None]:
     """Put the models into evaluation mode and every module's own mode back at the end."""
-    modes = {module: module.training for model in models for module in model.modules()}
-    try:
+    with ExitStack() as modes:
+        for module in {module for model in models for module in model.modules()}:
+            modes.enter_context(replaced(module, "training", module.training))
         for model in models:
             model.eval()
         yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def full_precision() -> AbstractContextManager[None]:

@@ -3,22 +3,46 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from types import FunctionType, MethodType
 from typing import Any
 
 __all__ = ["rebound", "replaced"]
 
+_LOCK = threading.Lock()
+_OPEN: dict[tuple[int, str], list[_Block]] = {}  # blocks that are running, by attribute, in the order of their starts
+
+
+class _Block:
+    def __init__(self, before: Any) -> None:
+        self.before = before
+
 
 @contextlib.contextmanager
 def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Within the block, the attribute of a module or an object has this value; afterwards the one that it had."""
-    old = getattr(owner, name)
-    setattr(owner, name, value)
+    """Within the block, the attribute of a module or an object has this value; afterwards the one that it had.
+
+    Blocks of several threads may overlap: what was there before the first is there after the last.
+    """
+    key = id(owner), name
+    with _LOCK:
+        block = _Block(getattr(owner, name))
+        blocks = _OPEN.setdefault(key, [])
+        blocks.append(block)
+        setattr(owner, name, value)
     try:
         yield
     finally:
-        setattr(owner, name, old)
+        with _LOCK:
+            place = blocks.index(block)
+            del blocks[place]
+            if place == len(blocks):
+                setattr(owner, name, block.before)
+            else:  # whoever came next found this block's value, which is not the one to return to
+                blocks[place].before = block.before
+            if not blocks:
+                del _OPEN[key]
 
 
 def rebound(function: Callable[..., Any], **instead: Any) -> Callable[..., Any]:

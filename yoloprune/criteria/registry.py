@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..calibration import full_precision
 from ..errors import UserError
+from ..exclusive import exclusive
 from .isomorphic import isomorphic as isomorphic_score
 from .relative import relative as relative_score
 
@@ -73,6 +74,7 @@ def criterion(
     return register
 
 
+@exclusive
 def score(
     graph,
     model: nn.Module,

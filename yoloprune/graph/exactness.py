@@ -6,16 +6,17 @@ counterpart that is checked then holds the statistics fixed: the masked network 
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import BaseTorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from yoloprune.calibration import evaluation, forward, full_precision
+from yoloprune.exclusive import exclusive
 from yoloprune.graph.outputs import output_tensors
 from yoloprune.graph.plan import Plan
 
@@ -25,6 +26,7 @@ _OF_CHANNELS = frozenset(["native_layer_norm", "native_group_norm", "_fused_rms_
 _REDUCTIONS = frozenset(["mean", "var", "std", "var_mean", "std_mean"])
 
 
+@exclusive
 def mask_error(
     model: nn.Module, plan: Plan, example_inputs: Any, select: Callable[[Any], Any] = lambda output: output
 ) -> float:
@@ -78,7 +80,7 @@ def outputs(
     """What the network puts out in inference mode, its floating-point tensors as float64; `statistics` are applied."""
     with evaluation(model), torch.no_grad(), full_precision(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        with _operator_by_operator(), statistics:
+        with statistics, BaseTorchFunctionMode():  # under which attention runs operator by operator, statistics and all
             found = select(forward(model, example_inputs))
     return [t.double() for t in output_tensors(found) if t.is_floating_point()]
 
@@ -171,14 +173,3 @@ class Statistics(TorchDispatchMode):
         y = (x - kept.mean(1)[:, None]) * (kept.var(1, correction=0) + args[-1])[:, None].rsqrt()
         y = y if weight is None else y * weight[:, None]
         return y if bias is None else y + bias[:, None], *out[1:]
-
-
-@contextlib.contextmanager
-def _operator_by_operator() -> Iterator[None]:
-    """Run encoder layers operator by operator: the fused one hides its statistics."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from yoloprune.exclusive import exclusive
 from yoloprune.files import atomic
 from yoloprune.graph import attributes
 from yoloprune.graph.parameters import named_tensors, owners
@@ -79,6 +80,7 @@ class Plan:
         attributes.update(model, old)
         return model
 
+    @exclusive  # another thread may have hooks in the model, which would be copied
     def apply(self, model: nn.Module) -> nn.Module:
         """A smaller copy of the model; the model itself is not changed."""
         # known to deepcopy as copied already, what shrinks is never copied whole

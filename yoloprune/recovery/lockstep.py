@@ -69,8 +69,10 @@ class Walk:
 
 
 def pause(message: Any) -> None:
-    """Hand a message to whoever stepped the present walk, and wait for the next step."""
-    walk: Walk = _current.walk
+    """Hand a message to whoever stepped the present walk, and wait for the next step; elsewhere do nothing."""
+    walk: Walk | None = getattr(_current, "walk", None)
+    if walk is None:
+        return  # somebody else runs the network, in a thread of theirs
     walk._message = message
     walk._back.release()
     walk._await_turn()

@@ -11,10 +11,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..calibration import collect, evaluation, forward, full_precision
 from ..errors import UserError
+from ..exclusive import exclusive
 
 __all__ = ["recalibrate_bn"]
 
 
+@exclusive
 def recalibrate_bn(model: nn.Module, batches: Iterable[Any]) -> int:
     """Replace the running statistics of every batch norm by the average over calibration batches, in place.
 

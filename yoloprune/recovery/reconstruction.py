@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..calibration import call_order, collect, contractions, evaluation, forward, full_precision, groups_of, patches
 from ..errors import UserError
+from ..exclusive import exclusive
 from ..graph import Plan
 from .lockstep import Walk, pause
 from .memory import bytes_held
@@ -53,6 +54,7 @@ class Reconstruction:
     seconds: float = 0.0
 
 
+@exclusive
 def reconstruct(
     pruned: nn.Module,
     original: nn.Module,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ultralytics.nn.modules import block, head, transformer
 
 from yoloprune.errors import UserError, did_you_mean
+from yoloprune.exclusive import exclusive
 from yoloprune.graph import Graph, trace
 
 __all__ = ["noise", "predictions", "trace_yolo"]
@@ -42,6 +43,7 @@ def predictions(output: Any) -> Any:
     return output
 
 
+@exclusive
 def trace_yolo(model: nn.Module, prune_head: bool = False, keep: Sequence[str] = ()) -> Graph:
     """Trace an Ultralytics task model (DetectionModel, SegmentationModel …) without changing it.
 
