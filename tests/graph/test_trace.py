@@ -161,6 +161,26 @@ def test_an_expert_that_no_token_reaches_is_named() -> None:
         trace(net, torch.zeros(1, 3))
 
 
+def test_modules_that_the_execution_never_reached_are_named() -> None:
+    class Branches(nn.Module):
+        """An auxiliary head that only trains, experts of which one is chosen, a weight that is used past its module."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.aux = nn.Conv2d(3, 8, 1), nn.Sequential(nn.Conv2d(8, 4, 1), nn.BatchNorm2d(4), nn.ReLU())
+            self.experts = nn.ModuleList(nn.Conv2d(8, 8, 1) for _ in range(3))
+            self.used, self.bare, self.out = nn.Linear(8, 8), nn.ParameterList([torch.rand(8)]), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x):
+            x = self.experts[1](self.stem(x))
+            return self.out(torch.einsum("bchw,dc->bdhw", x, self.used.weight))
+
+    assert trace(Branches(), torch.zeros(1, 3, 8, 8)).uncalled == [
+        "aux.0", "aux.1", "experts.0", "experts.2", "bare"
+    ]  # fmt: skip
+    assert trace(nn.TransformerEncoderLayer(16, 4, batch_first=True), torch.rand(1, 5, 16)).uncalled == []
+
+
 def test_freeze_by_name_type_and_predicate() -> None:
     for freeze in ("a", lambda name, module: name == "a"):
         graph = trace(Residual(), torch.zeros(1, 3, 8, 8), freeze=[freeze])

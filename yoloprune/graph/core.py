@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from yoloprune.errors import UserError
+from yoloprune.exclusive import exclusive
 from yoloprune.graph import budget, matrices, tracer
 from yoloprune.graph.cost import Cost
 from yoloprune.graph.labels import Ledger, Slice
@@ -61,6 +62,8 @@ class Graph:
         tied: For each component the number of its tied set and its class in it, or -1, int64 (n_components, 2).
         unsupported: Operators without a rule that carried labels, with how often; what they touch is frozen.
         statistics: Operators that take statistics over prunable channels (LayerNorm …).
+        uncalled: Modules with parameters of which the execution reached none (a head that only trains, an expert that
+            no token chose): their widths do not follow.
         cost: MACs and parameters as a function of what is kept.
     """
 
@@ -73,6 +76,7 @@ class Graph:
         self.is_parameter = {name: isinstance(t, nn.Parameter) for name, t in tensors.items()}
         self.unsupported = dict(ledger.unsupported)
         self.statistics = sorted(ledger.statistics)
+        self.uncalled = _uncalled(model, {id(tensors[name]) for name in ledger.reached})
         n = ledger.size
         self.component, meets_constant = ledger.meetings.components(n)
         self.n_components = int(self.component.max()) + 1
@@ -232,6 +236,7 @@ class Graph:
         return self.plan(budget.search(self, scores, target_macs, round_to, self.cost.macs, max_pruning_ratio))
 
 
+@exclusive
 def trace(
     model: nn.Module,
     example_inputs: Any,
@@ -284,6 +289,15 @@ def trace(
             raise UserError(f"tie needs parts of equal size, but {list(entries)} have {[len(row) for row in rows]}")
         user_ties.append(np.stack(rows))
     return Graph(ledger, model, user_frozen, user_ties)
+
+
+def _uncalled(model: nn.Module, reached: set[int]) -> list[str]:
+    """Names of the modules with parameters of their own, of which none is among those reached."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if (own := [id(p) for p in module._parameters.values() if p is not None]) and reached.isdisjoint(own)
+    ]
 
 
 def _outputs(ledger: Ledger, layer: str) -> tuple[str, int, int, int]:
