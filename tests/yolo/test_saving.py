@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import ultralytics
-from small_yolo import SHORT, equal, write_data
+from small_yolo import SHORT, enliven, equal, write_data
 from torch import nn
 from ultralytics.nn.tasks import ClassificationModel
 
@@ -126,6 +126,18 @@ def test_where_rounding_changes_the_predictions_float32_is_kept(
     saved = save_checked(pruned_yolo, tmp_path / "b.pt", imgsz=64)
     assert "rounded to float16 its predictions differ by" in saved.note
     assert equal(saved.network, pruned_yolo.model)
+
+
+@pytest.mark.parametrize("name", ["yolov8n-seg.yaml", "yolov8n-cls.yaml", "yolov8-rtdetr.yaml"])
+def test_other_heads_are_compared_too(name: str, tmp_path: Path) -> None:
+    with quiet():
+        yolo = YOLO(ultralytics.RTDETR(name) if "rtdetr" in name else name)
+    enliven(yolo.model)
+    saved = save_checked(yolo, tmp_path / "a.pt", imgsz=160)
+    assert saved.note is None
+    network, image = outputs.deployed(yolo.model), outputs.photograph(160, 160, 3)
+    ours, theirs = outputs.run(network, image), outputs.run(outputs.deployed(saved.network), image)
+    assert 0 < outputs.typical(network, ours, theirs) < 0.02
 
 
 def test_a_file_that_holds_another_network_is_found_out(
