@@ -7,41 +7,30 @@ import datetime
 import io
 import pickle
 import re
-import zipfile
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 import ultralytics
-from torch import nn
-from ultralytics.nn import tasks
-from ultralytics.nn.tasks import BaseModel, _SafeLoad
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 from yoloprune.errors import UserError
 from yoloprune.files import atomic
 from yoloprune.yolo.families import network_family
 from yoloprune.yolo.finite import check_finite, unfit_for_float16
-from yoloprune.yolo.guard import local_checkpoints, plain, quiet
 from yoloprune.yolo.mark import is_pruned, mark
 from yoloprune.yolo.model import YOLO
+from yoloprune.yolo.reading import read_network
 
 __all__ = ["family", "load", "save"]
 
-ZIP_MAGIC = b"PK\x03\x04"
-NO_MODEL = (
-    "'{}' holds no Ultralytics model (a state_dict alone is not enough); give the .pt that Ultralytics' training wrote."
-)
-REFUSED = "refused; pass --trust to load it all the same, and only if you know where the file comes from."
-LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # first pickle of torch.save before torch 1.6
 TRUSTED = re.compile(r"(torch|ultralytics|numpy|collections|builtins|pathlib|torchvision\.transforms)\b")
 
 
 def load(weights: str | Path, *, trust: bool = False) -> YOLO:
     """Load an Ultralytics checkpoint of any family, float32, in eval mode.
 
-    The file is read with torch's `weights_only` unpickler and Ultralytics' list of known classes, so nothing in it can
-    run. Nothing is downloaded or installed.
+    Nothing in the file can run, from any number of threads (see `yoloprune.yolo.unpickling`), and nothing is downloaded
+    or installed.
 
     Args:
         weights: Path of a `.pt` file.
@@ -51,18 +40,8 @@ def load(weights: str | Path, *, trust: bool = False) -> YOLO:
         UserError: There is no such file, it is empty, truncated, no checkpoint of an Ultralytics model, a TorchScript
             archive, it names classes from elsewhere and `trust` is off, or it holds weights that are not finite.
     """
-    path = Path(weights)
-    _check_file(path)
-    try:
-        with quiet(), local_checkpoints(trust):
-            yolo = YOLO(str(path.absolute()))
-    except Exception as e:  # a damaged or foreign pickle can raise anything
-        _explain(path, e, trust)
-    if not isinstance(yolo.model, BaseModel):
-        raise UserError(NO_MODEL.format(path))
-    if not trust:
-        _check_rows(path, yolo.model.yaml)
-    check_finite(yolo.model, f"'{path}'")
+    yolo = YOLO.holding(*read_network(weights, trust=trust))
+    check_finite(yolo.model, f"'{weights}'")
     return yolo
 
 
@@ -124,74 +103,6 @@ def save(yolo: ultralytics.YOLO, path: str | Path, *, float32: bool = False) -> 
 def family(yolo: ultralytics.YOLO) -> str:
     """Return a model's family, told by its modules: "v8", "11", "rtdetr" …, as `families.network_family` lists them."""
     return network_family(yolo.model)
-
-
-def _check_file(path: Path) -> None:
-    """Refuse what can be told from the path and the first bytes."""
-    if str(path).startswith(("http:/", "https:/")):  # a Path has one of the slashes only
-        raise UserError(f"'{str(path).replace(':/', '://', 1)}' is no file; download it and give its path.")
-    if not path.exists():
-        raise UserError(f"There is no file '{path}'; give the path of a .pt checkpoint (nothing is downloaded).")
-    if path.is_dir():
-        raise UserError(f"'{path}' is a directory; give the path of a .pt checkpoint.")
-    if path.suffix != ".pt":
-        raise UserError(f"'{path}' does not end in .pt; give an Ultralytics checkpoint.")
-    try:
-        with path.open("rb") as file:
-            head = file.read(len(LEGACY_MAGIC))
-    except OSError as e:
-        raise UserError(f"'{path}' cannot be read: {e.strerror}.") from None
-    if not head:
-        raise UserError(f"'{path}' is empty.")
-    if not head.startswith(ZIP_MAGIC):
-        if head != LEGACY_MAGIC:
-            raise UserError(f"'{path}' is not a PyTorch checkpoint.")
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [Path(name).name for name in archive.namelist()]
-            if archive.testzip():  # torch does not compare checksums
-                raise zipfile.BadZipFile
-    except zipfile.BadZipFile:
-        raise UserError(f"'{path}' is truncated or damaged; copy or download it again.") from None
-    if "constants.pkl" in names:
-        raise UserError(
-            f"'{path}' is a TorchScript archive, which cannot be pruned; give the .pt it was exported from."
-        )
-    if "data.pkl" not in names:
-        raise UserError(f"'{path}' is a zip archive but not a PyTorch checkpoint.")
-
-
-def _explain(path: Path, error: Exception, trust: bool) -> NoReturn:
-    """Turn what loading raised into one sentence."""
-    reason = error.__cause__ if isinstance(error, TypeError) and error.__cause__ else error
-    if isinstance(reason, pickle.UnpicklingError) and not trust:
-        known = set(_SafeLoad._registry or ())
-        foreign = [n for n in _named_classes(path) if n not in known and not n.startswith("torch.")]
-        what = f"names '{foreign[0]}', which is no part of a model" if foreign else "cannot be read without running it"
-        raise UserError(f"'{path}' {what} and may run any code: {REFUSED}") from None
-    if isinstance(reason, ModuleNotFoundError):
-        raise UserError(f"'{path}' needs the Python module '{reason.name}', which is not installed.") from None
-    if isinstance(reason, (RuntimeError, EOFError, pickle.UnpicklingError)):
-        raise UserError(f"'{path}' is truncated or damaged; copy or download it again.") from None
-    if isinstance(error, (TypeError, AttributeError, KeyError)):
-        raise UserError(NO_MODEL.format(path)) from None
-    raise UserError(f"'{path}' is not an Ultralytics checkpoint: {plain(error)}") from error
-
-
-def _check_rows(path: Path, rows: dict) -> None:
-    """Refuse a `model.yaml` by which a later training would run code: Ultralytics evals it and calls what it names."""
-    try:
-        if rows.get("activation"):
-            _SafeLoad.activation(rows["activation"])
-    except TypeError:
-        raise UserError(
-            f"'{path}' has the activation '{rows['activation']}', which is no torch.nn call: {REFUSED}"
-        ) from None
-    for row in [*rows["backbone"], *rows["head"]]:
-        layer = getattr(tasks, row[2], None)  # where Ultralytics looks names without a dot up
-        if layer is not None and not (isinstance(layer, type) and issubclass(layer, nn.Module)):
-            raise UserError(f"'{path}' has '{row[2]}' among its layers, which is none: {REFUSED}")
 
 
 def _named_classes(path: Path) -> list[str]:

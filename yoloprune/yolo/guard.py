@@ -1,60 +1,142 @@
-"""Contexts that keep Ultralytics off the network, away from pip, and quiet."""
+"""Contexts that keep Ultralytics off the network, away from pip and from code in files, and quiet.
+
+Ultralytics is one per process, and so are these: they begin when the first thread enters and end when the last one
+leaves, with everything as it was.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import re
+import sys
+import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
+from ultralytics import utils
 from ultralytics.cfg import get_cfg
-from ultralytics.data import utils as data_utils
 from ultralytics.nn import tasks
-from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, checks, downloads
+from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, checks, downloads, patches
+from ultralytics.utils.events import events
 
 from yoloprune.errors import UserError, did_you_mean
 from yoloprune.replaced import replaced
+from yoloprune.yolo.reading import read_checkpoint
 
-__all__ = ["check_options", "local_checkpoints", "offline", "plain", "quiet"]
+__all__ = ["check_options", "offline", "plain", "quiet"]
 
 
+class NotDownloadedError(UserError, ConnectionError):
+    """A file is not there and would have to be downloaded; Ultralytics goes without what is dispensable."""
+
+
+def _shared(make: Callable[[], AbstractContextManager[None]]) -> Callable[[], AbstractContextManager[None]]:
+    """Have all blocks, of all threads, in one context: the first one enters it and the last one leaves it."""
+    lock, inside, stack = threading.Lock(), 0, contextlib.ExitStack()
+
+    @functools.wraps(make)
+    @contextlib.contextmanager
+    def shared() -> Iterator[None]:
+        nonlocal inside
+        with lock:
+            if not inside:
+                stack.enter_context(make())
+            inside += 1
+        try:
+            yield
+        finally:
+            with lock:
+                inside -= 1
+                if not inside:
+                    stack.close()
+
+    return shared
+
+
+@_shared
 @contextlib.contextmanager
 def offline() -> Iterator[None]:
-    """Within the block, Ultralytics neither runs `pip install` for a missing package nor fetches its plotting font."""
-    with replaced(checks, "AUTOINSTALL", False), replaced(data_utils, "check_font", lambda *args, **kwargs: None):
-        yield
+    """Within the block, Ultralytics downloads and installs nothing, and no file that it reads runs anything.
 
-
-@contextlib.contextmanager
-def local_checkpoints(trust: bool = False) -> Iterator[None]:
-    """Within the block, Ultralytics loads checkpoints as `weights_only` unless `trust`, from the given path only.
-
-    Its own search would turn `yolov5n.pt` into `yolov5nu.pt` and download that.
+    Checkpoints are read by `yoloprune.yolo.reading`, from the given path only: Ultralytics' own search would turn
+    `yolov5n.pt` into `yolov5nu.pt` and download that. `model.yaml` is not evaluated.
     """
-    with (
-        offline(),
-        replaced(tasks, "SAFE_LOAD", tasks.SAFE_LOAD or not trust),
-        replaced(downloads, "attempt_download_asset", lambda file, *args, **kwargs: str(file)),
-    ):
+    functions = {
+        checks.check_font: _local_font,
+        downloads.safe_download: _no_download,
+        downloads.attempt_download_asset: _as_named,
+        patches.torch_load: _torch_load,
+        tasks.torch_safe_load: _torch_safe_load,
+    }
+    values = {"AUTOINSTALL": False, "ONLINE": False, "SAFE_LOAD": True}
+    with _everywhere(functions, values), replaced(events, "enabled", False):
         yield
+
+
+@_shared
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    with warnings.catch_warnings(), replaced(LOGGER, "level", logging.CRITICAL):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def quiet(verbose: bool = False) -> AbstractContextManager[None]:
+    """Within the block, unless `verbose`, Ultralytics logs nothing (its errors are exceptions) and shows no bar."""
+    return contextlib.nullcontext() if verbose else _silence()
 
 
 @contextlib.contextmanager
-def quiet(verbose: bool = False) -> Iterator[None]:
-    """Within the block, unless `verbose`, Ultralytics logs nothing (its errors are exceptions) and shows no bar."""
-    if verbose:
-        yield
-        return
-    level = LOGGER.level
-    LOGGER.setLevel(logging.CRITICAL)
+def _everywhere(functions: Mapping[Callable, Callable], values: Mapping[str, Any]) -> Iterator[None]:
+    """Replace functions and constants in every module of Ultralytics that has them, under whatever name.
+
+    Ultralytics imports most of its functions by name, each module its own; so what a module that is first imported
+    within the block has got of them is put back too.
+    """
+    before = {name: getattr(utils, name) for name in values}
+    _rebind({id(old): new for old, new in functions.items()}, values)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        LOGGER.setLevel(level)
+        _rebind({id(new): old for old, new in functions.items()}, before)
+
+
+def _rebind(functions: Mapping[int, Callable], values: Mapping[str, Any]) -> None:
+    for module in [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == "ultralytics"]:
+        for name, value in list(vars(module).items()):
+            if id(value) in functions:
+                setattr(module, name, functions[id(value)])
+            elif name in values:
+                setattr(module, name, values[name])
+
+
+def _local_font(font: str = "Arial.ttf") -> str:
+    from matplotlib import font_manager  # slow to import
+
+    return font_manager.findfont("DejaVu Sans")
+
+
+def _no_download(url: str | Path, *args: Any, **kwargs: Any) -> None:
+    raise NotDownloadedError(f"'{url}' would have to be downloaded, and nothing is; download it and give its path.")
+
+
+def _as_named(file: str | Path, *args: Any, **kwargs: Any) -> str:
+    return str(file)
+
+
+def _torch_load(file: str | Path, *args: Any, **kwargs: Any) -> Any:
+    if not Path(file).exists():
+        raise NotDownloadedError(f"There is no file '{file}' (nothing is downloaded).")
+    return read_checkpoint(file)
+
+
+def _torch_safe_load(weight: str | Path, safe_only: bool | None = None) -> tuple[Any, str]:
+    return _torch_load(weight), str(weight)
 
 
 def check_options(options: Mapping[str, Any]) -> None:

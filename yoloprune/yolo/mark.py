@@ -22,7 +22,7 @@ from torch import nn
 from ultralytics.nn.modules.head import WorldDetect
 from ultralytics.nn.tasks import parse_model
 
-from yoloprune.yolo.guard import local_checkpoints, quiet
+from yoloprune.yolo.guard import offline, quiet
 
 __all__ = ["SENTENCE", "is_marked", "is_pruned", "mark", "same_widths"]
 
@@ -51,8 +51,8 @@ def is_pruned(model: nn.Module) -> bool:
     rows = getattr(model, "yaml", None)
     if not isinstance(rows, dict):
         return False
-    try:  # local_checkpoints: without it parse_model would eval the YAML's activation
-        with quiet(), local_checkpoints(), torch.device("meta"):
+    try:  # offline: without it parse_model would eval the YAML's activation
+        with quiet(), offline(), torch.device("meta"):
             described, _ = parse_model(_without_downloads(rows), ch=rows.get("channels", 3), verbose=False)
     except Exception:  # rows of an older or newer Ultralytics, or of somebody's own, can raise anything
         return True

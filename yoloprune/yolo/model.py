@@ -9,10 +9,14 @@ import ultralytics
 from torch import nn
 from ultralytics.models.yolo.model import YOLOWorld
 from ultralytics.nn.modules.head import RTDETRDecoder, WorldDetect
+from ultralytics.nn.tasks import BaseModel
+from ultralytics.utils.checks import check_model_file_from_stem
 
 from yoloprune.errors import UserError
+from yoloprune.yolo.guard import offline
 from yoloprune.yolo.mark import is_pruned, mark, same_widths
 from yoloprune.yolo.own_data import own_trainer, own_validator
+from yoloprune.yolo.reading import read_network
 from yoloprune.yolo.trainers.pruned import TRAINERS
 
 __all__ = ["YOLO"]
@@ -35,6 +39,26 @@ class YOLO(ultralytics.YOLO):
         super().__init__(*args, **kwargs)
         if type(self) in (ultralytics.RTDETR, YOLOWorld):
             self.__class__ = YOLO
+
+    @classmethod
+    def holding(cls, network: BaseModel, checkpoint: dict[str, Any]) -> YOLO:
+        """The YOLO of a network that `yoloprune.yolo.reading.read_network` has read, with its checkpoint."""
+        yolo = cls.__new__(cls)
+        vars(yolo)["_read"] = network, checkpoint
+        yolo.__init__(network.pt_path)
+        return yolo
+
+    def _load(self, weights: str, task: str | None = None) -> None:
+        """Take a checkpoint as Ultralytics does, but read it safely and from the given path only."""
+        weights = check_model_file_from_stem(weights)  # adds .pt
+        if not str(weights).lower().endswith(".pt"):
+            super()._load(weights, task)  # an export, which Ultralytics opens when it is used
+            return
+        self.model, self.ckpt = vars(self).pop("_read", None) or read_network(weights)
+        self.task = self.model.task
+        self.overrides = self.model.args = self._reset_ckpt_args(self.model.args)
+        self.ckpt_path = self.model_name = self.model.pt_path
+        self.overrides.update(model=self.ckpt_path, task=self.task)
 
     @property
     def task_map(self) -> dict[str, dict[str, Any]]:
@@ -88,7 +112,7 @@ class YOLO(ultralytics.YOLO):
         return self
 
     def train(self, trainer: type | None = None, **kwargs: Any) -> Any:
-        """Train as `ultralytics.YOLO.train` does; a pruned network stays pruned.
+        """Train as `ultralytics.YOLO.train` does; a pruned network stays pruned, and no file that is read runs.
 
         Raises:
             UserError: `pretrained=` is given for a pruned network or names one, or the data do not fit it.
@@ -97,4 +121,5 @@ class YOLO(ultralytics.YOLO):
             mark(self.model)
             self.ckpt = self.ckpt or {"model": self.model}  # without it Ultralytics builds from the YAML's name
         # naming the trainer also keeps a training on several data sets in this process, and so with this trainer
-        return super().train(trainer=trainer or self._smart_load("trainer"), **kwargs)
+        with offline():
+            return super().train(trainer=trainer or self._smart_load("trainer"), **kwargs)
