@@ -1,4 +1,4 @@
-"""Writing files so that a kill at any moment leaves either the old file or the new one."""
+"""Writing files so that a kill at any moment leaves either the old file or the new one, and reading only files."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["atomic", "check_folder", "clean_leftovers", "workplace"]
+from yoloprune.errors import UserError
+
+__all__ = ["atomic", "check_folder", "check_regular", "clean_leftovers", "workplace"]
 
 # The number of the process that made them is part of the names of all temporary files and folders here.
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp(\.[^.]*)?|\.(?:probe|work)-(\d+)-\w{8}")
@@ -106,3 +109,14 @@ def check_folder(folder: Path) -> None:
         Path(probe).unlink(missing_ok=True)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(existing)) from error
+
+
+def check_regular(path: str | Path) -> None:
+    """Check that opening a path cannot block or have an effect, as a pipe or a device can.
+
+    Raises:
+        UserError: It is no regular file.
+        OSError: There is nothing at the path.
+    """
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        raise UserError(f"'{path}' is not a regular file.")

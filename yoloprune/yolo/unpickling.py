@@ -13,7 +13,6 @@ import enum
 import io
 import math
 import pickletools
-import stat
 import struct
 import sys
 import zipfile
@@ -29,8 +28,9 @@ import torch
 from torch import Tensor, nn
 
 from yoloprune.errors import UserError
+from yoloprune.files import check_regular
 
-__all__ = ["Find", "ForeignNameError", "TorchArchive", "check_regular", "damaged", "names_in", "read"]
+__all__ = ["Find", "ForeignNameError", "TorchArchive", "damaged", "names_in", "read"]
 
 Find = Callable[[str], Any]
 """From a dotted name to the class that a file may have empty instances of, or the function that it may call, which must
@@ -104,17 +104,6 @@ def names_in(path: str | Path) -> list[str]:
     """
     with TorchArchive.open(path) as archive, damaged(path):
         return list(dict.fromkeys(_dotted(arg) for op, arg in _operations(archive) if op == "GLOBAL"))
-
-
-def check_regular(path: str | Path) -> None:
-    """Check that opening a path cannot block or have an effect, as a pipe or a device can.
-
-    Raises:
-        UserError: It is no regular file.
-        OSError: There is nothing at the path.
-    """
-    if not stat.S_ISREG(Path(path).stat().st_mode):
-        raise UserError(f"'{path}' is not a regular file.")
 
 
 @contextmanager

@@ -10,7 +10,6 @@ In DDP workers only `last.pt` is kept that way, and resuming is Ultralytics' own
 from __future__ import annotations
 
 import io
-import pickle
 import random
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,10 @@ from torch import Tensor
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
+from yoloprune.errors import UserError
 from yoloprune.files import atomic
 from yoloprune.yolo.trainers.way_back import START
+from yoloprune.yolo.unpickling import read
 
 __all__ = ["Continuation"]
 
@@ -54,8 +55,10 @@ class Continuation:
             Whether there is something to go on from, by training `self.last` with Ultralytics' `resume`.
         """
         try:
-            state = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
+            state = read(self.path)
+        except (OSError, UserError):
+            return False
+        if not (isinstance(state, dict) and isinstance(state.get("last"), Tensor) and type(state.get("epoch")) is int):
             return False
         with atomic(self.last) as tmp:
             tmp.write_bytes(state.pop("last").numpy().tobytes())

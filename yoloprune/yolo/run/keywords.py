@@ -43,6 +43,7 @@ _RUN_DECIDES = {
     "save": "the run needs the checkpoints of the fine-tuning",
     "save_dir": "the output folder is set by --project and --name",
     "pretrained": "fine-tuning always starts from the pruned weights",
+    "distill_model": "the unpruned network guides the fine-tuning already",
     "cfg": "a run is configured by options and key=value pairs",
     "quantize": "quantisation would replace the pruned network's layers; quantise the finished model with "
     "yoloprune export pruned.pt quantize=8",

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from yoloprune.errors import UserError, did_you_mean
 from yoloprune.resources import resource
+from yoloprune.yaml_files import read_yaml
 
 from .declared import declared
 from .options import TARGETS, Options
 
 __all__ = ["merge", "read_recipe"]
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads 1e-3 as a number, as everyone means it; YAML 1.1 asks for 1.0e-3."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
 
 
 def read_recipe(name: str) -> dict[str, Any]:
@@ -34,7 +23,7 @@ def read_recipe(name: str) -> dict[str, Any]:
     """
     named = {path.stem: path for path in resource("cfg").glob("*.yaml")}
     path = named.get(name) or Path(name)
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         raise UserError(
             f"The recipe {name} does not exist; give an existing YAML file or one of {', '.join(sorted(named))}."
         )
@@ -42,10 +31,7 @@ def read_recipe(name: str) -> dict[str, Any]:
 
 
 def _parse(path: Path) -> dict[str, Any]:
-    try:
-        recipe = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"The recipe {path} is not valid YAML in UTF-8: {' '.join(str(error).split())}.") from error
+    recipe = read_yaml(path) or {}
     if not isinstance(recipe, dict):
         raise UserError(f"The recipe {path} must be a mapping of options to values.")
     known = {name for name, (_, what) in declared(Options).items() if what.in_recipes}

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
 from torch import nn
 
 from yoloprune.errors import UserError
 from yoloprune.report import Record
+from yoloprune.yaml_files import read_yaml
 
 from .folder import RunFolder
 from .options import Options
@@ -58,7 +58,7 @@ def recall(path: str | Path) -> Remembered:
     if not folder.args.is_file():
         raise UserError(f"{path} is not the folder of a pruning run (it has no args.yaml); give the one to resume.")
     with intact(folder.args, "start the run anew"):
-        args = yaml.safe_load(folder.args.read_text(encoding="utf-8"))
+        args = read_yaml(folder.args)
         weights, digest = args.pop("weights"), args.pop("fingerprint")
         if args.keys() - Options.known():
             raise KeyError
@@ -82,5 +82,5 @@ def intact(path: Path, otherwise: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, yaml.YAMLError, TypeError, KeyError, AttributeError, ValueError) as error:
+    except (OSError, TypeError, KeyError, AttributeError, ValueError) as error:
         raise UserError(f"'{path}' is missing or damaged; {otherwise}.") from error

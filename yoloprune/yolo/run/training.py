@@ -8,11 +8,13 @@ from typing import Any
 
 from yoloprune.errors import UserError
 from yoloprune.yolo import checkpoints
-from yoloprune.yolo.guard import offline
+from yoloprune.yolo.guard import check_options, offline
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.own_data import own_trainer
+from yoloprune.yolo.reading import read_network
 
 from .continuation import Continuation
+from .state import intact
 
 __all__ = ["train_or_go_on"]
 
@@ -44,11 +46,12 @@ def train_or_go_on(
         The trained YOLO with its `trainer`.
 
     Raises:
-        UserError: Ultralytics lacks a package for this family.
+        UserError: Ultralytics lacks a package for this family, or the folder holds checkpoints that no training of this
+            run wrote.
     """
     continuation = Continuation(folder)
     if continuation.prepare():
-        yolo = checkpoints.load(continuation.last)
+        yolo = _unfinished(continuation.last)
         keywords: dict[str, Any] = {"resume": True, "save_dir": str(folder)}
         keywords |= {name: train[name] for name in ("time",) if name in train}  # what is left of a budget by now
     else:
@@ -62,4 +65,20 @@ def train_or_go_on(
         raise UserError(
             f"Training this model needs the Python package {error.name!r}; install it, or {otherwise}."
         ) from error
+    return yolo
+
+
+def _unfinished(last: Path) -> YOLO:
+    """The YOLO to go on from: Ultralytics takes the options of a training from it, and ends with the best beside it."""
+    anew = f"remove the folder '{last.parents[1]}' and resume again: this training then starts anew"
+    best = last.with_name("best.pt")
+    with intact(last, anew):
+        yolo = checkpoints.load(last)
+        given = yolo.ckpt["train_args"]
+        check_options({name: value for name, value in given.items() if name != "save_dir"})
+        if yolo.ckpt["epoch"] < 0 or not yolo.ckpt["optimizer"] or given["distill_model"]:
+            raise ValueError
+    with intact(best, anew):
+        if best.exists():
+            read_network(best)
     return yolo

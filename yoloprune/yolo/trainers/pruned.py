@@ -25,6 +25,7 @@ from ultralytics.utils import LOGGER
 
 from yoloprune.errors import UserError
 from yoloprune.yolo.classes import class_count, refit_classes
+from yoloprune.yolo.guard import offline
 from yoloprune.yolo.mark import is_marked, is_pruned, mark
 from yoloprune.yolo.own_data import OwnData
 
@@ -45,11 +46,22 @@ __all__ = [
 class KeepPruned(OwnData):
     """A mixin before an Ultralytics trainer: pruned networks are trained as they are, others as ever.
 
+    Whoever starts the trainer, a process of several too, none of the files that it reads runs anything.
+
     Attributes:
         keeps_all: Whether unpruned networks are trained as they are too; see `bind_keeping`.
     """
 
     keeps_all: ClassVar[bool] = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        with offline():
+            super().__init__(*args, **kwargs)
+
+    def train(self) -> None:
+        """Train as Ultralytics does."""
+        with offline():
+            super().train()
 
     def get_model(self, cfg: Any = None, weights: nn.Module | None = None, verbose: bool = True) -> nn.Module:
         """Return the network to train: a copy of `weights` if it is kept, else what Ultralytics builds from `cfg`.

@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed
-from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
+
+from yoloprune.yolo.reading import read_network
+from yoloprune.yolo.unpickling import read
 
 __all__ = ["SETBACK", "START", "WayBack", "bind_way_back"]
 
@@ -47,9 +49,9 @@ class WayBack:
         """Ultralytics' checkpoints, of the network that training goes on with: a resumed one finds it and its pace."""
         if self._goes_back and self.fitness < SETBACK * (known := max(self._start_fitness, self.best_fitness)):
             if self._start_fitness > self.best_fitness:
-                self._left = torch.load(self._start, map_location="cpu", weights_only=True)["model"]
+                self._left = read(self._start)["model"]
             else:
-                self._left = load_checkpoint(self.best)[0].float().state_dict()
+                self._left = read_network(self.best)[0].state_dict()
             self._return_to(self._left)
             LOGGER.info(
                 f"Fitness fell from {known:.3f} to {self.fitness:.3f}: back to the network that had it, whose weights "
@@ -70,7 +72,7 @@ class WayBack:
                 fitness = round(float(stats["fitness"]), 5)
                 torch.save({"fitness": fitness, "model": network.state_dict()}, self._start)
         if RANK <= 0:
-            self._start_fitness = torch.load(self._start, weights_only=True, mmap=True)["fitness"]
+            self._start_fitness = float(read(self._start)["fitness"])
 
     def _model_train(self) -> None:
         if RANK >= 0 and self._goes_back:
