@@ -6,7 +6,6 @@ Ultralytics reads its environment when it is imported, so it is set here, before
 from __future__ import annotations
 
 import atexit
-import importlib.util
 import os
 import random
 import shutil
@@ -24,11 +23,6 @@ os.environ.update(
     YOLO_AUTOINSTALL="false",
     MPLBACKEND="Agg",
 )
-# Ultralytics asks the network for Arial.ttf unless its configuration folder holds one; any font will do.
-_FONTS = Path(importlib.util.find_spec("matplotlib").origin).parent / "mpl-data" / "fonts" / "ttf"
-(_CONFIG / "Ultralytics").mkdir()
-shutil.copy(_FONTS / "DejaVuSans.ttf", _CONFIG / "Ultralytics" / "Arial.ttf")
-
 import numpy as np  # noqa: E402  (the environment comes first)
 import pytest  # noqa: E402
 import torch  # noqa: E402

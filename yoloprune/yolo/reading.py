@@ -20,9 +20,9 @@ from ultralytics.nn.tasks import BaseModel, _SafeLoad, guess_model_task
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 from yoloprune.errors import UserError
-from yoloprune.files import check_regular
 from yoloprune.yolo.stock import current_name, find_stock
 from yoloprune.yolo.unpickling import ForeignNameError, TorchArchive, damaged, names_in, read
+from yoloprune.yolo.weights_file import check_path
 
 __all__ = ["read_checkpoint", "read_network"]
 
