@@ -16,7 +16,8 @@ __all__ = ["read_yaml"]
 _LARGEST_FILE = 4 << 20  # bytes; the names of ImageNet's 21,841 classes take half a megabyte
 _MOST_VALUES = 500_000  # with every alias counted as what it stands for
 _DEEPEST = 50
-_LONGEST = 4_000  # characters of a value without quotes, which may be a number; Python prints 4,300 digits
+_LONGEST = 10_000  # characters of a value without quotes; numbers to base 60 take time with the square of it
+_LARGEST_NUMBER = 10**18
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
@@ -26,6 +27,16 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
+
+
+def _int(loader: _Loader, node: yaml.ScalarNode) -> int:
+    number = loader.construct_yaml_int(node)
+    if abs(number) > _LARGEST_NUMBER:
+        raise ValueError("a number is larger than any option")
+    return number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _int)
 
 
 def read_yaml(path: str | Path) -> Any:

@@ -157,7 +157,7 @@ def _as_ultralytics_loads(network: BaseModel, checkpoint: dict[str, Any], path: 
     network.pt_path = str(path.absolute())
     if getattr(network, "task", None) not in TASKS:
         network.task = guess_model_task(network)
-    if not hasattr(network, "stride"):
+    if not isinstance(getattr(network, "stride", None), torch.Tensor):
         network.stride = torch.tensor([32.0])
     for module in network.modules():
         if hasattr(module, "inplace"):

@@ -38,7 +38,7 @@ check its arguments; None for all others."""
 
 _LARGEST_FILE = 2 << 30  # bytes
 _LARGEST_PICKLE = 8 << 20  # bytes; the largest detector, YOLOv9e, has half a megabyte and 200,000 operations
-_MOST_OPERATIONS = 600_000
+_MOST_OPERATIONS = 400_000
 _LARGEST_DIRECTORY = 16 << 20  # bytes that a zip archive's list of records may have
 _MOST_VALUES = 2_000_000  # in all containers, as many as there were if none was shared
 _DEEPEST = 100  # containers and modules inside one another; networks have about 30
@@ -391,6 +391,8 @@ class _Unpickler:
         A list that holds another twice, which holds another twice, … takes 20 bytes for each doubling, and no program
         can print it.
         """
+        if isinstance(value, (_Name, _Storage)):
+            raise TypeError  # no network has a class for an attribute
         shared = isinstance(value, (list, tuple, set, dict))
         if not shared and id(value) not in self.made:
             return 1
