@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.graph.nets.case import between
+from yoloprune.errors import UserError
 from yoloprune.graph import mask_error, trace
 
 X = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(0)).double()
@@ -70,3 +71,35 @@ def test_part_of_the_output_and_inputs_by_name() -> None:
     inputs = {"x": torch.rand(2, 4).double()}
     assert error(Net().double(), inputs) > 1e-3
     assert error(Net().double(), inputs, select=lambda out: out["right"]) < 1e-12
+
+
+@pytest.mark.parametrize("dead", ["last", "first"])
+def test_outputs_that_nothing_changes_show_nothing(dead) -> None:
+    model = between(lambda net, x: x.relu())().double()
+    getattr(model, dead).weight.data.zero_()
+    with pytest.raises(UserError, match="outputs are the same for another input, bit for bit"):
+        error(model)
+    model.register_forward_hook(lambda module, args, out: out + 1e-9 * args[0].mean())
+    assert error(model) < 1e-12
+
+
+def test_all_zero_outputs_show_nothing_and_other_constants_beside_them_do_no_harm() -> None:
+    model = between(lambda net, x: x.relu())().double()
+    hook = model.register_forward_hook(lambda module, args, out: (out * 0, out.new_ones(3)))
+    with pytest.raises(UserError, match="cannot show a wrong channel"):
+        error(model)
+    hook.remove()
+    model.register_forward_hook(lambda module, args, out: (out, out.new_ones(3)))
+    assert error(model) < 1e-12
+
+
+def test_words_are_another_input_in_another_order() -> None:
+    model = nn.Sequential(nn.Embedding(9, 6), nn.Linear(6, 8), nn.Linear(8, 2)).double()
+    words = torch.arange(5)[None]
+    assert error(model, words) < 1e-12
+    state = torch.random.get_rng_state()
+    model[2].weight.data.zero_()
+    with pytest.raises(UserError, match="same for another input"):
+        error(model, words)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert error(model, torch.ones(1, 1, dtype=torch.long)) == 0  # there is no other order of one word

@@ -325,3 +325,10 @@ def test_outputs_that_are_no_numbers_do_not_hide_behind_others(pruned_yolo: YOLO
 def test_load_is_the_safe_one() -> None:
     assert yoloprune.load is checkpoints.load
     assert type(yoloprune.load(digits.WEIGHTS)) is YOLO
+
+
+def test_a_model_that_predicts_the_same_for_every_image_is_refused(model) -> None:
+    model.model.model[0].conv.weight.data.zero_()
+    graph = trace_yolo(model.model)
+    with pytest.raises(UserError, match="predicts the same for every image"):
+        check_exact(model.model, graph, graph.random_plan(0.5))

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import BaseTorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 from yoloprune.calibration import evaluation, forward, full_precision
+from yoloprune.errors import UserError
 from yoloprune.exclusive import exclusive
 from yoloprune.graph.outputs import output_tensors
 from yoloprune.graph.plan import Plan
@@ -23,6 +25,7 @@ from yoloprune.graph.plan import Plan
 __all__ = ["Statistics", "difference", "mask_error", "masked", "outputs"]
 
 _OF_CHANNELS = frozenset(["native_layer_norm", "native_group_norm", "_fused_rms_norm"])
+_VISIBLE = 1e-6  # a difference that shows by itself that the outputs depend on the channels
 _REDUCTIONS = frozenset(["mean", "var", "std", "var_mean", "std_mean"])
 
 
@@ -43,6 +46,7 @@ def mask_error(
         take other courses or their outputs have other shapes.
 
     Raises:
+        UserError: All outputs are the same for another input, bit for bit, so that no wrong channel could show.
         Exception: Whatever the pruned network raises.
 
     Examples:
@@ -53,10 +57,50 @@ def mask_error(
     """
     statistics = Statistics()
     small = outputs(plan.apply(model), example_inputs, statistics, select)
+    large = masked(model, plan)
     try:
-        return difference(outputs(masked(model, plan), example_inputs, Statistics(statistics.record), select), small)
+        found = outputs(large, example_inputs, Statistics(statistics.record), select)
     except _AnotherCourseError:
         return float("inf")
+    error = difference(found, small)
+    if error < _VISIBLE and _is_constant(large, example_inputs, Statistics(statistics.record), select, found):
+        raise UserError(
+            "The network's outputs are the same for another input, bit for bit, so they cannot show a wrong channel; "
+            "give weights and inputs with which its outputs depend on what it sees."
+        )
+    return error
+
+
+def _is_constant(
+    model: nn.Module, example_inputs: Any, statistics: Statistics, select: Callable[[Any], Any], found: list[Tensor]
+) -> bool:
+    """Whether a network puts out for another input what it did for this one; False where that cannot be told."""
+    other = _another(example_inputs)
+    if other is None:
+        return False
+    try:
+        now = outputs(model, other, statistics, select)
+    except Exception:  # the model's code may refuse such an input, or take another course
+        return False
+    return len(now) == len(found) and all(torch.equal(a, b) for a, b in zip(now, found, strict=True))
+
+
+def _another(example_inputs: Any) -> Any | None:
+    """Inputs with other values: noise is added to floating-point tensors, or integers change their places."""
+    given = [t for t in tree_leaves(example_inputs) if isinstance(t, Tensor)]
+    generator = torch.Generator().manual_seed(1)
+    floating = any(t.is_floating_point() for t in given)
+
+    def change(t: Any) -> Any:
+        if not isinstance(t, Tensor) or (floating and not t.is_floating_point()):
+            return t
+        if not floating:
+            return t.roll(1)
+        return t + torch.rand(t.shape, generator=generator, device="cpu").to(t)
+
+    other = tree_map(change, example_inputs)
+    leaves = [t for t in tree_leaves(other) if isinstance(t, Tensor)]
+    return None if all(torch.equal(a, b) for a, b in zip(given, leaves, strict=True)) else other
 
 
 def masked(model: nn.Module, plan: Plan) -> nn.Module:

@@ -33,7 +33,8 @@ def check_exact(model: nn.Module, graph: Graph, plan: Plan) -> float:
 
     Raises:
         UserError: The predictions differ, or the pruned network does not run. Names the layers whose channels may not
-            go, where these can be told. Or the predictions of the model itself are not finite.
+            go, where these can be told. Or the predictions of the model itself are not finite, or the same for every
+            image.
     """
     error, raised = _error(model, plan)
     if error < _EXACT:
@@ -60,6 +61,11 @@ def _error(model: nn.Module, plan: Plan) -> tuple[float, Exception | None]:
     double = copy.deepcopy(model).double()
     try:
         return mask_error(double, plan, noise(double), select=predictions), None
+    except UserError as e:
+        raise UserError(
+            "The model predicts the same for every image, so nothing can be told of its channels; give a checkpoint of "
+            "a training that worked."
+        ) from e
     except Exception as e:  # a block with sizes of its own can raise anything
         return float("inf"), e
 
