@@ -1,16 +1,16 @@
-"""Latency of networks, and ranking by measured time in a run, on the embedded digits detector."""
+"""Latency of networks, on the embedded digits detector."""
 
 from __future__ import annotations
 
 import time
 
 import pytest
+import torch
 from torch import nn
 
 from yoloprune import prune
-from yoloprune.errors import UserError
 from yoloprune.yolo import checkpoints, digits
-from yoloprune.yolo.latency import device_name, latencies
+from yoloprune.yolo.latency import _milliseconds, device_name, latencies
 
 NAP = 0.01
 
@@ -44,20 +44,15 @@ def test_a_run_that_validates_reports_latency(tmp_path) -> None:
     assert "thread" in result.report.latency_on
 
 
-def test_per_time_and_per_macs_choose_other_channels() -> None:
-    def widths(**options) -> dict[str, int]:
-        result = prune(
-            digits.WEIGHTS, target_ratio=0.6, criterion="l2", recover=False, imgsz=64, device="cpu", **options
-        )
-        assert 0.98 * 0.6 <= result.report.after.gflops / result.report.before.gflops <= 0.6
-        return {name: after for name, (_, after) in result.report.widths.items()}
+@pytest.mark.parametrize("kind", ["cuda", "mps", "xpu"])
+def test_the_clock_waits_for_the_device_before_and_after(monkeypatch, kind) -> None:
+    calls = []
 
-    plain, macs, seconds = widths(), widths(per="macs"), widths(per="time")
-    assert plain != macs != seconds != plain
+    class Image:
+        device = torch.device(kind)
 
-
-def test_what_scores_cannot_be_divided_by_is_refused(tmp_path) -> None:
-    with pytest.raises(UserError, match="per=watts is no cost"):
-        prune(digits.WEIGHTS, target_ratio=0.5, per="watts")
-    with pytest.raises(UserError, match="leave per=time out"):
-        prune(digits.WEIGHTS, target_ratio=0.5, per="time", sensitivity=tmp_path / "any.csv")
+    monkeypatch.setattr(getattr(torch, kind), "synchronize", lambda *device: calls.append(("wait", *device)))
+    taken = _milliseconds(lambda image: calls.append(("run",)), Image())
+    of = () if kind == "mps" else (torch.device(kind),)
+    assert calls == [("wait", *of), ("run",), ("wait", *of)]
+    assert taken >= 0

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from ultralytics.utils.torch_utils import get_cpu_info, select_device
 
+from yoloprune.devices import synchronise
+
 __all__ = ["device_name", "latencies"]
 
 _WARM_UP = 3
@@ -54,8 +56,8 @@ def device_name(device: str | None) -> str:
 
 
 def _milliseconds(network: nn.Module, image: torch.Tensor) -> float:
+    synchronise(image.device)
     started = time.perf_counter()
     network(image)
-    if image.is_cuda:
-        torch.cuda.synchronize(image.device)
+    synchronise(image.device)
     return 1000 * (time.perf_counter() - started)
