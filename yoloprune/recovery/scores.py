@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ..calibration import collect, evaluation, forward, full_precision
 from ..errors import UserError
+from ..exclusive import exclusive
 
 __all__ = ["ScoreFit", "calibrate_scores"]
 
@@ -42,6 +43,7 @@ class ScoreFit(NamedTuple):
     after: float
 
 
+@exclusive
 def calibrate_scores(
     pruned: nn.Module,
     original: nn.Module,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import importlib.util
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import nn
 from ultralytics.utils.torch_utils import get_flops
 
 from yoloprune.errors import UserError
+from yoloprune.exclusive import exclusive
 from yoloprune.graph import Graph, Plan
 from yoloprune.graph import budget as core
+from yoloprune.yolo.exact import check_exact
 
 __all__ = ["Reach", "gflops", "plan_for_target", "reachable"]
 
@@ -26,9 +31,56 @@ class Reach(NamedTuple):
     max_params: int
 
 
+@exclusive  # Ultralytics counts by hooks in the model
 def gflops(model: nn.Module, imgsz: int = 640) -> float:
-    """GFLOPs (2 x MACs) that `model.info()` prints for square images of `imgsz` pixels."""
-    return float(get_flops(model, imgsz))
+    """GFLOPs (2 x MACs) that `model.info()` prints for square images of `imgsz` pixels.
+
+    Raises:
+        UserError: They cannot be counted. Names the cause, of which Ultralytics makes a figure of 0.
+    """
+    found = float(get_flops(model, imgsz))
+    if not found > 0:
+        raise UserError(f"The GFLOPs at {imgsz} px cannot be counted: {_cause(model, imgsz)}.")
+    return found
+
+
+def _cause(model: nn.Module, imgsz: int) -> str:
+    """Why Ultralytics counts nothing, found by doing what it does without its `except`."""
+    if importlib.util.find_spec("thop") is None:
+        return "Ultralytics counts with the package ultralytics-thop, which is not installed; pip install it"
+    network = copy.deepcopy(model).eval()
+    weight = next(network.parameters(), None)
+    if weight is None:
+        return "the model has no parameters; give a checkpoint that holds a network"
+    channels = (getattr(model, "yaml", None) or {}).get("channels", 3)
+    image = torch.zeros(1, channels, imgsz, imgsz, dtype=weight.dtype, device=weight.device)
+    try:
+        with torch.no_grad():
+            network(image)
+    except Exception as error:  # the model's code can raise anything
+        return (
+            f"the model fails on an image of {channels} x {imgsz} x {imgsz} ({_first_line(error)}); give a checkpoint "
+            "that predicts"
+        )
+    try:
+        import thop
+
+        thop.profile(network, inputs=[image], verbose=False)
+    except Exception as error:
+        return f"Ultralytics' profiler fails on the model, which runs ({_first_line(error)})"
+    return "Ultralytics' profiler knows none of the model's layers, or takes it for one of other input channels"
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0]
+
+
+def _pruned_gflops(graph: Graph, model: nn.Module, plan: Plan, imgsz: int) -> float:
+    try:
+        return gflops(plan.apply(model), imgsz)
+    except UserError:
+        check_exact(model, graph, plan)  # if the pruned network does not run, this names the layers to keep
+        raise
 
 
 def reachable(
@@ -36,7 +88,8 @@ def reachable(
 ) -> Reach:
     """What this model can be pruned to when every layer keeps its narrowest allowed width; see `Graph.budget_plan`."""
     smallest = graph.plan(core.cheapest(graph, round_to, max_pruning_ratio))
-    return Reach(gflops(smallest.apply(model), imgsz), gflops(model, imgsz), smallest.params(), graph.params())
+    own = gflops(model, imgsz)
+    return Reach(_pruned_gflops(graph, model, smallest, imgsz), own, smallest.params(), graph.params())
 
 
 def plan_for_target(
@@ -76,7 +129,7 @@ def plan_for_target(
     for _ in range(10):
         ask = max(ask, floor)
         plan = graph.budget_plan(scores, target_macs=ask, **limits)
-        value = gflops(plan.apply(model), imgsz)
+        value = _pruned_gflops(graph, model, plan, imgsz)
         if best_value < value <= target_gflops:
             best, best_value = plan, value
         if _TOLERANCE * target_gflops <= value <= target_gflops or (ask == floor and value > target_gflops):
