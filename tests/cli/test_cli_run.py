@@ -245,9 +245,31 @@ def test_inspect(yoloprune) -> None:
     classes = next(group for group in groups.values() if group["name"] == "model.22.cv3.0.2")
     assert classes["frozen"]
     assert "fixed size" in classes["reason"]  # the head's view(batch, self.no, -1)
-    text = yoloprune("inspect", WEIGHTS).stdout
-    for heading in ("Coupled channels", "tied with", "Layers", "can be pruned to"):
-        assert heading in text
+    assert classes["why"] == "the head's predictions: boxes, classes and the like"
+    parts = {part["name"]: part for part in found["parts"]}
+    assert [part["modules"] for part in parts.values()] == ["model.0 to model.9", "model.10 to model.21", "model.22"]
+    for figure, total in (("gflops", "max_gflops"), ("min_gflops", "min_gflops"), ("params", "max_params")):
+        assert sum(part[figure] for part in parts.values()) == pytest.approx(found["reach"][total])
+    assert parts["head"]["min_gflops"] / parts["head"]["gflops"] > parts["neck"]["min_gflops"] / parts["neck"]["gflops"]
     kept = json.loads(yoloprune("inspect", WEIGHTS, "--json", "--keep", "model.2.*").stdout)["groups"]
-    assert {g["reason"] for g in kept if g["name"].startswith("model.2.")} == {"is kept on request"}
-    assert {g["reason"] for g in kept if g["name"].startswith("model.4.")} == {""}
+    for block, reason, why in (("model.2.", "is kept on request", "asked for by --keep"), ("model.4.", "", "")):
+        assert {(g["reason"], g["why"]) for g in kept if g["name"].startswith(block)} == {(reason, why)}
+
+
+def test_the_page_of_inspect_fits_and_ends_with_what_matters(yoloprune, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    lines = [line.rstrip() for line in yoloprune("inspect", WEIGHTS).stdout.splitlines()]
+    assert max(map(len, lines)) <= 100
+    assert lines[-1] == "8.20 GFLOPs can be pruned to 1.75, and 3.013M parameters to 0.284M."
+    titles = [line for line in lines if line.startswith(("Layers", "Channels", "Backbone"))]
+    assert titles == [
+        "Layers and what they cost",
+        "Channels that may go",
+        "Channels that stay, and why",
+        "Backbone, neck and head, and how much of each can go at multiples of 8",
+    ]
+    tail = [" ".join(line.split()) for line in lines[-10:]]
+    assert "head model.22 3.01 37% 50% 753,262 25% 65%" in tail
+    assert "all 8.20 100% 79% 3,012,798 100% 91%" in tail
+    text = " ".join(" ".join(lines).split())
+    assert "in the head, which is pruned with 768" in text

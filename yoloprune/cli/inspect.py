@@ -60,34 +60,57 @@ def _inspect(weights: Path, prune_head: bool, keep: str | None, round_to: int, a
         typer.echo(json.dumps({**asdict(found), "reach": found.reach._asdict()}, indent=1))
         return
     console = Console()
-    reach = found.reach
-    console.print(
-        f"[bold]{weights}[/]: YOLO{found.family} {found.task}\n"
-        f"{reach.max_gflops:.2f} GFLOPs, can be pruned to {reach.min_gflops:.2f}; "
-        f"{reach.max_params / 1e6:.3f}M parameters, can be pruned to {reach.min_params / 1e6:.3f}M "
-        f"(widths in multiples of {round_to})",
-        highlight=False,
-    )
-    console.print(_group_table(found))
-    console.print("Tied groups lose equally many channels: the code cuts what they join into equally long parts.")
-    console.print(_layer_table(found))
+    console.print(f"[bold]{weights}[/]: YOLO{found.family} {found.task}\n", highlight=False)
+    for table in (_layer_table(found), _group_table(found), _staying_table(found), _part_table(found, round_to)):
+        console.print(table, "")
     for operator, count in found.unsupported.items():
         console.print(f"The operator {operator} ({count} times) is not understood; what it touches stays.")
+    if found.uncalled:
+        console.print(f"Never run when the model predicts, and not pruned along: {_some(found.uncalled)}.")
+    reach = found.reach
+    console.print(
+        f"[bold]{reach.max_gflops:.2f} GFLOPs can be pruned to {reach.min_gflops:.2f}[/], and "
+        f"[bold]{reach.max_params / 1e6:.3f}M parameters to {reach.min_params / 1e6:.3f}M[/].",
+        highlight=False,
+    )
+
+
+def _table(title: str, *headings: str, caption: str | None = None) -> Table:
+    """A table whose headings that start with ">" are those of columns of figures."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        title=title, title_justify="left", title_style="bold", caption=caption, caption_justify="left", box=box.SIMPLE
+    )
+    for heading in headings:
+        table.add_column(
+            heading.removeprefix(">"), justify="right" if heading.startswith(">") else "left", overflow="fold"
+        )
+    return table
+
+
+def _layer_table(found: Inspection) -> Table:
+    table = _table("Layers and what they cost", "layer", "kind", "weight", ">parameters", ">share of GFLOPs")
+    for row, after in zip(found.layers, [*found.layers[1:], None], strict=True):
+        shape = " x ".join(map(str, row.shape))
+        table.add_row(row.name, row.kind, shape, f"{row.params:,}", f"{row.share:.1%}")
+        if after is not None and after.part != row.part:
+            table.add_section()
+    return table
 
 
 def _group_table(found: Inspection) -> Table:
-    from rich.table import Table
-
-    table = Table(title="Coupled channels", title_justify="left", title_style="bold")
-    for heading, justify in (("#", "right"), ("made by", "left"), ("width", "right"), ("layers", "right")):
-        table.add_column(heading, justify=justify)
-    table.add_column("tied with", justify="right")
-    table.add_column("stays, because it")
+    table = _table(
+        "Channels that may go",
+        *(">group", "made by", ">channels", ">layers", "loses as many as"),
+        caption="Each goes with its slices of all layers of its group. Groups lose equally many where the code cuts "
+        "what they join into equally long parts.",
+    )
     for row in found.groups:
-        style = "dim" if row.frozen else ""
-        table.add_row(
-            str(row.number), row.name, str(row.width), str(len(row.layers)), _ties(row), row.reason, style=style
-        )
+        if not row.frozen:
+            layers = len({name for name, _ in row.layers})
+            table.add_row(f"#{row.number}", row.name, str(row.width), str(layers), _ties(row))
     return table
 
 
@@ -97,15 +120,49 @@ def _ties(row: GroupRow) -> str:
     return ", ".join(own + others)
 
 
-def _layer_table(found: Inspection) -> Table:
-    from rich.table import Table
-
-    table = Table(title="Layers", title_justify="left", title_style="bold")
-    for heading, justify in (("layer", "left"), ("kind", "left"), ("weight", "left")):
-        table.add_column(heading, justify=justify)
-    table.add_column("parameters", justify="right")
-    table.add_column("MACs", justify="right")
-    for row in found.layers:
-        shape = " x ".join(map(str, row.shape))
-        table.add_row(row.name, row.kind, shape, f"{row.params:,}", f"{row.share:.1%}")
+def _staying_table(found: Inspection) -> Table:
+    table = _table("Channels that stay, and why", "why", ">channels", "of")
+    reasons: dict[str, list[GroupRow]] = {}
+    for row in found.groups:
+        if row.frozen:
+            reasons.setdefault(row.why, []).append(row)
+    for why, rows in reasons.items():
+        names = list(dict.fromkeys(row.name for row in rows))
+        table.add_row(why, str(sum(row.width for row in rows)), _some(names))
     return table
+
+
+def _some(names: list[str]) -> str:
+    """The first and the last of some layers, and how many there are."""
+    return " and ".join(names) if len(names) < 3 else f"{names[0]} to {names[-1]} ({len(names)} layers)"
+
+
+def _part_table(found: Inspection, round_to: int) -> Table:
+    """What each part costs and how much of that can go, and all of them together."""
+    table = _table(
+        f"Backbone, neck and head, and how much of each can go at multiples of {round_to}",
+        *("part", "modules", ">GFLOPs", ">share", ">can go", ">parameters", ">share", ">can go"),
+    )
+    reach = found.reach
+    for row in found.parts:
+        costs = (row.gflops, row.min_gflops, reach.max_gflops), (row.params, row.min_params, reach.max_params)
+        table.add_row(
+            row.name, row.modules, *_cost(*costs[0], f"{row.gflops:.2f}"), *_cost(*costs[1], f"{row.params:,}")
+        )
+    table.add_section()
+    costs = (
+        (reach.max_gflops, reach.min_gflops, reach.max_gflops),
+        (reach.max_params, reach.min_params, reach.max_params),
+    )
+    table.add_row(
+        "all",
+        "",
+        *_cost(*costs[0], f"{reach.max_gflops:.2f}"),
+        *_cost(*costs[1], f"{reach.max_params:,}"),
+        style="bold",
+    )
+    return table
+
+
+def _cost(own: float, least: float, of: float, shown: str) -> tuple[str, str, str]:
+    return shown, f"{own / of:.0%}", f"{1 - least / own:.0%}" if own else ""

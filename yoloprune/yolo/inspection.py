@@ -7,15 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from torch import nn
 
 from yoloprune.graph import Graph
+from yoloprune.graph import budget as core
 from yoloprune.yolo import checkpoints
 from yoloprune.yolo.model import YOLO
+from yoloprune.yolo.parts import Part, layer_flops, part_of, part_shares, parts
 from yoloprune.yolo.planning.budget import Reach, reachable
+from yoloprune.yolo.reasons import why_it_stays
 from yoloprune.yolo.run.options import GFLOPS_IMGSZ
 from yoloprune.yolo.trace import trace_yolo
 
-__all__ = ["GroupRow", "Inspection", "LayerRow", "inspect"]
+__all__ = ["GroupRow", "Inspection", "LayerRow", "PartRow", "inspect"]
 
 _KERNEL = "is a kernel size"  # the graph's reason for dimensions that are no channels, which would fill the table
 
@@ -30,7 +34,8 @@ class GroupRow:
         width: How many channels.
         layers: Layers whose parameters shrink with them, as (name, dimension of the weight).
         frozen: Whether all of them stay.
-        reason: Why they stay.
+        reason: Why they stay, as the graph says it.
+        why: The same in plain words.
         tied: Numbers of the groups that lose equally many channels, this one included; empty if it is free.
         parts: Into how many equally long parts a tie cuts this group itself.
     """
@@ -41,8 +46,30 @@ class GroupRow:
     layers: list[tuple[str, int]]
     frozen: bool
     reason: str
+    why: str
     tied: list[int]
     parts: int
+
+
+@dataclass
+class PartRow:
+    """Backbone, neck or head: what it costs, and what is left when all of its layers are as narrow as they can be.
+
+    Attributes:
+        name: Which one.
+        modules: Its modules.
+        gflops: GFLOPs at 640 px.
+        min_gflops: The least that pruning leaves of them.
+        params: Parameters.
+        min_params: The least that pruning leaves of them.
+    """
+
+    name: str
+    modules: str
+    gflops: float
+    min_gflops: float
+    params: int
+    min_params: int
 
 
 @dataclass
@@ -51,13 +78,15 @@ class LayerRow:
 
     Attributes:
         name: Module name.
+        part: Name of the part that it belongs to.
         kind: Module class.
         shape: Shape of its weight; empty for an operator without one.
         params: Number of parameters.
-        share: Share of the model's MACs, 0 … 1.
+        share: Share of the model's MACs at 640 px, 0 … 1.
     """
 
     name: str
+    part: str
     kind: str
     shape: list[int]
     params: int
@@ -72,28 +101,63 @@ class Inspection:
         family: Family of the model.
         task: Ultralytics task.
         reach: Smallest and own GFLOPs (at 640 px) and parameters.
+        parts: Backbone, neck and head.
         groups: Coupled channels, frozen ones included.
         layers: Layers that cost something, in the order in which they run.
         unsupported: Operators that the graph does not understand; what they touch stays.
+        uncalled: Layers that do not run when the model predicts; their widths do not follow.
     """
 
     family: str
     task: str
     reach: Reach
+    parts: list[PartRow]
     groups: list[GroupRow]
     layers: list[LayerRow]
     unsupported: dict[str, int]
+    uncalled: list[str]
 
 
 def inspect(yolo: YOLO, *, prune_head: bool = False, keep: Sequence[str] = (), round_to: int = 8) -> Inspection:
     """Trace a model and say what was found; the model is not changed."""
     graph = trace_yolo(yolo.model, prune_head, keep)
     reach = reachable(graph, yolo.model, imgsz=GFLOPS_IMGSZ, round_to=round_to)
-    family = checkpoints.family(yolo)
-    return Inspection(family, yolo.task, reach, _groups(graph), _layers(graph, yolo), dict(graph.unsupported))
+    found, flops = parts(yolo.model), layer_flops(yolo.model)
+    return Inspection(
+        checkpoints.family(yolo),
+        yolo.task,
+        reach,
+        _parts(graph, yolo.model, reach, found, part_shares(found, flops), round_to),
+        _groups(graph, yolo.model, prune_head),
+        _layers(yolo.model, found, flops),
+        dict(graph.unsupported),
+        graph.uncalled,
+    )
 
 
-def _groups(graph: Graph) -> list[GroupRow]:
+def _parts(
+    graph: Graph, model: nn.Module, reach: Reach, found: list[Part], shares: dict[str, float], round_to: int
+) -> list[PartRow]:
+    smallest = graph.plan(core.cheapest(graph, round_to)).apply(model)
+    least = part_shares(found, layer_flops(smallest))
+    return [
+        PartRow(
+            part.name,
+            part.modules,
+            shares[part.name] * reach.max_gflops,
+            least[part.name] * reach.min_gflops,
+            _params(model, part),
+            _params(smallest, part),
+        )
+        for part in found
+    ]
+
+
+def _params(model: nn.Module, part: Part) -> int:
+    return sum(p.numel() for p in model.model[part.start : part.stop].parameters())
+
+
+def _groups(graph: Graph, model: nn.Module, prune_head: bool) -> list[GroupRow]:
     groups = [group for group in graph.groups if group.reason != _KERNEL]
     sets: dict[int, set[int]] = defaultdict(set)  # tied set -> group numbers
     for number, group in enumerate(groups, start=1):
@@ -114,6 +178,7 @@ def _groups(graph: Graph) -> list[GroupRow]:
                 layers,
                 group.frozen,
                 group.reason,
+                why_it_stays(group, graph, model, prune_head=prune_head) if group.frozen else "",
                 [] if free else tied,
                 parts,
             )
@@ -126,19 +191,16 @@ def _tied_sets(graph: Graph, components: np.ndarray) -> list[int]:
     return numbers[numbers >= 0].tolist()
 
 
-def _layers(graph: Graph, yolo: YOLO) -> list[LayerRow]:
-    modules = dict(yolo.model.named_modules())
-    macs: dict[str, float] = defaultdict(float)
-    for term, value in zip(graph.cost.terms, graph.cost.per_term(np.ones(graph.n_components, bool)), strict=True):
-        macs[term.module] += value
-    total = sum(macs.values())
+def _layers(model: nn.Module, found: list[Part], flops: dict[str, int]) -> list[LayerRow]:
+    modules = dict(model.named_modules())
+    total = sum(flops.values())
     rows = []
-    for name, value in macs.items():
+    for name, value in flops.items():
         module = modules[name]
         weight = getattr(module, "weight", None)
         own = sum(p.numel() for p in module.parameters(recurse=False))
         shape = [] if weight is None else list(weight.shape)
-        rows.append(LayerRow(name, type(module).__name__, shape, own, value / total))
+        rows.append(LayerRow(name, part_of(found, name), type(module).__name__, shape, own, value / total))
     return rows
 
 

@@ -14,10 +14,10 @@ from yoloprune.errors import UserError, did_you_mean
 from yoloprune.exclusive import exclusive
 from yoloprune.graph import Graph, trace
 
-__all__ = ["noise", "predictions", "trace_yolo"]
+__all__ = ["ATTENTION", "FIXED_HEADS", "noise", "predictions", "trace_yolo"]
 
 # Their forward reads widths of its input as heads x head_dim, so those widths stay; what surrounds them is pruned.
-_ATTENTION = (
+ATTENTION = (
     block.Attention,
     block.AAttn,
     block.MaxSigmoidAttnBlock,
@@ -27,7 +27,7 @@ _ATTENTION = (
     nn.MultiheadAttention,
 )
 # Heads whose widths are fixed by queries or text embeddings.
-_FIXED_HEADS = (head.RTDETRDecoder, head.WorldDetect, head.YOLOEDetect)
+FIXED_HEADS = (head.RTDETRDecoder, head.WorldDetect, head.YOLOEDetect)
 
 
 def predictions(output: Any) -> Any:
@@ -61,8 +61,8 @@ def trace_yolo(model: nn.Module, prune_head: bool = False, keep: Sequence[str] =
         if not any(fnmatch.fnmatchcase(name, pattern) for name in modules):
             near = did_you_mean(pattern, modules)
             raise UserError(f"keep={pattern!r} is no layer of the model{near} (`yoloprune inspect` names them).")
-    freeze: list = [*_ATTENTION, *keep]
-    if not prune_head or isinstance(last, _FIXED_HEADS):
+    freeze: list = [*ATTENTION, *keep]
+    if not prune_head or isinstance(last, FIXED_HEADS):
         freeze.append(lambda name, module: module is last)
     cached = dict(last.__dict__)  # anchors and strides are cached per image shape
     hook = last.register_forward_hook(lambda module, args, output: predictions(output))
