@@ -25,6 +25,7 @@ def gradients(graph, model: nn.Module, inputs: Inputs) -> Iterator[dict[str, Ten
             with torch.enable_grad():
                 value = _loss_value(inputs.loss, model, batch, number)
                 found = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+            inputs.tell(number + 1, len(inputs.batches))
             yield {n: g.detach() for n, g in zip(parameters, found, strict=True) if g is not None}
 
 

@@ -37,8 +37,9 @@ def output_error(graph, model: nn.Module, inputs: Inputs) -> np.ndarray:
                     pass
             else:
                 with torch.no_grad():
-                    for batch in inputs.batches:
+                    for number, batch in enumerate(inputs.batches, start=1):
                         forward(model, batch)
+                        inputs.tell(number, len(inputs.batches))
         finally:
             for handle in handles:
                 handle.remove()

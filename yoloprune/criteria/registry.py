@@ -27,12 +27,14 @@ class Inputs:
         loss: `loss(model, batch)` gives a scalar tensor.
         seed: Seed of the criteria that draw random numbers.
         influence: How much a layer's effect on the loss counts, in `output_error`.
+        tell: Is told after each batch how many are done, and of how many.
     """
 
     batches: tuple[Any, ...] = ()
     loss: Callable[[nn.Module, Any], Tensor] | None = None
     seed: int = 0
     influence: float = 0.25
+    tell: Callable[[int, int], None] = lambda done, total: None
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def score(
     seed: int = 0,
     influence: float = Inputs.influence,
     isomorphic: bool = False,
+    tell: Callable[[int, int], None] = Inputs.tell,
 ) -> np.ndarray:
     """Score every component of the graph; the model is left as it was.
 
@@ -106,6 +109,7 @@ def score(
             does to the loss if it stays small. The less is removed, the more of it is right.
         isomorphic: Whether scores are turned, last of all, into percentiles among groups of the same structure, so that
             each kind of structure loses the same share (see `isomorphic`).
+        tell: For criteria that look at data: is told after each batch how many are done, and of how many.
 
     Returns:
         float64 array (n_components,), finite, higher = keep. Frozen components have some finite score without meaning.
@@ -128,7 +132,7 @@ def score(
             "pass loss=function(model, batch) that returns a scalar tensor."
         )
     with full_precision():
-        scores = entry.function(graph, model, Inputs(given, loss, seed, influence))
+        scores = entry.function(graph, model, Inputs(given, loss, seed, influence, tell))
     if not np.isfinite(scores).all():
         raise UserError(
             f"Criterion {criterion!r} gave {np.count_nonzero(~np.isfinite(scores))} scores that are not finite; "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -66,6 +66,7 @@ def reconstruct(
     skip: Sequence[type[nn.Module]] = (),
     memory: float = 8e9,
     seed: int = 0,
+    tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Reconstruction:
     """Re-solve the layers of a pruned network, in place, so that it computes again what the original computed.
 
@@ -89,6 +90,7 @@ def reconstruct(
         skip: Module classes whose layers compute a fixed function and must stay as they are.
         memory: Bytes that activations may take. Of more batches than fit, evenly spaced ones are used, at least one.
         seed: Seed of that draw.
+        tell: Is told after each layer how many are done, and of how many.
 
     Returns:
         What was solved and how well.
@@ -101,7 +103,7 @@ def reconstruct(
     solver = _Solver(pruned, original, plan, ridge, positions, tuple(skip), seed)
     with evaluation(pruned, original), full_precision():
         each = bytes_held(lambda: forward(original, given[0]), solver.large.values())
-        solver.run(_fitting(given, memory, each))
+        solver.run(_fitting(given, memory, each), tell)
     solver.report.seconds = time.perf_counter() - started
     return solver.report
 
@@ -128,7 +130,7 @@ class _Solver:
             if name not in self.small or self.small[name].weight.shape[0] != rows:
                 raise UserError(f"Layer {name!r} of the pruned network is not what the plan makes of the original.")
 
-    def run(self, batches: tuple[Any, ...]) -> None:
+    def run(self, batches: tuple[Any, ...], tell: Callable[[int, int], None]) -> None:
         self.report.batches = len(batches)
         names, norms = call_order(self.original, self.large, lambda: forward(self.original, batches[0]))
         everything = [
@@ -161,6 +163,7 @@ class _Solver:
                     moments.add(xs, ys, weight)
                     samples += len(xs)
                 self.report.layers.append(LayerFit(name, self._solve(name, moments, norms.get(name)), samples))
+                tell(len(self.report.layers), len(names))
             for walk in targets + walks:
                 walk.step()
         finally:

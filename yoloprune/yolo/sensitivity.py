@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,14 +21,14 @@ from yoloprune.yolo.planning.budget import gflops
 from yoloprune.yolo.planning.change import PredictionChange
 from yoloprune.yolo.probe import prediction_probe
 from yoloprune.yolo.run.data import calibration_batches, choose_data, training_loss
-from yoloprune.yolo.run.declared import check_range, declared
 from yoloprune.yolo.run.imgsz import fitting_imgsz
-from yoloprune.yolo.run.options import GFLOPS_IMGSZ, Options
+from yoloprune.yolo.run.options import GFLOPS_IMGSZ, check_measuring
+from yoloprune.yolo.run.progress import counter, tracked
 from yoloprune.yolo.run.state import fingerprint
 from yoloprune.yolo.trace import trace_yolo
 from yoloprune.yolo.unfinished import Unfinished
 
-__all__ = ["Sensitivity", "SensitivityRow", "check_options", "sensitivity"]
+__all__ = ["Sensitivity", "SensitivityRow", "sensitivity"]
 
 _BATCH = 8
 
@@ -89,19 +89,6 @@ class Sensitivity:
         return sorted(self.rows, key=lambda row: -row.per_gflop)
 
 
-def check_options(*, imgsz: int | None, images: int, ratios: Sequence[float], criterion: str) -> None:
-    """Check what can be checked before a model is loaded.
-
-    Raises:
-        UserError: A value is out of its range, or there is no such criterion.
-    """
-    for name, value, option in (("imgsz", imgsz, "imgsz"), ("images", images, "calibration_images")):
-        check_range(name, value, declared(Options)[option][1])
-    if not ratios or not all(0 < ratio < 1 for ratio in ratios):
-        raise UserError(f"ratios={list(ratios)} are no shares of channels to remove; give numbers between 0 and 1.")
-    check_range("criterion", criterion, declared(Options)["criterion"][1])
-
-
 def sensitivity(
     yolo: YOLO,
     data: str | None = None,
@@ -114,7 +101,6 @@ def sensitivity(
     keep: Sequence[str] = (),
     device: str | None = None,
     seed: int = 0,
-    progress: Callable[[Sequence], Iterable] = iter,
     unfinished: Path | None = None,
 ) -> Sensitivity:
     """Remove shares of each tied set's weakest channels, from the network alone, and see how far predictions move.
@@ -135,7 +121,6 @@ def sensitivity(
         keep: Names or patterns of modules whose output channels stay and are not measured.
         device: As in Ultralytics.
         seed: Seed of scoring.
-        progress: Wraps the list that is worked through, such as `rich.progress.track`.
         unfinished: JSON file for what is measured so far: after an interruption the same call goes on from it.
 
     Raises:
@@ -145,7 +130,7 @@ def sensitivity(
         >>> table = sensitivity(YOLO("yolov8n.pt"), "coco8.yaml")  # doctest: +SKIP
         >>> [row.name for row in table.ranked()[:3]]  # doctest: +SKIP
     """
-    check_options(imgsz=imgsz, images=images, ratios=ratios, criterion=criterion)
+    check_measuring(imgsz=imgsz, images=images, ratios=ratios, criterion=criterion)
     imgsz, _ = fitting_imgsz(yolo, imgsz)
     needs_labels = CRITERIA[criterion].needs_loss
     data = choose_data(data, yolo, images=True, labels=needs_labels, ranks=needs_labels, validates=False)
@@ -165,12 +150,13 @@ def sensitivity(
                 batches=batches,
                 loss=training_loss(yolo, {}) if needs_labels else prediction_probe(seed),
                 seed=seed,
+                tell=counter("ranking batch"),
             )
             measure = PredictionChange(network, [batch["img"] for batch in batches])
             trials = _trials(graph, scores, ratios)
             work = (fingerprint(network).encode(), *(batch["img"].cpu().numpy().tobytes() for batch in batches))
             found = Unfinished(unfinished, (*work, *(removed.tobytes() for removed in trials)))
-            for removed in progress(trials[len(found.results) :]):
+            for removed in tracked(trials[len(found.results) :], "trial", done=len(found.results)):
                 found.add(_try(graph, network, scores, measure, own, removed))
     finally:
         network.to(home)

@@ -16,6 +16,7 @@ from yoloprune.yolo.coco import coco_map, find_annotations
 from yoloprune.yolo.dataset import check_data
 from yoloprune.yolo.guard import check_options, offline, quiet
 from yoloprune.yolo.own_data import own_validator
+from yoloprune.yolo.run.progress import current
 
 __all__ = ["CONFIDENCE", "Metrics", "validate"]
 
@@ -101,7 +102,9 @@ def validate(
         validator_class = own_validator(yolo.task_map[yolo.task]["validator"])
         mixins = (_CountDetections,) * (yolo.task != "classify") + (_KeepDetections,) * (annotations is not None)
         validator_class = type(f"Watched{validator_class.__name__}", (*mixins, validator_class), {})
-        validator = validator_class(save_dir=Path(folder), args=args, _callbacks=yolo.callbacks)
+        after_batch = [*yolo.callbacks.get("on_val_batch_end", ()), _tell]
+        callbacks = {**yolo.callbacks, "on_val_batch_end": after_batch}
+        validator = validator_class(save_dir=Path(folder), args=args, _callbacks=callbacks)
         validator.checked = checked
         validator(model=yolo.model)
     own = _figures(validator.metrics, yolo.task)
@@ -120,6 +123,12 @@ class _CountDetections:
     def update_metrics(self, preds: Any, batch: Any) -> None:
         super().update_metrics(preds, batch)
         self.sure += sum(int((pred["conf"] >= CONFIDENCE).sum()) for pred in preds)
+
+
+def _tell(validator: Any) -> None:
+    """Report how far a validation is to the phase that it belongs to."""
+    images = len(validator.dataloader.dataset)
+    current().part("validation image", min((validator.batch_i + 1) * validator.dataloader.batch_size, images), images)
 
 
 class _KeepDetections:

@@ -11,6 +11,8 @@ from yoloprune.calibration import evaluation
 from yoloprune.graph import Plan
 from yoloprune.recovery import reconstruct
 from yoloprune.yolo.planning.agreement import disagreement
+from yoloprune.yolo.planning.limit import TRIALS
+from yoloprune.yolo.run.progress import counter
 
 __all__ = ["Trial"]
 
@@ -42,7 +44,17 @@ class Trial:
             if known == plan:
                 return error
         pruned = plan.apply(self._network).eval()
-        reconstruct(pruned, self._network, plan, self._fit, skip=(DFL,), positions=_POSITIONS, seed=self._seed)
+        tell, number = counter("trial"), len(self._measured)
+        reconstruct(
+            pruned,
+            self._network,
+            plan,
+            self._fit,
+            skip=(DFL,),
+            positions=_POSITIONS,
+            seed=self._seed,
+            tell=lambda done, total: tell(number + 0.99 * done / total, TRIALS),
+        )
         error = self._change(pruned)
         self._measured.append((plan, error))
         return error

@@ -79,10 +79,10 @@ class Context:
             self.record.save_csv(self.folder.table)
 
     @contextmanager
-    def phase(self, title: str, kind: str, *, speaks: bool = False) -> Iterator[Clock]:
+    def phase(self, title: str, kind: str) -> Iterator[Clock]:
         """A phase on the screen, whose time counts under `kind`; see `Progress.phase`."""
         clock = Clock()
-        with self.progress.phase(title, speaks=speaks):
+        with self.progress.phase(title):
             yield clock
         clock.stop()
         self.record.seconds[kind] = round(self.record.seconds.get(kind, 0.0) + clock.seconds, 2)
@@ -104,7 +104,14 @@ class Context:
         options = self.options
         with self.phase(title, "validate") as clock:
             batch = int(options.batch) if options.batch >= 1 else 16
-            metrics = validate(yolo, options.data, imgsz=imgsz or options.imgsz, batch=batch, device=options.device)
+            metrics = validate(
+                yolo,
+                options.data,
+                imgsz=imgsz or options.imgsz,
+                batch=batch,
+                device=options.device,
+                verbose=self.progress.hears,
+            )
         self.validation_seconds = clock.seconds
         return named_metrics(metrics, yolo.task)
 

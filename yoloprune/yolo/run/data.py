@@ -27,6 +27,7 @@ from yoloprune.yolo.trainers.distill import can_distill
 
 from .folder import RunFolder
 from .options import Options
+from .progress import counter, current
 
 __all__ = [
     "DIGITS",
@@ -196,10 +197,12 @@ def calibration_batches(
         raise UserError(f"None of the training images of '{data}' can be used; add some of the model's classes.")
     validator.device = device
     collate = getattr(dataset, "collate_fn", None) or torch.utils.data.default_collate
-    return [
-        validator.preprocess(collate([dataset[i] for i in range(start, min(start + batch, len(dataset)))]))
-        for start in range(0, len(dataset), batch)
-    ]
+    batches, tell = [], counter("calibration image")
+    for start in range(0, len(dataset), batch):
+        part = [dataset[i] for i in range(start, min(start + batch, len(dataset)))]
+        batches.append(validator.preprocess(collate(part)))
+        tell(start + len(part), len(dataset))
+    return batches
 
 
 def _training_images(yolo: YOLO, data: str, images: int, imgsz: int) -> tuple[Any, Any]:
@@ -219,7 +222,7 @@ def _training_images(yolo: YOLO, data: str, images: int, imgsz: int) -> tuple[An
         files = dataset.images_of_split(checked, "train")
         places = np.unique(np.linspace(0, len(files) - 1, min(images, len(files))).round().astype(int))
         chosen = tuple(files[place] for place in places)
-    with quiet():
+    with quiet(current().hears):
         return validator, validator.build_dataset(chosen)
 
 

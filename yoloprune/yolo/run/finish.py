@@ -78,7 +78,7 @@ def _export(run: Context, yolo: YOLO) -> dict[str, object] | None:
     path, report = export_path(weights, options.export), None
     with run.phase(f"Export to {options.export}", "export"):
         try:
-            exporting.export(yolo, path, format=options.export, imgsz=options.imgsz)
+            exporting.export(yolo, path, format=options.export, imgsz=options.imgsz, verbose=run.progress.hears)
             report = {"file": path.name}
             if options.export == "onnx":
                 report["difference"] = exporting.agreement(yolo, path)

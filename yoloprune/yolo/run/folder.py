@@ -27,6 +27,7 @@ class RunFolder:
         self.table = self.path / "results.csv"
         self.picture = self.path / "widths.png"
         self.report = self.path / "report.html"
+        self.log = self.path / "log.txt"
         self.steps = self.path / "steps"
         self.teacher = self.steps / "original.pt"
         self.trained = self.steps / "trained.pt"
@@ -46,7 +47,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what an earlier run left here, so that no file of it can be taken for one of this run."""
-        own = (self.args, self.results, self.table, self.plan, self.picture, self.report)
+        own = (self.args, self.results, self.table, self.plan, self.picture, self.report, self.log)
         for stale in (*own, *self.path.glob("pruned*")):
             remove(stale)
         remove(self.steps)

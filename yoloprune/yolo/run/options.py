@@ -5,6 +5,7 @@ Neither torch nor Ultralytics is imported here, so that a mistake in what was ty
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -19,7 +20,7 @@ from .declared import DATA, OUTPUT, PRUNING, TARGET, TRAINING, WEIGHTS, check_ra
 from .keywords import check_keywords
 from .typed import parse_budget, parse_count, parse_gflops, parse_names, parse_ratio, typed
 
-__all__ = ["CRITERIA", "GFLOPS_IMGSZ", "TARGETS", "Options", "check_imgsz"]
+__all__ = ["CRITERIA", "GFLOPS_IMGSZ", "TARGETS", "Options", "check_imgsz", "check_measuring"]
 
 GFLOPS_IMGSZ = 640
 """Image size in px at which GFLOPs are reckoned: the one of `model.info()` and of the published tables, whatever size
@@ -253,3 +254,16 @@ def check_imgsz(imgsz: int | None) -> None:
         UserError: It is too small.
     """
     check_range("imgsz", imgsz, declared(Options)["imgsz"][1])
+
+
+def check_measuring(*, imgsz: int | None, images: int, ratios: Sequence[float], criterion: str) -> None:
+    """Check options of the command `sensitivity`, which has no `Options`, before a model is loaded.
+
+    Raises:
+        UserError: A value is out of its range, or there is no such criterion.
+    """
+    check_range("imgsz", imgsz, declared(Options)["imgsz"][1])
+    check_range("images", images, declared(Options)["calibration_images"][1])
+    if not ratios or not all(0 < ratio < 1 for ratio in ratios):
+        raise UserError(f"ratios={list(ratios)} are no shares of channels to remove; give numbers between 0 and 1.")
+    check_range("criterion", criterion, declared(Options)["criterion"][1])

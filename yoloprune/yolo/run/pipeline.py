@@ -21,7 +21,6 @@ from .data import DIGITS, settle_validation, with_data, write_digits
 from .device import check_device
 from .finish import finish, megabytes
 from .folder import RunFolder, check_outside, check_writable, make_folder
-from .heads import still_compares_heads
 from .images import keep
 from .imgsz import fitting_imgsz
 from .interrupt import Interrupted, disk_full, where_it_stands
@@ -29,9 +28,10 @@ from .keywords import check_keyword_ranges
 from .options import Options
 from .own_classes import fit_classes
 from .progress import Progress
+from .rehearsal import Rehearsal, rehearse
 from .state import Remembered, fingerprint
 from .steps import all_steps
-from .target import check_reachable, cost, step_targets
+from .target import Target, check_reachable, cost, step_targets
 from .time_budget import TimeBudget, check_budget
 from .trainings import train_first
 
@@ -122,6 +122,21 @@ class Run:
         """What is known and measured so far."""
         return self._run.record
 
+    @property
+    def options(self) -> Options:
+        """What it does, defaults settled."""
+        return self._run.options
+
+    @property
+    def target(self) -> Target:
+        """What it aims at in the end."""
+        return self._targets[-1]
+
+    def rehearse(self) -> Rehearsal:
+        """Find out what `go` would do, and write nothing."""
+        self._start_budget()
+        return rehearse(self._run, self._targets)
+
     def go(self) -> Finished:
         """Do the run from where it stands; a finished one is only read.
 
@@ -137,7 +152,6 @@ class Run:
             started = time.perf_counter()
             self._start_budget()
             self._open_folder()
-            self._begin()
             for line in self._remarks:
                 if line not in run.record.notes:
                     run.note(line)
@@ -153,13 +167,6 @@ class Run:
                 raise UserError(said) from error
             raise
 
-    def _begin(self) -> None:
-        run, options = self._run, self._run.options
-        phases = options.steps * (1 + (options.epochs > 0)) + 4 * options.val + (options.export is not None)
-        phases += 2 * options.steps * (options.val and options.epochs > 0)
-        phases += (options.train_epochs > 0) + (options.sparse_epochs > 0) * (1 + options.val)
-        run.progress.begin(phases + 3 * still_compares_heads(run))
-
     def _open_folder(self) -> None:
         """Make the output folder, unless there is one already, and write into it what a resumed run must know."""
         run, options = self._run, self._run.options
@@ -171,10 +178,12 @@ class Run:
             if self._keeps_images:
                 run.record.data = keep(options.data, run.folder.steps / "images")
                 run.options = options = replace(options, data=run.record.data)
+        run.progress.write_to(run.folder.path, run.folder.log)
         if run.record.before.size_mb is None:
             run.record.before.size_mb = _megabytes_saved(run.original)
         if options.data == DIGITS:
-            run.record.data = write_digits(run.folder)
+            with run.progress.phase("Draw the digits"):
+                run.record.data = write_digits(run.folder)
             run.options = replace(options, data=run.record.data)
         if fresh:
             replace(run.options, data=options.data).save(

@@ -27,6 +27,7 @@ from yoloprune.yolo.trace import trace_yolo
 from .data import training_loss
 from .network import with_network
 from .options import GFLOPS_IMGSZ, Options
+from .progress import counter
 from .scores import calibrated, run_images
 from .target import Target, cost
 
@@ -85,6 +86,7 @@ def prune_once(
         batches=batches if entry.needs_batches else None,
         loss=_loss(yolo, options) if entry.needs_batches else None,
         isomorphic=options.isomorphic,
+        tell=counter("ranking batch"),
         **(ranking_options(share) if entry.per_mac else {}),
     )
     notes: list[str] = []
@@ -140,7 +142,7 @@ def _limit(plan_of: Callable[..., Plan], trial: Trial | None, share: float, note
 def _recover(pruned: YOLO, original: YOLO, plan: Plan, batches: list[dict[str, Any]], seed: int) -> list[str]:
     images = [b["img"] for b in batches]
     networks = [yolo.model.to(images[0].device) for yolo in (pruned, original)]
-    report = reconstruct(*networks, plan, images, skip=(DFL,), seed=seed)
+    report = reconstruct(*networks, plan, images, skip=(DFL,), seed=seed, tell=counter("layer"))
     calibrated(pruned, original, images)
     if report.batches == len(batches):
         return []

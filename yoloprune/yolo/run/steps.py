@@ -101,7 +101,7 @@ def _fine_tuned(run: Context, pruned: YOLO, plan: Plan, row: StepRow, which: str
             row.metrics = before
             return pruned
     title = f"Fine-tune for {allowed.epochs if allowed else options.epochs} epochs{which}"
-    with run.phase(title, "fine-tune", speaks=True) as train:
+    with run.phase(title, "fine-tune") as train:
         tuned, row.epochs, row.metrics = fine_tune(
             start, options, run.folder.train(number), distillation, removed=removed, allowed=allowed
         )

@@ -15,6 +15,7 @@ from yoloprune.yolo.reading import read_network
 
 from .continuation import Continuation
 from .state import intact
+from .watch import watch_training
 
 __all__ = ["train_or_go_on"]
 
@@ -58,6 +59,7 @@ def train_or_go_on(
         yolo = checkpoints.load(start)
         keywords = {**options, "project": str(folder.parent), "name": folder.name, "exist_ok": True, **train}
     continuation.attach(yolo)
+    watch_training(yolo)
     try:
         with offline():
             yolo.train(trainer=bind(own_trainer(yolo._smart_load("trainer"))), data=data, device=device, **keywords)

@@ -34,7 +34,7 @@ def train_first(run: Context) -> None:
         start = run.folder.steps / "untrained.pt"
         if not start.exists():
             checkpoints.save(run.original, start)
-        with run.phase(f"Train the unpruned network for {options.train_epochs} epochs", "train", speaks=True) as clock:
+        with run.phase(f"Train the unpruned network for {options.train_epochs} epochs", "train") as clock:
             yolo = train_unpruned(start, options, folder)
         metrics = named_training_metrics(yolo.trainer.measured, yolo.task)
         run.save(yolo, path)
@@ -59,7 +59,7 @@ def sparse_first(run: Context, removed: float) -> YOLO:
     path, folder, row = run.folder.sparse, run.folder.steps / "sparse", _row(run, _SPARSE)
     if row is None:
         folder.mkdir(parents=True, exist_ok=True)
-        with run.phase(f"Train group-sparsely for {options.sparse_epochs} epochs", "sparse", speaks=True) as clock:
+        with run.phase(f"Train group-sparsely for {options.sparse_epochs} epochs", "sparse") as clock:
             trained = sparse_train(
                 saved_original(run),
                 data=options.data,
