@@ -9,4 +9,4 @@ def main() -> None:
     """Run the command line; the entry point of the package."""
     from .app import app
 
-    app()
+    app(prog_name="yoloprune")

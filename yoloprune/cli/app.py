@@ -12,16 +12,16 @@ import typer
 from yoloprune import __version__
 
 from . import export, inspect, prune, sensitivity, v8, val
+from .errors import Command, Group
 
 __all__ = ["app"]
 
 app = typer.Typer(
     name="yoloprune",
+    cls=Group,
     help="Physically smaller YOLO detectors at the GFLOPs you ask for, still stock Ultralytics models.",
     epilog="Start with: yoloprune v8   (prunes the embedded detector in a few minutes)",
     rich_markup_mode="rich",
-    no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -43,4 +43,4 @@ def _options(
 
 
 for module in (v8, prune, inspect, sensitivity, val, export):
-    app.command(module.NAME)(module.command)
+    app.command(module.NAME, cls=Command)(module.command)

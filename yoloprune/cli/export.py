@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .errors import reported
-from .keywords import parse_pairs
-from .options import Imgsz, Trust, Weights
+from .options import Imgsz, Trust, Verbose, Weights, WeightsToo, read_weights, read_whole
 
 __all__ = ["NAME", "command"]
 
@@ -17,17 +16,19 @@ NAME = "export"
 
 
 def command(
-    weights: Weights,
-    pairs: Annotated[
+    word: Weights = None,
+    words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE]...",
-            help="Any other keyword of Ultralytics' export(), such as opset=17 dynamic=True.",
+            metavar="KEY=VALUE",
+            help="Any other keyword of Ultralytics' export(), such as opset=17 dynamic=True half=True.",
             show_default=False,
         ),
     ] = None,
-    format: Annotated[str, typer.Option("--format", help="Export format of Ultralytics.")] = "onnx",
+    weights: WeightsToo = None,
+    format: Annotated[str, typer.Option("--format", help="Export format of Ultralytics.", metavar="<name>")] = "onnx",
     imgsz: Imgsz = None,
+    verbose: Verbose = False,
     trust: Trust = False,
 ) -> None:
     """Export a model, pruned or not, beside its weights; an ONNX file is also run and compared with torch.
@@ -37,35 +38,48 @@ def command(
       yoloprune export runs/prune/prune/pruned.pt
 
       yoloprune export pruned.pt --format openvino --imgsz 320
+
+      yoloprune export pruned.pt --format tensorrt half=True
     """
     with reported():
-        _export(weights, parse_pairs(pairs or ()), format, imgsz, trust)
+        _export(
+            *read_weights([word, *(words or ())], weights, NAME), format, read_whole("--imgsz", imgsz), verbose, trust
+        )
 
 
-def _export(weights: Path, keywords: dict, format: str, imgsz: int | None, trust: bool) -> None:
-    from rich.console import Console
-
-    from yoloprune.yolo import checkpoints, exporting
+def _export(
+    weights: Path, keywords: dict[str, Any], format: str, imgsz: int | None, verbose: bool, trust: bool
+) -> None:
     from yoloprune.yolo.formats import check_can_export, check_format, export_path
-    from yoloprune.yolo.run.imgsz import fitting_imgsz
     from yoloprune.yolo.run.keywords import COMMAND_DECIDES, check_keywords
     from yoloprune.yolo.run.options import check_imgsz
 
+    from .keywords import with_precision
+    from .screen import Screen
+
+    keywords = with_precision(keywords)
     elsewhere = dict.fromkeys(("save_dir", "project", "exist_ok"), "the export goes beside the weights")
     check_keywords(keywords, {"format": "format", "imgsz": "imgsz"}, COMMAND_DECIDES | elsewhere)
     format = check_format(format)
-    check_can_export(format)
     check_imgsz(imgsz)
-    console = Console()
-    yolo = checkpoints.load(weights, trust=trust)
-    imgsz, rounded = fitting_imgsz(yolo, imgsz)
-    if rounded:
-        console.print(rounded, highlight=False)
-    with console.status(f"Export to {format} …"):
-        path = exporting.export(yolo, export_path(weights, format), format=format, imgsz=imgsz, **keywords)
-    console.print(f"Wrote [bold]{path}[/]", highlight=False)
-    if format == "onnx" and "nms" in keywords:
-        console.print("Not compared with torch: nms= changes what comes out.", highlight=False)
-    elif format == "onnx":
-        difference = exporting.agreement(yolo, path)
-        console.print(f"Largest relative difference from torch: {difference:.1e}", highlight=False)
+    check_can_export(format)
+    with Screen.open(verbose=verbose) as screen:
+        with screen.waiting("Load and check"):
+            from yoloprune.yolo import checkpoints, exporting
+            from yoloprune.yolo.run.imgsz import fitting_imgsz
+
+            yolo = checkpoints.load(weights, trust=trust)
+            imgsz, rounded = fitting_imgsz(yolo, imgsz)
+        if rounded:
+            screen.line(rounded)
+        with screen.phase(f"Export to {format}"):
+            path = exporting.export(
+                yolo, export_path(weights, format), format=format, imgsz=imgsz, verbose=verbose, **keywords
+            )
+        screen.line(f"Wrote {path}", "bold")
+        if format == "onnx" and "nms" in keywords:
+            screen.line("Not compared with torch: nms= changes what comes out.")
+        elif format == "onnx":
+            with screen.waiting("Compare with torch"):
+                difference = exporting.agreement(yolo, path)
+            screen.line(f"Largest relative difference from torch: {difference:.1e}")

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from yoloprune.errors import UserError
+
 from .errors import reported
-from .greeting import import_ultralytics
-from .options import Keep, Trust, Weights
+from .options import Json, Keep, Trust, Weights, WeightsToo, read_weights, read_whole
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from yoloprune.yolo.inspection import GroupRow, Inspection
+
+    from .screen import Screen
 
 __all__ = ["NAME", "command"]
 
@@ -22,13 +25,16 @@ NAME = "inspect"
 
 
 def command(
-    weights: Weights,
+    word: Weights = None,
+    weights: WeightsToo = None,
     prune_head: Annotated[
-        bool, typer.Option("--prune-head", help="As if the head's hidden layers might lose channels too.")
+        bool, typer.Option("--prune-head", help="As if the head's hidden layers might lose channels too.", metavar="")
     ] = False,
     keep: Keep = None,
-    round_to: Annotated[int, typer.Option("--round-to", help="Widths are multiples of this.", min=1)] = 8,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    round_to: Annotated[
+        str, typer.Option("--round-to", help="Widths are multiples of this.", metavar="<number>")
+    ] = "8",
+    as_json: Json = False,
     trust: Trust = False,
 ) -> None:
     """Show coupled channels, what stays and why, tied widths, and what each layer costs.
@@ -40,38 +46,44 @@ def command(
       yoloprune inspect runs/prune/prune/pruned.pt --prune-head --json
     """
     with reported():
-        _inspect(weights, prune_head, keep, round_to, as_json, trust)
+        path, pairs = read_weights([word], weights, NAME)
+        if pairs:
+            raise UserError(f"{word} is not understood; inspect takes a checkpoint and options.")
+        _inspect(path, prune_head, keep, read_whole("--round-to", round_to, least=1), as_json, trust)
 
 
 def _inspect(weights: Path, prune_head: bool, keep: str | None, round_to: int, as_json: bool, trust: bool) -> None:
-    import json
     from dataclasses import asdict
 
-    from rich.console import Console
+    from .screen import Screen
 
-    import_ultralytics(as_json)
-    from yoloprune.yolo import checkpoints
-    from yoloprune.yolo.inspection import inspect
-    from yoloprune.yolo.run.typed import parse_names
+    with Screen.open(as_json=as_json) as screen:
+        with screen.waiting("Load and trace"):
+            from yoloprune.yolo import checkpoints
+            from yoloprune.yolo.inspection import inspect
+            from yoloprune.yolo.run.typed import parse_names
 
-    yolo = checkpoints.load(weights, trust=trust)
-    found = inspect(yolo, prune_head=prune_head, keep=parse_names(keep or ""), round_to=round_to)
-    if as_json:
-        typer.echo(json.dumps({**asdict(found), "reach": found.reach._asdict()}, indent=1))
-        return
-    console = Console()
-    console.print(f"[bold]{weights}[/]: YOLO{found.family} {found.task}\n", highlight=False)
+            yolo = checkpoints.load(weights, trust=trust)
+            found = inspect(yolo, prune_head=prune_head, keep=parse_names(keep or ""), round_to=round_to)
+        if as_json:
+            screen.json({**asdict(found), "reach": found.reach._asdict()})
+        else:
+            _show(screen, weights, found, round_to)
+
+
+def _show(screen: Screen, weights: Path, found: Inspection, round_to: int) -> None:
+    screen.line(f"{weights}: YOLO{found.family} {found.task}", "bold")
     for table in (_layer_table(found), _group_table(found), _staying_table(found), _part_table(found, round_to)):
-        console.print(table, "")
+        screen.result(table, "")
     for operator, count in found.unsupported.items():
-        console.print(f"The operator {operator} ({count} times) is not understood; what it touches stays.")
+        screen.line(f"The operator {operator} ({count} times) is not understood; what it touches stays.")
     if found.uncalled:
-        console.print(f"Never run when the model predicts, and not pruned along: {_some(found.uncalled)}.")
+        screen.line(f"Never run when the model predicts, and not pruned along: {_some(found.uncalled)}.")
     reach = found.reach
-    console.print(
-        f"[bold]{reach.max_gflops:.2f} GFLOPs can be pruned to {reach.min_gflops:.2f}[/], and "
-        f"[bold]{reach.max_params / 1e6:.3f}M parameters to {reach.min_params / 1e6:.3f}M[/].",
-        highlight=False,
+    screen.line(
+        f"{reach.max_gflops:.2f} GFLOPs can be pruned to {reach.min_gflops:.2f}, and "
+        f"{reach.max_params / 1e6:.3f}M parameters to {reach.min_params / 1e6:.3f}M.",
+        "bold",
     )
 
 

@@ -8,7 +8,10 @@ from typing import Any
 
 from yoloprune.errors import UserError
 
-__all__ = ["parse_pairs"]
+__all__ = ["parse_pairs", "with_precision"]
+
+
+_BITS = {"half": 16, "int8": 8}
 
 
 def parse_pairs(pairs: Sequence[str]) -> dict[str, Any]:
@@ -26,6 +29,24 @@ def parse_pairs(pairs: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"{key}= is given twice; leave one of them out.")
         keywords[key] = _value(value)
     return keywords
+
+
+def with_precision(keywords: dict[str, Any]) -> dict[str, Any]:
+    """The keywords with `half=True` and `int8=True` said as Ultralytics says it since 8.4: `quantize=16`, `quantize=8`.
+
+    Raises:
+        UserError: Two of them are given, or one that is neither true nor false.
+    """
+    given = [name for name in ("half", "int8", "quantize") if name in keywords]
+    if not given or given == ["quantize"]:
+        return keywords
+    name, value = given[0], keywords[given[0]]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(f'{n}=' for n in given)} all set the precision; give quantize= alone.")
+    if not isinstance(value, bool):
+        raise UserError(f"{name}={value} is not understood; give quantize={_BITS[name]}.")
+    rest = {n: v for n, v in keywords.items() if n != name}
+    return {**rest, "quantize": _BITS[name]} if value else rest
 
 
 def _value(text: str) -> Any:

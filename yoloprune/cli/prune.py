@@ -14,11 +14,11 @@ Families: YOLOv3, v5, v6, v8, v9, v10, 11, 12, 26, RT-DETR and YOLO-World; tasks
 
 [bold]Examples[/]
 
-  yoloprune prune yolo11s-seg.pt --target-ratio 0.6 --data coco.yaml --epochs 30
+  yoloprune prune yolo11s-seg.pt --target-ratio 0.6 --data coco.yaml
 
-  yoloprune prune yolov5su.pt --target-params 5M --criterion taylor --data coco128.yaml
+  yoloprune prune yolov5su.pt --target-params 5M --data coco128.yaml --epochs 50
 
-  yoloprune prune --resume runs/prune/prune-2 --device 0   [dim]goes on after Ctrl-C[/]
+  yoloprune prune --resume runs/prune/prune-2
 """
 
 command = run_command(CommandSpec(NAME, shown=RECIPE), _HELP)

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from yoloprune.yolo.run.declared import OUTPUT, TRAINING, WEIGHTS, Declared, declared
+from yoloprune.yolo.formats import SUFFIXES
+from yoloprune.yolo.run.declared import DATA, OUTPUT, PRUNING, TARGET, TRAINING, WEIGHTS, Declared, declared
 from yoloprune.yolo.run.options import Options
 from yoloprune.yolo.run.typed import kinds_of
 
 from .errors import reported
+from .options import with_default
 
-__all__ = ["DEFAULTS", "RECIPE", "CommandSpec", "run_command"]
+__all__ = ["DEFAULTS", "PAIRS", "PANELS", "RECIPE", "CommandSpec", "Flag", "flags_of", "run_command"]
 
 _TYPES = get_type_hints(Options)
 
 DEFAULTS = {"val": True, "export": "onnx", "project": "runs/prune"}
 """What the command does by default where Python does nothing."""
 
-RECIPE = dict.fromkeys(("epochs", "batch"), "as the recipe says")
+RECIPE = dict.fromkeys(("epochs", "batch", "lr0"), "as the recipe says")
 """Options whose default on the command line is the recipe's, for the help."""
+
+PANELS = (TARGET, DATA, PRUNING, TRAINING, OUTPUT, WEIGHTS)
+"""The headings of the help, in its order."""
+
+PAIRS = "Any other keyword of Ultralytics' train(), such as optimizer=AdamW mosaic=0."
+"""What is said of the key=value pairs."""
+
+_PATHS = {"weights", "recipe", "data", "project", "resume"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,43 @@ class CommandSpec:
     shown: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Flag:
+    """An option of the command line, as the help and README's table show it.
+
+    Attributes:
+        name: Name of the parameter.
+        names: What is typed, as typer takes it: `--val/--no-val` for a switch that can be turned off.
+        panel: Heading in the help.
+        text: What it means.
+        default: What stands for the default; "" where there is none.
+        metavar: What stands for the value; "" for a switch.
+        among: Values that a shell may complete.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    panel: str
+    text: str
+    default: str = ""
+    metavar: str = ""
+    among: Collection[str] = ()
+
+    def parameter(self) -> inspect.Parameter:
+        """The parameter for typer; values are read by `start`, so that a wrong one is answered in one sentence."""
+        text = with_default(self.text, self.default)
+        option = typer.Option(
+            *self.names,
+            help=text,
+            rich_help_panel=self.panel,
+            show_default=False,
+            metavar=self.metavar,
+            autocompletion=lambda incomplete: [value for value in self.among if value.startswith(incomplete)],
+        )
+        annotation = Annotated[(str if self.metavar else bool) | None, option]
+        return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
 def run_command(spec: CommandSpec, text: str) -> Callable[..., None]:
     """Make the function of a command that runs the pipeline; `text` is its help."""
 
@@ -53,64 +100,75 @@ def run_command(spec: CommandSpec, text: str) -> Callable[..., None]:
 
             start(spec, given)
 
-    parameters = [
-        *_own(spec),
-        *(_parameter(name, *what, spec) for name, what in declared(Options).items() if what[1].panel),
-    ]
-    parameters.sort(key=lambda p: p.name != "words")  # the argument comes first
+    parameters = [*_words(), *(flag.parameter() for flag in flags_of(spec))]
     command.__signature__ = inspect.Signature(parameters)
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     command.__doc__ = text
     return command
 
 
-def _parameter(name: str, of: Any, what: Declared, spec: CommandSpec) -> inspect.Parameter:
-    """The parameter of an option; values are read by `start`, so that a wrong one is answered in one sentence."""
+def flags_of(spec: CommandSpec) -> list[Flag]:
+    """The options of a command that runs the pipeline, heading by heading."""
+    options = (_flag(name, *what, spec) for name, what in declared(Options).items() if what[1].panel)
+    return sorted([*options, *_own(spec)], key=lambda flag: PANELS.index(flag.panel))
+
+
+def _flag(name: str, of: Any, what: Declared, spec: CommandSpec) -> Flag:
+    kinds, dashed = kinds_of(_TYPES[name]), name.replace("_", "-")
     default = DEFAULTS.get(name, of.default if of.default is not MISSING else None)
-    dashed = name.replace("_", "-")
-    switch = bool in kinds_of(_TYPES[name])
-    flags = what.flags or ((f"--{dashed}/--no-{dashed}",) if switch else (f"--{dashed}",))
-    shown = spec.shown.get(name) or what.shown
-    if not shown and switch:
-        shown = dashed if default else "off" if "/" not in flags[0] else flags[0].split("--")[-1]
-    elif not shown and default is not None:
-        shown = str(default)
-    if switch and "/" not in flags[0]:
-        shown = ""
-    return _typer_option(
-        name, bool if switch else str, *flags, panel=what.panel, text=what.help, shown=shown, metavar=what.metavar
-    )
+    if bool in kinds:
+        names = what.flags or (f"--{dashed}/--no-{dashed}",)
+        shown = what.shown if "/" in names[0] else ""
+        if "/" in names[0] and not shown:
+            shown = "on" if default else "off" if "/--no-" in names[0] else names[0].rpartition("--")[2]
+        return Flag(name, names, what.panel, what.help, shown)
+    shown = spec.shown.get(name) or what.shown or ("" if default is None else str(default))
+    metavar = "<path>" if name in _PATHS else "<number>" if kinds & {int, float} else "<name>"
+    metavar = "<names>" if list in kinds else metavar
+    among = SUFFIXES if name == "export" else what.among or ()
+    return Flag(name, what.flags or (f"--{dashed}",), what.panel, what.help, shown, what.metavar or metavar, among)
 
 
-def _typer_option(
-    name: str, kind: type, *flags: str, panel: str, text: str, shown: str = "", metavar: str | None = None
-) -> inspect.Parameter:
-    made = typer.Option(*flags, help=text, rich_help_panel=panel, show_default=shown or False, metavar=metavar)
-    annotation = Annotated[kind | None, made]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+def _own(spec: CommandSpec) -> list[Flag]:
+    """Options that are no options of a run."""
+    shown = spec.shown.get
+    return [
+        Flag("lr0", ("--lr0",), TRAINING, "Initial learning rate.", shown("lr0", ""), "<number>"),
+        Flag("no_export", ("--no-export",), OUTPUT, "Do not export the finished model."),
+        Flag(
+            "resume",
+            ("--resume",),
+            OUTPUT,
+            "Go on with the interrupted run in this folder, with its own options.",
+            metavar="<path>",
+        ),
+        Flag("dry_run", ("--dry-run",), OUTPUT, "Plan, say what would be done, and write nothing."),
+        Flag("json", ("--json",), OUTPUT, "Print what results.json holds, and nothing else, on stdout."),
+        Flag("quiet", ("--quiet",), OUTPUT, "Print the closing table alone."),
+        Flag("verbose", ("--verbose",), OUTPUT, "Show what Ultralytics says too, which otherwise only log.txt holds."),
+        Flag("weights", ("--weights", "-w"), WEIGHTS, "The checkpoint, as an option.", shown("weights", ""), "<path>"),
+        Flag(
+            "recipe",
+            ("--recipe",),
+            WEIGHTS,
+            "Options from a YAML file: coco, custom or quick (in cfg/), or a path. Typed ones go first.",
+            shown("recipe", "custom"),
+            "<path>",
+            ("coco", "custom", "quick"),
+        ),
+    ]
 
 
-def _own(spec: CommandSpec) -> Iterator[inspect.Parameter]:
-    """Parameters that are no options of a run."""
-    words = typer.Argument(
-        metavar="[WEIGHTS] [KEY=VALUE]...",
-        help="Checkpoint (.pt) to prune; any other keyword of Ultralytics' train(), such as optimizer=AdamW mosaic=0.",
+def _words() -> list[inspect.Parameter]:
+    """What is typed without an option. `read` sorts it, so that the weights may be missing or come last."""
+    weights = typer.Argument(metavar="WEIGHTS", help="Checkpoint (.pt) to prune.", show_default=False)
+    pairs = typer.Argument(
+        metavar="KEY=VALUE",
+        help=PAIRS,
         show_default=False,
     )
-    yield inspect.Parameter(
-        "words", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[list[str] | None, words]
-    )
-    yield _typer_option(
-        "weights", str, "--weights", "-w", panel=WEIGHTS, text="The same checkpoint, as an option.",
-        shown=spec.shown.get("weights", ""),
-    )  # fmt: skip
-    yield _typer_option(
-        "recipe", str, "--recipe", panel=WEIGHTS, shown=spec.shown.get("recipe", "custom"),
-        text="Options from a YAML file: coco, custom or quick (in cfg/), or a path. Typed ones go first.",
-    )  # fmt: skip
-    yield _typer_option("lr0", str, "--lr0", panel=TRAINING, text="Initial learning rate.", shown="as the recipe says")
-    yield _typer_option("no_export", bool, "--no-export", panel=OUTPUT, text="Do not export the finished model.")
-    yield _typer_option(
-        "resume", str, "--resume", panel=OUTPUT,
-        text="Go on with the interrupted run in this folder, with its own options.",
-    )  # fmt: skip
+    kinds = {"word": Annotated[str | None, weights], "words": Annotated[list[str] | None, pairs]}
+    return [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+        for name, kind in kinds.items()
+    ]

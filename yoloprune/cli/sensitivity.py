@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from yoloprune.errors import UserError
+
 from .errors import reported
-from .options import Imgsz, Keep, Trust, Weights
+from .options import Data, Device, Imgsz, Keep, Trust, Weights, WeightsToo, read_weights, read_whole
 
 __all__ = ["NAME", "command"]
 
@@ -16,33 +18,35 @@ NAME = "sensitivity"
 
 
 def command(
-    weights: Weights,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data",
-            help="Data YAML; its training images are used, not their labels.",
-            show_default="what the weights were trained on",
-        ),
-    ] = None,
+    word: Weights = None,
+    weights: WeightsToo = None,
+    data: Data = None,
     imgsz: Imgsz = None,
-    images: Annotated[int, typer.Option("--images", help="Training images to measure on.")] = 32,
+    images: Annotated[
+        str, typer.Option("--images", help="Training images to measure on, without labels.", metavar="<number>")
+    ] = "32",
     ratios: Annotated[
-        str, typer.Option("--ratios", help="Shares of each layer's channels to remove, with commas between them.")
+        str,
+        typer.Option(
+            "--ratios",
+            help="Shares of each layer's channels to remove, with commas between them.",
+            metavar="<numbers>",
+        ),
     ] = "0.25,0.5,0.75",
-    prune_head: Annotated[bool, typer.Option("--prune-head", help="Measure the head's hidden layers too.")] = False,
+    prune_head: Annotated[
+        bool, typer.Option("--prune-head", help="Measure the head's hidden layers too.", metavar="")
+    ] = False,
     keep: Keep = None,
     criterion: Annotated[
-        str, typer.Option("--criterion", help="Ranking of channels: the weakest of each layer go.")
+        str,
+        typer.Option("--criterion", help="Ranking of channels: the weakest of each layer go.", metavar="<name>"),
     ] = "output_error",
     save: Annotated[Path, typer.Option("--save", help="Write PREFIX.csv and PREFIX.png.", metavar="PREFIX")] = Path(
         "sensitivity"
     ),
+    device: Device = None,
+    seed: Annotated[str, typer.Option("--seed", help="Random seed.", metavar="<number>")] = "0",
     trust: Trust = False,
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu, 0, mps …", show_default="Ultralytics chooses")
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Random seed.")] = 0,
 ) -> None:
     """Prune each layer alone and show how far predictions move, per GFLOP saved; as a table, a CSV file and a picture.
 
@@ -50,12 +54,16 @@ def command(
 
       yoloprune sensitivity yolov8n.pt --data coco.yaml
 
-      yoloprune sensitivity yolov8n.pt --data coco.yaml --ratios 0.1,0.5 --prune-head --save out/v8n
+      yoloprune sensitivity best.pt --data my.yaml --ratios 0.1,0.5 --prune-head
 
     After Ctrl-C or a kill the same command goes on: PREFIX.unfinished.json holds what is measured until then.
     """
     with reported():
-        _sensitivity(weights, data, imgsz, images, ratios, prune_head, keep, criterion, save, trust, device, seed)
+        path, pairs = read_weights([word], weights, NAME)
+        if pairs:
+            raise UserError(f"{word} is not understood; sensitivity takes a checkpoint and options.")
+        size, count, seed_ = read_whole("--imgsz", imgsz), read_whole("--images", images), read_whole("--seed", seed)
+        _sensitivity(path, data, size, count, ratios, prune_head, keep, criterion, save, trust, device, seed_)
 
 
 def _sensitivity(
@@ -72,55 +80,53 @@ def _sensitivity(
     device: str | None,
     seed: int,
 ) -> None:
-    from functools import partial
-
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from yoloprune.report.sensitivity import draw_sensitivity, save_sensitivity, sensitivity_table
-    from yoloprune.yolo import checkpoints
-    from yoloprune.yolo.run.device import check_device
+    from yoloprune.yolo.data_file import check_data_path
+    from yoloprune.yolo.run.options import check_measuring
     from yoloprune.yolo.run.typed import parse_names
-    from yoloprune.yolo.sensitivity import check_options, sensitivity
+
+    from .screen import Screen
 
     shares = _shares(ratios)
-    check_options(imgsz=imgsz, images=images, ratios=shares, criterion=criterion)
-    check_device(device)
-    yolo = checkpoints.load(weights, trust=trust)
+    check_measuring(imgsz=imgsz, images=images, ratios=shares, criterion=criterion)
+    check_data_path(data)
     table_file, picture, unfinished = _files(save)
-    console = Console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Screen.open() as screen:
+        with screen.waiting("Load and check"):
+            from yoloprune.report.sensitivity import draw_sensitivity, save_sensitivity, sensitivity_table
+            from yoloprune.yolo import checkpoints
+            from yoloprune.yolo.run.device import check_device
+            from yoloprune.yolo.sensitivity import sensitivity
+
+            check_device(device)
+            yolo = checkpoints.load(weights, trust=trust)
         try:
-            found = sensitivity(
-                yolo,
-                data,
-                imgsz=imgsz,
-                images=images,
-                ratios=shares,
-                criterion=criterion,
-                prune_head=prune_head,
-                keep=parse_names(keep or ""),
-                device=device,
-                seed=seed,
-                progress=partial(bar.track, description="Prune each layer alone"),
-                unfinished=unfinished,
-            )
+            with screen.phase("Prune each layer alone"):
+                found = sensitivity(
+                    yolo,
+                    data,
+                    imgsz=imgsz,
+                    images=images,
+                    ratios=shares,
+                    criterion=criterion,
+                    prune_head=prune_head,
+                    keep=parse_names(keep or ""),
+                    device=device,
+                    seed=seed,
+                    unfinished=unfinished,
+                )
         except KeyboardInterrupt:
             if unfinished.exists():
                 raise KeyboardInterrupt("Interrupted; the same command goes on where it was.") from None
             raise
-    table_file.parent.mkdir(parents=True, exist_ok=True)
-    save_sensitivity(found, table_file)
-    draw_sensitivity(found, picture)
-    unfinished.unlink()
-    console.print(sensitivity_table(found))
-    console.print(f"Wrote [bold]{table_file}[/] and [bold]{picture}[/]", highlight=False, soft_wrap=True)
+        table_file.parent.mkdir(parents=True, exist_ok=True)
+        save_sensitivity(found, table_file)
+        draw_sensitivity(found, picture)
+        unfinished.unlink()
+        screen.result(sensitivity_table(found))
+        screen.line(f"Wrote {table_file} and {picture}", "bold")
 
 
 def _shares(text: str) -> tuple[float, ...]:
-    from yoloprune.errors import UserError
-
     try:
         return tuple(float(word) for word in text.split(","))
     except ValueError:
@@ -129,7 +135,6 @@ def _shares(text: str) -> tuple[float, ...]:
 
 def _files(prefix: Path) -> tuple[Path, Path, Path]:
     """Table, picture, and what is measured until both are. That they can be written is found out before the work."""
-    from yoloprune.errors import UserError
     from yoloprune.files import check_folder
 
     if prefix.is_dir():

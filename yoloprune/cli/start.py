@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
-from rich.console import Console
-
 from yoloprune.errors import UserError
+from yoloprune.yolo.data_file import check_data_path
 from yoloprune.yolo.run.declared import declared
 from yoloprune.yolo.run.options import Options
 from yoloprune.yolo.run.recipe import merge, read_recipe
 from yoloprune.yolo.run.typed import read_text
 from yoloprune.yolo.weights_file import check_path
 
-from .keywords import parse_pairs
+from .options import read_words
 from .run_command import DEFAULTS
 from .screen import Screen
 
@@ -28,7 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Asked", "Resume", "flag", "read", "start"]
 
-_WITH_RESUME = {"device", "trust"}
+_SHOWN = {"json", "quiet", "verbose"}
+_WITH_RESUME = {"device", "trust"} | _SHOWN
 _WORTH_A_HINT = 0.05  # mAP
 
 
@@ -44,29 +44,43 @@ def start(spec: CommandSpec, given: dict[str, Any]) -> None:
         KeyboardInterrupt: Ctrl-C.
     """
     request = read(spec, given)
+    shown = {name: bool(given.get(name)) for name in _SHOWN}
+    with Screen.open(verbose=shown["verbose"], quiet=shown["quiet"], as_json=shown["json"]) as screen:
+        with screen.waiting("Load and check"):
+            run = _prepare(spec, given, request, screen)
+        _opening(screen, run, request)
+        if isinstance(request, Asked) and request.dry:
+            from .dry_run import show_dry_run
+
+            show_dry_run(screen, run.rehearse(), as_json=shown["json"])
+            return
+        finished = run.go()
+        if shown["json"]:
+            screen.json({**asdict(finished.record), "save_dir": str(finished.folder.path)})
+        else:
+            _closing(screen, finished)
+
+
+def _prepare(spec: CommandSpec, given: dict[str, Any], request: Asked | Resume, screen: Screen) -> Run:
     from yoloprune.yolo.run.api import prepare, prepare_resume  # takes seconds
     from yoloprune.yolo.run.own_classes import OtherClassesError
 
-    console = Console()
-    screen = Screen(console)
-    with console.status("Load and check …"):
-        if isinstance(request, Resume):
-            run = prepare_resume(request.folder, **request.options, progress=screen)
-        else:
-            weights, check = request.weights, spec.check
-            try:
-                run = prepare(weights, request.options, progress=screen, check=lambda yolo: check(yolo, weights))
-            except OtherClassesError as error:
-                raise UserError(f"{error}: {retyped(spec, given)} --train-epochs 50") from None
-    _opening(console, run)
-    _closing(console, run.go())
+    if isinstance(request, Resume):
+        return prepare_resume(request.folder, **request.options, progress=screen)
+    weights, check = request.weights, spec.check
+    try:
+        return prepare(weights, request.options, progress=screen, check=lambda yolo: check(yolo, weights))
+    except OtherClassesError as error:
+        raise UserError(f"{error}: {retyped(spec, given)} --train-epochs 50") from None
 
 
 class Asked(NamedTuple):
-    """A run that was asked for: the checkpoint and the options."""
+    """A run that was asked for: the checkpoint, the options, the recipe's name, and whether it is only planned."""
 
     weights: Path
     options: Options
+    recipe: str
+    dry: bool = False
 
 
 class Resume(NamedTuple):
@@ -85,15 +99,12 @@ def read(spec: CommandSpec, given: dict[str, Any]) -> Asked | Resume:
     typed = {
         name: value for name, value in given.items() if (value is not None and value is not False) or _off(name, value)
     }
-    weights, pairs = _words(typed.pop("words", []), typed.pop("weights", None))
+    weights, pairs = read_words([typed.pop("word", None), *typed.pop("words", [])], typed.pop("weights", None))
     resume = typed.pop("resume", None)
     if resume is not None:
-        more = sorted(typed.keys() - _WITH_RESUME)
-        if more or weights or pairs:
-            wrong = "the weights" if weights else "the key=value pairs" if pairs else flag(more[0])
-            raise UserError(f"--resume goes on with the options that the run was started with; leave out {wrong}.")
-        return Resume(Path(resume), typed)
+        return _read_resume(Path(resume), typed, weights, pairs)
     recipe = typed.pop("recipe", None) or ("digits" if spec.embedded and weights is None else "custom")
+    dry = typed.pop("dry_run", False)
     options = merge({**DEFAULTS, **read_recipe(recipe)}, _options(typed, pairs))
     if weights is None:
         if not spec.embedded:
@@ -102,14 +113,27 @@ def read(spec: CommandSpec, given: dict[str, Any]) -> Asked | Resume:
 
         weights = WEIGHTS
     check_path(weights)
-    return Asked(Path(weights), options)
+    if options.data != "digits":
+        check_data_path(options.data)
+    return Asked(weights, options, recipe, dry)
+
+
+def _read_resume(folder: Path, typed: dict[str, Any], weights: Path | None, pairs: dict[str, Any]) -> Resume:
+    more = sorted(typed.keys() - _WITH_RESUME)
+    if more or weights or pairs:
+        wrong = "the weights" if weights else "the key=value pairs" if pairs else flag(more[0])
+        raise UserError(f"--resume goes on with the options that the run was started with; leave out {wrong}.")
+    if not (folder / "args.yaml").is_file():
+        raise UserError(f"{folder} is not the folder of a pruning run (it has no args.yaml); give the one to resume.")
+    return Resume(folder, {name: value for name, value in typed.items() if name not in _SHOWN})
 
 
 def retyped(spec: CommandSpec, given: dict[str, Any]) -> str:
     """The command as it was typed."""
-    words = ["yoloprune", spec.name, *(given.get("words") or [])]
+    first = [given["word"]] if given.get("word") else []
+    words = ["yoloprune", spec.name, *first, *(given.get("words") or [])]
     for name, value in given.items():
-        if name == "words" or value is None or (value is False and not _off(name, value)):
+        if name in ("word", "words") or value is None or (value is False and not _off(name, value)):
             continue
         if isinstance(value, bool):
             words.append(flag(name) if value else _off_flag(name))
@@ -136,17 +160,6 @@ def _off(name: str, value: Any) -> bool:
     return value is False and what is not None and (not what[1].flags or "/" in what[1].flags[0])
 
 
-def _words(words: Sequence[str], weights: str | None) -> tuple[str | None, dict[str, Any]]:
-    """Weights and key=value pairs from what was typed without an option."""
-    files = [word for word in words if "=" not in word]
-    if len(files) + (weights is not None) > 1:
-        raise UserError(
-            f"{files[-1]!r} is not understood; one checkpoint is pruned at a time, and Ultralytics' train keywords are "
-            "given as key=value."
-        )
-    return (files[0] if files else weights), parse_pairs([word for word in words if "=" in word])
-
-
 def _options(typed: dict[str, Any], pairs: dict[str, Any]) -> dict[str, Any]:
     """Parameters of the command as fields of `Options`."""
     types, fields = get_type_hints(Options), declared(Options)
@@ -166,24 +179,38 @@ def _options(typed: dict[str, Any], pairs: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _opening(console: Console, run: Run) -> None:
-    before = run.record.before
-    console.print(
-        f"[bold]{Path(run.record.weights).name}[/]: YOLO{run.record.family} {run.record.task}, "
-        f"{before.gflops:.2f} GFLOPs, {before.params / 1e6:.3f}M parameters",
-        highlight=False,
+def _opening(screen: Screen, run: Run, request: Asked | Resume) -> None:
+    """Which network, to what target, and how, in two lines."""
+    record, options = run.record, run.options
+    before = record.before
+    screen.line(
+        f"{Path(record.weights).name}: YOLO{record.family} {record.task}, {before.gflops:.2f} GFLOPs, "
+        f"{before.params / 1e6:.3f}M parameters, to be pruned to {run.target}",
+        "bold",
     )
+    how = f"Recipe {request.recipe}" if isinstance(request, Asked) else f"Resumed from {request.folder}"
+    data = options.data or "no data"
+    screen.line(f"{how}: {_training(options)}, {data}, images of {options.imgsz} px")
 
 
-def _closing(console: Console, finished: Finished) -> None:
+def _training(options: Options) -> str:
+    each = f" in each of {options.steps} steps" if options.steps > 1 else ""
+    if options.budget:
+        return f"as many epochs{each} as fit into {options.budget / 60:.3g} min"
+    return f"{options.epochs} epoch{'s' * (options.epochs > 1)}{each}" if options.epochs else "no training"
+
+
+def _closing(screen: Screen, finished: Finished) -> None:
     from yoloprune.report import closing_table
 
     record, folder = finished.record, finished.folder
-    console.print(closing_table(record))
+    screen.result(closing_table(record))
+    for note in record.notes:
+        screen.line(note)
     after = record.after.metrics
     lost = max((value - after[name] for name, value in record.before.metrics.items() if name in after), default=0.0)
     if lost > _WORTH_A_HINT and not any(row.epochs for row in record.steps):
-        console.print("Pruning alone costs accuracy; fine-tuning brings it back: run again with --epochs 30, say.")
-    console.print(f"Results in [bold]{folder.path}[/]", highlight=False)
+        screen.line("Pruning alone costs accuracy; fine-tuning brings it back: run again with --epochs 30, say.")
+    screen.line(f"Results in {folder.path}", "bold")
     model = shlex.quote(f"model={folder.weights}")
-    console.print(f"Try it with: yolo predict {model} source=image.jpg", highlight=False, soft_wrap=True)
+    screen.line(f"Try it with: yolo predict {model} source=image.jpg")

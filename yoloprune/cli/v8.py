@@ -26,11 +26,13 @@ Without arguments: prunes the embedded digits detector to half its GFLOPs, in a 
 
   yoloprune v8 yolov8s.pt -g 14 --data my.yaml --budget 30m --prune-head
 
-  yoloprune v8 best.pt --target-ratio 0.5 --data my.yaml --steps 3 --epochs 20 optimizer=AdamW --lr0 0.0005
+  yoloprune v8 best.pt --target-ratio 0.5 --data my.yaml --epochs 20 optimizer=SGD
 
-  yoloprune v8 yolov8n.pt -g 6.2 --data my.yaml --epochs 0 --no-val --no-export   [dim]prunes, and nothing else[/]
+  yoloprune v8 best.pt -g 6.2 --data my.yaml --dry-run
 
-  yoloprune v8 --resume runs/prune/prune   [dim]goes on after Ctrl-C[/]
+  yoloprune v8 best.pt -g 6.2 --data my.yaml --epochs 0 --no-val --no-export
+
+  yoloprune v8 --resume runs/prune/prune
 """
 
 

@@ -6,6 +6,7 @@ import io
 
 from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 
 from .record import Record
 
@@ -21,13 +22,13 @@ def closing_table(record: Record) -> Group:
     for row in record.comparison():
         table.add_row(*row)
     steps = [_step_table(record)] if len(record.steps) > 1 or record.trainings else []
-    return Group(table, *steps, *record.notes)
+    return Group(table, *steps)
 
 
 def as_text(record: Record) -> str:
-    """The closing table as plain text."""
+    """The closing table and what the run had to say, as plain text."""
     console = Console(file=io.StringIO(), width=100, force_terminal=False)
-    console.print(closing_table(record))
+    console.print(closing_table(record), *map(Text, record.notes), sep="\n")
     return console.file.getvalue().rstrip()
 
 
