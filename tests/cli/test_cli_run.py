@@ -43,7 +43,7 @@ def test_prune_only(yoloprune, tmp_path) -> None:
     assert all(torch.equal(a[name], b[name]) for name in a)
     names = {path.name for path in first.iterdir()}
     assert names == {
-        "pruned.pt", "plan.json", "args.yaml", "results.json", "results.csv", "widths.png", "report.html"
+        "pruned.pt", "plan.json", "args.yaml", "results.json", "results.csv", "widths.png", "report.html", "log.txt"
     }  # fmt: skip
     results = json.loads((first / "results.json").read_text())
     assert results["finished"]
