@@ -216,19 +216,124 @@ def test_help_needs_neither_torch_nor_ultralytics() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("words", [("inspect",), ("val", "--data", "DATA", "--imgsz", "64")], ids=["inspect", "val"])
-def test_json_is_alone_on_stdout_where_ultralytics_is_new(few_digits, tmp_path, words) -> None:
-    command, *options = (str(few_digits) if word == "DATA" else word for word in words)
-    code = "from yoloprune.cli import main; main()"
+PLAIN = ("--criterion", "l2", "--no-recover", "--project", "OUT")
+
+NEW = {
+    "inspect": ("inspect", "--json"),
+    "val": ("val", "--data", "DATA", "--imgsz", "64", "--json"),
+    "v8": ("v8", "--target-ratio", "0.8", "--epochs", "0", "--no-val", "--no-export", *PLAIN, "--json"),
+    "export": ("export", "--imgsz", "64"),
+}
+
+
+@pytest.mark.parametrize("command", NEW)
+def test_nothing_of_ultralytics_reaches_the_screen_even_where_it_is_new(few_digits, tmp_path, command) -> None:
+    places = {"DATA": str(few_digits), "OUT": str(tmp_path / "out")}
+    weights = tmp_path / "digits.pt"
+    weights.write_bytes(WEIGHTS.read_bytes())
     run = subprocess.run(
-        [sys.executable, "-c", code, command, str(WEIGHTS), *options, "--json"],
-        env={**os.environ, "YOLO_CONFIG_DIR": str(tmp_path)},
+        [sys.executable, "-m", "yoloprune", *(places.get(word, word) for word in NEW[command]), "-w", str(weights)],
+        env={**os.environ, "YOLO_CONFIG_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert json.loads(run.stdout)
-    assert "Ultralytics Settings" in run.stderr
+    assert "Ultralytics Settings" not in run.stdout + run.stderr
+    assert "Ultralytics 8" not in run.stdout + run.stderr
+    if "--json" in NEW[command]:
+        assert json.loads(run.stdout)
+
+
+def test_a_run_in_a_pipe_writes_lines_and_a_log(yoloprune, few_digits, tmp_path) -> None:
+    words = ("v8", WEIGHTS, "--target-ratio", 0.8, "--prune-head", "--criterion", "l2", "--no-recover", "--epochs", 2)
+    words += ("--data", few_digits, "--imgsz", 64, "--no-export", "--project", tmp_path, "--name", "a", "plots=False")
+    result = yoloprune(*words)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert not {"\x1b", "\r"} & set(result.stdout)
+    assert lines[0].startswith("yolov8n-digits.pt: YOLOv8 detect, 8.20 GFLOPs, 3.013M parameters, to be pruned to ")
+    assert lines[1] == f"Recipe custom: 2 epochs, {few_digits}, images of 64 px"
+    assert lines[2] == f"Output in {tmp_path / 'a'}; what Ultralytics says is in log.txt"
+    begun = [line.partition(" (")[0] for line in lines]
+    epochs = [line.partition(":")[0] for line in lines if line.startswith("  epoch")]
+    assert epochs == ["  epoch 1 of 2", "  epoch 2 of 2"]
+    assert begun.index("✓ Validate the original") < begun.index("✓ Fine-tune for 2 epochs")
+    log = (tmp_path / "a" / "log.txt").read_text()
+    for said in ("--- Fine-tune for 2 epochs", "engine/trainer:", "Scanning", "box_loss", "2 epochs completed"):
+        assert said in log
+        assert said not in result.output
+    assert not {"\x1b", "\r"} & set(log)
+
+
+def test_verbose_and_quiet(yoloprune, tmp_path) -> None:
+    words = ("v8", WEIGHTS, "--target-ratio", 0.8, *PRUNE_ONLY, "--criterion", "l2", "--no-recover")
+    words += ("--project", tmp_path)
+    loud, still = yoloprune(*words, "--verbose"), yoloprune(*words, "--quiet")
+    assert "--- Prune to" in loud.stdout
+    assert still.stdout.startswith("Before and after")
+    assert "✓" not in still.stdout
+    assert str(tmp_path) not in still.stdout
+    assert still.stderr == ""
+
+
+def test_json_of_a_run_is_what_results_json_holds(yoloprune, tmp_path) -> None:
+    words = ("prune", "-w", WEIGHTS, "--target-ratio", 0.8, *PRUNE_ONLY, "--criterion", "l2", "--no-recover")
+    result = yoloprune(*words, "--json", "--project", tmp_path)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found.pop("save_dir") == str(tmp_path / "prune")
+    assert found == json.loads((tmp_path / "prune" / "results.json").read_text())
+    assert "✓ Prune to" in result.stderr
+
+
+def test_a_dry_run_says_what_the_run_then_does_and_writes_nothing(yoloprune, tmp_path, few_digits) -> None:
+    (tmp_path / "runs" / "prune").mkdir(parents=True)
+    words = ("v8", WEIGHTS, "-g", "6G", "--data", few_digits, "--imgsz", 64, "--prune-head", "--criterion", "taylor")
+    words += ("--max-pruning-ratio", 0.9, "--epochs", 0, "--no-export", "--project", tmp_path / "runs")
+    before = sorted(path for path in tmp_path.rglob("*"))
+    text = yoloprune(*words, "--dry-run")
+    assert text.exit_code == 0, text.output
+    planned = json.loads(yoloprune(*words, "--dry-run", "--json").stdout)
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+    assert planned["todo"] == [
+        "validate the original",
+        "prune to 6.00 GFLOPs and recover",
+        "validate and measure latency",
+    ]
+    assert planned["save_dir"] == str(tmp_path / "runs" / "prune-2")
+    done = yoloprune(*words, "--json")
+    record = json.loads(done.stdout)
+    assert record["save_dir"] == planned["save_dir"]
+    assert [record["after"][name] for name in ("gflops", "params")] == [
+        planned["after"][name] for name in ("gflops", "params")
+    ]
+    assert record["widths"] == planned["widths"]
+    assert "This was a dry run: nothing is written." in text.stdout
+    assert f"{record['after']['gflops']:.2f}" in text.stdout
+
+
+def test_ctrl_c_in_a_phase_is_one_line(yoloprune, tmp_path, monkeypatch) -> None:
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("yoloprune.yolo.run.steps.prune_once", stop)
+    words = ("v8", WEIGHTS, "--target-ratio", 0.8, *PRUNE_ONLY, "--name", "a b", "--project", tmp_path)
+    result = yoloprune(*words)
+    assert result.exit_code == 130
+    again = f"yoloprune prune --resume '{tmp_path / 'a b'}'"
+    assert result.stderr == f"yoloprune: Interrupted (nothing finished yet); go on with: {again}\n"
+    monkeypatch.undo()
+    assert yoloprune("prune", "--resume", tmp_path / "a b").exit_code == 0
+
+
+def test_export_in_half_precision_as_it_used_to_be_said(yoloprune, tmp_path) -> None:
+    weights = tmp_path / "digits.pt"
+    weights.write_bytes(WEIGHTS.read_bytes())
+    result = yoloprune("export", weights, "--imgsz", 64, "half=True")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "digits.onnx").stat().st_size < 1.2 * weights.stat().st_size  # float16, as the checkpoint
+    assert f"Wrote {tmp_path / 'digits.onnx'}" in result.stdout
 
 
 def test_inspect(yoloprune) -> None:

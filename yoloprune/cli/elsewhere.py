@@ -36,7 +36,7 @@ class Log(io.TextIOBase):
     encoding = "utf-8"
 
     def __init__(self):
-        self.echo = self.redrawn = lambda line: None
+        self.echo = self.redrawn = _ignore
         self._line, self._path = "", None
         self._lock = threading.RLock()
         self._followers: list[int] = []
@@ -89,6 +89,7 @@ class Log(io.TextIOBase):
                 self._append(_final(self._line))
                 self._line = ""
             self._followers.clear()
+            self.echo = self.redrawn = _ignore  # who has kept the stream may write later
             os.close(self._descriptor)
             self._descriptor = -1  # the number may be another file's soon
             if self._path and re.search(rb"[\x1b\r]", written := self._path.read_bytes()):
@@ -151,6 +152,10 @@ def _kept(stream: TextIO, number: int, lead: Callable[[int], Any]) -> Iterator[T
             yield kept
         finally:
             os.dup2(kept.fileno(), number)
+
+
+def _ignore(line: str) -> None:
+    pass
 
 
 def _final(line: str) -> str:

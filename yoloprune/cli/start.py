@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
@@ -56,7 +56,8 @@ def start(spec: CommandSpec, given: dict[str, Any]) -> None:
             return
         finished = run.go()
         if shown["json"]:
-            screen.json({**asdict(finished.record), "save_dir": str(finished.folder.path)})
+            content = json.loads(finished.folder.results.read_text(encoding="utf-8"))
+            screen.json({**content, "save_dir": str(finished.folder.path)})
         else:
             _closing(screen, finished)
 

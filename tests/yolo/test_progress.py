@@ -1,0 +1,102 @@
+"""What the phases of a run say of how far they are."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from small_yolo import write_data
+
+from yoloprune.yolo.digits import WEIGHTS
+from yoloprune.yolo.run.api import prepare
+from yoloprune.yolo.run.options import Options
+from yoloprune.yolo.run.progress import Progress, counter, current, tracked
+
+
+class Recorder(Progress):
+    """Remembers what it is told, phase by phase."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, list[tuple[str, float, float]]] = defaultdict(list)
+        self.landmarks: list[str] = []
+        self.folder: Path | None = None
+
+    def _enter(self, title: str) -> None:
+        self.title = title
+
+    def part(self, what: str, done: float, total: float, detail: str = "") -> None:
+        self.parts[self.title].append((what, done, total))
+
+    def passed(self, what: str, found: str = "") -> None:
+        self.landmarks.append(f"{what}: {found}")
+
+    def write_to(self, folder: Path, log: Path) -> None:
+        self.folder = folder
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory) -> Recorder:
+    """A small run from beginning to end."""
+    root = tmp_path_factory.mktemp("run")
+    data = write_data(root / "data", [str(i) for i in range(10)], images=5)
+    recorder = Recorder()
+    options = Options(
+        target_ratio=0.8, data=str(data), imgsz=64, batch=2, device="cpu", epochs=2, val=True, project=str(root),
+        calibration_images=5, distill=False, train={"workers": 0, "plots": False, "amp": False, "mosaic": 0.0},
+    )  # fmt: skip
+    prepare(WEIGHTS, options, progress=recorder).go()
+    return recorder
+
+
+def test_pruning_counts_images_batches_trials_and_layers(told) -> None:
+    parts = told.parts[next(title for title in told.parts if title.startswith("Prune to"))]
+    kinds = list(dict.fromkeys(what for what, _, _ in parts))
+    assert kinds == ["calibration image", "ranking batch", "trial", "layer"]
+    last = {what: (done, total) for what, done, total in parts}
+    assert last["calibration image"] == (5, 5)
+    assert last["ranking batch"] == (3, 3)
+    assert last["layer"][0] == last["layer"][1] > 40
+    assert 1 < last["trial"][0] < last["trial"][1] == 4  # equal plans are not tried twice
+
+
+def test_training_counts_batches_within_epochs(told) -> None:
+    parts = told.parts["Fine-tune for 2 epochs"]
+    epochs = [done for what, done, total in parts if what == "epoch"]
+    assert epochs == sorted(epochs)
+    assert len(epochs) > 8
+    assert 0 < epochs[0] < 0.5
+    assert 1.9 < epochs[-1] < 2
+    assert [line.partition(":")[0] for line in told.landmarks] == ["epoch 1 of 2", "epoch 2 of 2"]
+    assert all("mAP50-95 0." in line for line in told.landmarks)
+
+
+def test_validations_count_their_own_images(told) -> None:
+    for title in ("Validate the original", "Validate before fine-tuning", "Validate the fine-tuned"):
+        parts = told.parts[title]
+        assert {what for what, _, _ in parts} == {"validation image"}  # and no epoch of a training that is over
+        assert parts[-1][1:] == (5, 5)
+
+
+def test_nobody_is_told_outside_of_a_phase() -> None:
+    recorder = Recorder()
+    with recorder.phase("Work"):
+        assert current() is recorder
+        tell = counter("layer")
+        assert list(tracked("ab", "letter", done=1)) == ["a", "b"]
+    assert type(current()) is Progress
+    tell(3, 4)  # goes to the phase that it was made in
+    assert recorder.parts["Work"] == [("letter", 1, 3), ("letter", 2, 3), ("letter", 3, 3), ("layer", 3, 4)]
+    counter("layer")(1, 2)  # is silent
+
+
+def test_from_python_ultralytics_is_quiet(tmp_path, capfd) -> None:
+    from yoloprune import prune
+
+    data = write_data(tmp_path / "data", [str(i) for i in range(10)])
+    prune(
+        WEIGHTS, target_ratio=0.9, data=str(data), imgsz=64, batch=2, device="cpu", epochs=1, criterion="l2",
+        max_pruning_ratio=0.9, project=str(tmp_path), workers=0, plots=False, distill=False,
+    )  # fmt: skip
+    said = capfd.readouterr()
+    assert (said.out, said.err) == ("", "")
