@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -202,6 +201,7 @@ def other():
     pass
 app(["work"])
 """
+    pty = pytest.importorskip("pty", reason="needs a Unix terminal")
     master, slave = pty.openpty()
     root = str(Path(__file__).resolve().parents[2])
     env = {**os.environ, "PYTHONPATH": root, "TERM": "xterm", "COLUMNS": "80"}

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -69,7 +70,10 @@ class Log(io.TextIOBase):
         if path == self._path:
             return
         with self._lock, contextlib.suppress(OSError):
-            waiting = b"" if self._path else os.pread(self._descriptor, os.fstat(self._descriptor).st_size, 0)
+            waiting = b""
+            if self._path is None:
+                os.lseek(self._descriptor, 0, os.SEEK_SET)
+                waiting = os.read(self._descriptor, os.fstat(self._descriptor).st_size)
             opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             os.write(opened, waiting)
             for descriptor in (self._descriptor, *self._followers):
@@ -118,10 +122,7 @@ def elsewhere(log: Log, *, descriptors: bool = True) -> Iterator[tuple[TextIO, T
     streams = {handler: handler.stream for handler in logger.handlers if isinstance(handler, logging.StreamHandler)}
     with contextlib.ExitStack() as stack:
         stack.callback(log.finish)
-        if descriptors:
-            lead = log.follow
-        else:
-            lead = lambda descriptor: os.dup2(2, descriptor)  # noqa: E731
+        lead = log.follow if descriptors else partial(os.dup2, 2)
         kept = [stack.enter_context(_kept(stream, number, lead)) for number, stream in ((1, out), (2, err))]
         stack.enter_context(contextlib.redirect_stdout(log))
         stack.enter_context(contextlib.redirect_stderr(log))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .run_command import PAIRS, PANELS, RECIPE, CommandSpec, flags_of
+from .run_command import PAIRS, PANELS, RECIPE, flags_of
 
 __all__ = ["options_table"]
 
@@ -14,7 +14,7 @@ def options_table() -> str:
         >>> options_table().splitlines()[0]
         '| option of `v8` and `prune` | default | meaning |'
     """
-    flags = flags_of(CommandSpec(shown={**RECIPE, "weights": "the embedded detector (`v8` only)"}))
+    flags = flags_of({**RECIPE, "weights": "the embedded detector (`v8` only)"})
     lines = ["| option of `v8` and `prune` | default | meaning |", "|---|---|---|"]
     for panel in PANELS:
         lines.append(f"| **{panel}** | | |")

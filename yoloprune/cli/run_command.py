@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -100,20 +100,24 @@ def run_command(spec: CommandSpec, text: str) -> Callable[..., None]:
 
             start(spec, given)
 
-    parameters = [*_words(), *(flag.parameter() for flag in flags_of(spec))]
+    parameters = [*_words(), *(flag.parameter() for flag in flags_of(spec.shown))]
     command.__signature__ = inspect.Signature(parameters)
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     command.__doc__ = text
     return command
 
 
-def flags_of(spec: CommandSpec) -> list[Flag]:
-    """The options of a command that runs the pipeline, heading by heading."""
-    options = (_flag(name, *what, spec) for name, what in declared(Options).items() if what[1].panel)
-    return sorted([*options, *_own(spec)], key=lambda flag: PANELS.index(flag.panel))
+def flags_of(shown: Mapping[str, str]) -> list[Flag]:
+    """The options of a command that runs the pipeline, heading by heading.
+
+    Args:
+        shown: What stands for the default of an option, by name, where its declaration does not say it.
+    """
+    options = (_flag(name, *what, shown.get(name, "")) for name, what in declared(Options).items() if what[1].panel)
+    return sorted([*options, *_own(shown)], key=lambda flag: PANELS.index(flag.panel))
 
 
-def _flag(name: str, of: Any, what: Declared, spec: CommandSpec) -> Flag:
+def _flag(name: str, of: Any, what: Declared, given: str) -> Flag:
     kinds, dashed = kinds_of(_TYPES[name]), name.replace("_", "-")
     default = DEFAULTS.get(name, of.default if of.default is not MISSING else None)
     if bool in kinds:
@@ -122,16 +126,16 @@ def _flag(name: str, of: Any, what: Declared, spec: CommandSpec) -> Flag:
         if "/" in names[0] and not shown:
             shown = "on" if default else "off" if "/--no-" in names[0] else names[0].rpartition("--")[2]
         return Flag(name, names, what.panel, what.help, shown)
-    shown = spec.shown.get(name) or what.shown or ("" if default is None else str(default))
+    shown = given or what.shown or ("" if default is None else str(default))
     metavar = "<path>" if name in _PATHS else "<number>" if kinds & {int, float} else "<name>"
     metavar = "<names>" if list in kinds else metavar
     among = SUFFIXES if name == "export" else what.among or ()
     return Flag(name, what.flags or (f"--{dashed}",), what.panel, what.help, shown, what.metavar or metavar, among)
 
 
-def _own(spec: CommandSpec) -> list[Flag]:
+def _own(defaults: Mapping[str, str]) -> list[Flag]:
     """Options that are no options of a run."""
-    shown = spec.shown.get
+    shown = defaults.get
     return [
         Flag("lr0", ("--lr0",), TRAINING, "Initial learning rate.", shown("lr0", ""), "<number>"),
         Flag("no_export", ("--no-export",), OUTPUT, "Do not export the finished model."),

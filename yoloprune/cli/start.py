@@ -190,7 +190,7 @@ def _opening(screen: Screen, run: Run, request: Asked | Resume) -> None:
         "bold",
     )
     how = f"Recipe {request.recipe}" if isinstance(request, Asked) else f"Resumed from {request.folder}"
-    data = options.data or "no data"
+    data = {None: "no data", "digits": "the embedded digits"}.get(options.data, options.data)
     screen.line(f"{how}: {_training(options)}, {data}, images of {options.imgsz} px")
 
 

@@ -200,7 +200,8 @@ class Run:
         if run.folder is None:
             with tempfile.TemporaryDirectory() as scratch:
                 data = write_digits(RunFolder(scratch)) if options.data == DIGITS else options.data
-                check_budget(run.original, replace(options, data=data))
+                with run.phase("Measure the speed", "budget"):
+                    check_budget(run.original, replace(options, data=data))
 
     def _validate_original(self) -> None:
         run = self._run

@@ -100,8 +100,8 @@ def _fine_tuned(run: Context, pruned: YOLO, plan: Plan, row: StepRow, which: str
         if allowed is None:
             row.metrics = before
             return pruned
-    title = f"Fine-tune for {allowed.epochs if allowed else options.epochs} epochs{which}"
-    with run.phase(title, "fine-tune") as train:
+    epochs = allowed.epochs if allowed else options.epochs
+    with run.phase(f"Fine-tune for {epochs} epoch{'s' * (epochs != 1)}{which}", "fine-tune") as train:
         tuned, row.epochs, row.metrics = fine_tune(
             start, options, run.folder.train(number), distillation, removed=removed, allowed=allowed
         )
