@@ -8,17 +8,20 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from yoloprune.errors import UserError
 
-__all__ = ["atomic", "check_folder", "check_regular", "clean_leftovers", "workplace"]
+__all__ = ["around_replacing", "atomic", "check_folder", "check_regular", "clean_leftovers", "workplace"]
 
 # The number of the process that made them is part of the names of all temporary files and folders here.
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp(\.[^.]*)?|\.(?:probe|work)-(\d+)-\w{8}")
 _in_use: set[Path] = set()  # by this process
+
+around_replacing: list[Callable[[Path, Path], AbstractContextManager]] = []
+"""Contexts in which `atomic` renames a complete temporary file; each is made of the path and that file."""
 
 
 @contextmanager
@@ -39,7 +42,10 @@ def atomic(path: str | Path) -> Iterator[Path]:
     _in_use.add(tmp.absolute())
     try:
         yield tmp
-        os.replace(tmp, path)
+        with ExitStack() as around:
+            for context in around_replacing:
+                around.enter_context(context(path, tmp))
+            os.replace(tmp, path)
     except OSError as error:
         error.filename = str(path)
         raise

@@ -6,23 +6,33 @@ import errno
 import os
 import shlex
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 import yoloprune
 from yoloprune.errors import UserError
+from yoloprune.files import atomic
 from yoloprune.report import Measure, Record, StepRow
-from yoloprune.yolo.digits import WEIGHTS, write
+from yoloprune.yolo.digits import WEIGHTS
 from yoloprune.yolo.run.folder import RunFolder, remove
 from yoloprune.yolo.run.interrupt import where_it_stands
+from yoloprune.yolo.run.manifest import Manifest
+from yoloprune.yolo.run.options import Options
+
+ONE_STEP = Options(target_ratio=0.6)
+ALONE = {"criterion": "l2", "recover": False}  # by the weights alone
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """A run of two steps that only prune."""
     folder = tmp_path_factory.mktemp("runs")
-    yoloprune.prune(WEIGHTS, target_ratio=0.6, steps=2, project=folder, name="run")
+    yoloprune.prune(WEIGHTS, **ALONE, target_ratio=0.6, steps=2, project=folder, name="run")
     return folder / "run"
 
 
@@ -36,17 +46,25 @@ def cut(run) -> Path:
     """The run as it was after its first step."""
     record = Record.load(run / "results.json")
     record.after, record.steps = None, record.steps[:1]
-    record.save(run / "results.json")
+    put(run, "results.json", record.save)
     for name in ("pruned.pt", "plan.json", "steps/2"):
         remove(run / name)
     return run
 
 
-def _refused(run: Path, name: str) -> str:
+def put(run: Path, name: str, write: Callable[[Path], None]) -> None:
+    """Write a file of a run as the run does it."""
+    manifest = Manifest.load(run)
+    manifest.open()
+    write(run / name)
+    manifest.close()
+
+
+def refused(run: Path, **options: Any) -> str:
+    """What resuming a run is refused with, one sentence."""
     with pytest.raises(UserError) as caught:
-        yoloprune.prune(resume=run)
+        yoloprune.prune(resume=run, **options)
     said = str(caught.value)
-    assert said.startswith(f"'{run / name}' is missing or damaged; ")
     assert "\n" not in said
     return said
 
@@ -54,74 +72,102 @@ def _refused(run: Path, name: str) -> str:
 def _resumed(run: Path, finished: Path) -> None:
     yoloprune.prune(resume=run)
     assert (run / "plan.json").read_bytes() == (finished / "plan.json").read_bytes()
+    assert Record.load(run / "results.json").finished
 
 
 @pytest.mark.parametrize("name", ["pruned.pt", "plan.json"])
-def test_finished_run_without_its_result(run, finished, name) -> None:
+def test_finished_run_without_its_result_makes_it_again(run, finished, name) -> None:
     (run / name).unlink()
-    assert f"remove '{run / 'results.json'}'" in _refused(run, name)
-    (run / "results.json").unlink()
     _resumed(run, finished)
 
 
-@pytest.mark.parametrize("name", ["steps/1/plan.json", "steps/1/model.pt"])
-def test_damaged_step(cut, finished, name) -> None:
+@pytest.mark.parametrize("name", ["steps/1/plan.json", "steps/1/pruned.pt", "results.json"])
+@pytest.mark.parametrize("harm", ["emptied", "cut", "swapped"])
+def test_changed_file_is_named(cut, finished, name, harm) -> None:
     content = (cut / name).read_bytes()
-    (cut / name).write_bytes(content[: len(content) // 2])
-    assert f"remove the folder '{cut / 'steps' / '1'}'" in _refused(cut, name)
-    remove(cut / "steps" / "1")
+    other = (finished / name.replace("1", "2")).read_bytes()
+    (cut / name).write_bytes({"emptied": b"", "cut": content[: len(content) // 2], "swapped": other}[harm])
+    said = f"'{cut / name}' is not as the run wrote it; remove it and resume again: it is then made anew."
+    assert refused(cut) == said
+
+
+@pytest.mark.parametrize("name", ["steps/1/plan.json", "steps/1/pruned.pt", "results.json"])
+def test_removed_file_is_made_anew(cut, finished, name) -> None:
+    (cut / name).unlink()
     _resumed(cut, finished)
+
+
+@pytest.mark.parametrize("name", ["pruned.pt", "plan.json", "steps/1/plan.json", "results.json"])
+def test_changed_file_of_a_finished_run_is_named(run, name) -> None:
+    (run / name).write_bytes(b"")
+    assert f"'{run / name}' is not as the run wrote it" in refused(run)
+
+
+def test_what_is_for_people_may_be_edited(run) -> None:
+    for name in ("results.csv", "report.html", "widths.png"):
+        (run / name).write_text("mine")
+    assert yoloprune.prune(resume=run).report.finished
+
+
+@pytest.mark.parametrize("edit", [{"steps": 3}, {"epochs": 5}, {"data": "other.yaml"}, {"trust": True}])
+def test_edited_options_are_named(cut, edit) -> None:
+    args = yaml.safe_load((cut / "args.yaml").read_text())
+    (cut / "args.yaml").write_text(yaml.safe_dump(args | edit, sort_keys=False))
+    assert refused(cut) == (
+        f"'{cut / 'args.yaml'}' is not what the run was started with; put it back as it was, or start a new run with "
+        "other options."
+    )
 
 
 def test_missing_network_of_a_step_is_made_again_from_the_one_before(run, finished) -> None:
     record = Record.load(run / "results.json")
     record.after = None
-    record.save(run / "results.json")
+    put(run, "results.json", record.save)
     remove(run / "steps" / "2")
     (run / "plan.json").unlink()
     _resumed(run, finished)
 
 
-def test_damaged_start_of_a_fine_tuning(tmp_path, monkeypatch) -> None:
-    def interrupted(*args, **kwargs) -> None:
-        raise KeyboardInterrupt
-
-    few = {"data": str(write(tmp_path / "digits")), "epochs": 1, "imgsz": 64, "fraction": 0.05, "val": False}
-    monkeypatch.setattr("yoloprune.yolo.run.steps.fine_tune", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        yoloprune.prune(WEIGHTS, target_ratio=0.6, project=tmp_path, name="run", workers=0, device="cpu", **few)
-    monkeypatch.undo()
-    start = tmp_path / "run" / "steps" / "1" / "pruned.pt"
-    start.write_bytes(start.read_bytes()[:1000])
-    assert "remove it and resume again" in _refused(tmp_path / "run", "steps/1/pruned.pt")
-    start.unlink()
-    assert yoloprune.prune(resume=tmp_path / "run").plan
-
-
 @pytest.mark.parametrize("content", ["weights: [", "- 1", "weights: a.pt\nfingerprint: b\ncolour: red"])
-def test_damaged_options(cut, content) -> None:
-    (cut / "args.yaml").write_text(content)
-    assert "start the run anew" in _refused(cut, "args.yaml")
+def test_options_that_are_none(cut, content) -> None:
+    put(cut, "args.yaml", lambda path: _write(path, content))
+    assert refused(cut) == f"'{cut / 'args.yaml'}' is missing or damaged; start the run anew."
 
 
-def test_damaged_record(cut) -> None:
-    (cut / "results.json").write_text('{"finished": ')
-    assert "remove it" in _refused(cut, "results.json")
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[" * 100_000,
+        '{"spent": 0, "folders": {}, "files": {"../thesis.txt": []}}',
+        '{"spent": 0, "folders": {"/etc": "images"}, "files": {}}',
+        '{"spent": 0, "folders": {"steps": "trash"}, "files": {}}',
+        '{"spent": "long", "folders": {}, "files": {}}',
+    ],
+)
+def test_damaged_list_of_files(cut, content) -> None:
+    (cut / "state.json").write_text(content)
+    assert refused(cut) == f"'{cut / 'state.json'}' is missing or damaged; start the run anew."
 
 
-@pytest.mark.parametrize("name", ["pruned.pt", "plan.json", "steps/1/model.pt"])
+def _write(path: Path, content: str) -> None:
+    with atomic(path) as tmp:
+        tmp.write_text(content)
+
+
+@pytest.mark.parametrize("name", ["results.json", "pruned.pt", "plan.json", "steps/1/pruned.pt"])
 def test_full_disk(finished, tmp_path, monkeypatch, name) -> None:
     run = tmp_path / "my runs" / "run"
-    replace = os.replace
+    rename = os.replace
 
     def full(source, target) -> None:
         if Path(target) == run / name:
             raise OSError(errno.ENOSPC, "No space left on device")
-        replace(source, target)
+        rename(source, target)
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(UserError) as caught:
-        yoloprune.prune(WEIGHTS, target_ratio=0.6, steps=2, project=run.parent, name=run.name)
+        yoloprune.prune(WEIGHTS, **ALONE, target_ratio=0.6, steps=2, project=run.parent, name=run.name)
     said = str(caught.value)
     assert said.startswith(f"'{run / name}' cannot be written (No space left on device); make room, then go on with: ")
     assert said.endswith(f" --resume '{run}'")
@@ -129,31 +175,38 @@ def test_full_disk(finished, tmp_path, monkeypatch, name) -> None:
     _resumed(run, finished)
 
 
+@pytest.mark.parametrize("name", ["state.json", "args.yaml"])
+def test_full_disk_before_there_is_anything_to_resume(tmp_path, monkeypatch, name) -> None:
+    rename = os.replace
+
+    def full(source, target) -> None:
+        if Path(target).name == name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(UserError, match="make room, then start the run again"):
+        yoloprune.prune(WEIGHTS, **ALONE, target_ratio=0.6, project=tmp_path, name="run")
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_command_that_goes_on_can_be_pasted(tmp_path) -> None:
     record = Record("a.pt", "v8", "detect", 640, Measure(8.0, 1))
-    said = where_it_stands(RunFolder(tmp_path / "my runs"), record, 1)
+    said = where_it_stands(RunFolder(tmp_path / "my runs"), record, ONE_STEP)
     assert shlex.split(said.partition("go on with: ")[2])[-1] == str(tmp_path / "my runs")
 
 
 def test_an_interrupted_run_says_what_is_finished(tmp_path) -> None:
     folder, record = RunFolder(tmp_path), Record("a.pt", "v8", "detect", 640, Measure(8.0, 1))
-    assert "(nothing finished yet)" in where_it_stands(folder, record, 1)
+    assert "(nothing finished yet)" in where_it_stands(folder, record, ONE_STEP)
     table = folder.train(1) / "results.csv"
     table.parent.mkdir(parents=True)
     table.write_text("epoch,time\n1,2.0\n")
-    assert "(1 epoch of fine-tuning finished)" in where_it_stands(folder, record, 1)
+    assert "(1 epoch of fine-tuning finished)" in where_it_stands(folder, record, ONE_STEP)
+    three = replace(ONE_STEP, steps=3)
     record.steps.append(StepRow(1, 6.0, 6.0, 1, 0.0))
-    assert "(1 of 3 steps finished)" in where_it_stands(folder, record, 3)
+    assert "(1 of 3 steps finished)" in where_it_stands(folder, record, three)
     table = folder.train(2) / "results.csv"
     table.parent.mkdir(parents=True)
     table.write_text("epoch,time\n1,2.0\n2,4.0\n")
-    assert "(1 of 3 steps and 2 epochs of fine-tuning finished)" in where_it_stands(folder, record, 3)
-
-
-def test_full_disk_before_there_is_anything_to_resume(tmp_path, monkeypatch) -> None:
-    def full(self, data) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)  # of the checkpoint whose size is measured
-    with pytest.raises(UserError, match="make room, then start the run again"):
-        yoloprune.prune(WEIGHTS, target_ratio=0.6, project=tmp_path, name="run")
+    assert "(1 of 3 steps and 2 epochs of fine-tuning finished)" in where_it_stands(folder, record, three)

@@ -112,6 +112,7 @@ class Record:
         trainings: The finished trainings before the first step.
         steps: The finished steps.
         smaller_images: What the unpruned network does at smaller image sizes of about the pruned one's cost.
+        pruned: The step that is pruned and not finished; its epochs are those that were decided on.
         export: Name of the exported file and its agreement with torch (largest relative difference).
         seconds: Phase to seconds.
         notes: What the run had to say, one sentence each.
@@ -130,6 +131,7 @@ class Record:
     trainings: list[TrainingRow] = field(default_factory=list)
     steps: list[StepRow] = field(default_factory=list)
     smaller_images: list[SmallerImage] = field(default_factory=list)
+    pruned: StepRow | None = None
     export: dict[str, Any] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -179,6 +181,7 @@ class Record:
         content["trainings"] = [TrainingRow(**row) for row in content["trainings"]]
         content["steps"] = [StepRow(**row) for row in content["steps"]]
         content["smaller_images"] = [SmallerImage(**row) for row in content["smaller_images"]]
+        content["pruned"] = content["pruned"] and StepRow(**content["pruned"])
         content["widths"] = {layer: tuple(pair) for layer, pair in content["widths"].items()}
         return cls(**content)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import shlex
 import textwrap
 from collections.abc import Callable
 from dataclasses import MISSING, replace
@@ -28,7 +29,8 @@ from .pipeline import Run
 from .progress import Progress
 from .recipe import merge, read_recipe
 from .result import PruneResult, result_of
-from .state import recall
+from .state import Remembered, recall
+from .turn import turn
 
 __all__ = ["PruneResult", "prepare", "prepare_resume", "prune"]
 
@@ -71,7 +73,7 @@ def prune(
         more = sorted(options.keys() - {"device", "trust"})
         if more:
             raise UserError(f"resume goes on with the options that the run was started with; leave {more[0]}= out.")
-        with quiet():
+        with turn, quiet():
             return result_of(prepare_resume(resume, model=model, **options).go())
     if model is None:
         raise UserError("No model was given; give an Ultralytics model or the path of a checkpoint.")
@@ -79,7 +81,7 @@ def prune(
     train = {name: value for name, value in options.items() if name not in given}
     settings = {k: v for k, v in (read_recipe(recipe) if recipe else {}).items() if k not in (*TARGETS, "data", "val")}
     settings = {**settings, "epochs": 0, "budget": None, "export": None}
-    with quiet(), on_disk(given.get("data")) as data:
+    with turn, quiet(), on_disk(given.get("data")) as data:
         own = {"data": data, "train": {**given.get("train", {}), **train}}
         in_memory = isinstance(given.get("data"), (list, tuple))
         return result_of(prepare(model, merge(settings, {**given, **own}), keeps_images=in_memory).go())
@@ -121,12 +123,13 @@ def prepare(
     Raises:
         UserError: Something would fail.
     """
-    yolo, weights = _opened(model, options.trust)
-    if check:
-        check(yolo)
-    if options.download and options.data:
-        fetch(options.data, yolo.task, trust=options.trust)
-    return Run(yolo, options, weights=weights, progress=progress, keeps_images=keeps_images)
+    with turn:
+        yolo, weights = _opened(model, options.trust)
+        if check:
+            check(yolo)
+        if options.download and options.data:
+            fetch(options.data, yolo.task, trust=options.trust)
+        return Run(yolo, options, weights=weights, progress=progress, keeps_images=keeps_images)
 
 
 def prepare_resume(
@@ -134,21 +137,53 @@ def prepare_resume(
     *,
     model: Model | str | Path | None = None,
     device: str | None = None,
+    trust: bool = False,
     progress: Progress | None = None,
 ) -> Run:
     """Take up an interrupted run, with its own options.
 
+    Args:
+        path: Its folder.
+        model: The model that it was started with, if that was one in memory.
+        device: Another device than the run was started with.
+        trust: Whether the weights may be unpickled without restrictions; that it was allowed when the run was started
+            does not count, since the folder may have come from elsewhere.
+        progress: Where the run reports to.
+
     Raises:
-        UserError: `path` is no run, or its weights are gone or changed.
+        UserError: `path` is no run, another process is at work in it, or its weights are gone or changed.
     """
-    remembered = recall(path)
-    if device is not None:
-        remembered.options = replace(remembered.options, device=device)
+    with turn:
+        remembered = recall(path)
+        try:
+            return _taken_up(remembered, model, device, trust, progress)
+        except BaseException:
+            remembered.folder.close()
+            raise
+
+
+def _taken_up(
+    remembered: Remembered,
+    model: Model | str | Path | None,
+    device: str | None,
+    trust: bool,
+    progress: Progress | None,
+) -> Run:
+    folder, started = remembered.folder.path, remembered.options
+    options = replace(started, trust=trust, device=device if device is not None else started.device)
     model = model or remembered.weights
     if model is None:
-        raise UserError(f"The run in {path} was started with a model in memory; give that model again.")
-    yolo, weights = _opened(model, remembered.options.trust)
-    return Run(yolo, remembered.options, weights=weights, progress=progress, remembered=remembered)
+        raise UserError(f"The run in {folder} was started with a model in memory; give that model again.")
+    try:
+        yolo, weights = _opened(model, trust)
+    except UserError as error:
+        if not started.trust or trust or "--trust" not in str(error):
+            raise
+        raise UserError(
+            f"The weights of this run, '{model}', are loaded only if they are trusted once more: yoloprune prune "
+            f"--resume {shlex.quote(str(folder))} --trust, if you know where the folder and they come from."
+        ) from error
+    return Run(yolo, options, weights=weights, progress=progress, remembered=remembered)
 
 
 def _opened(model: Model | str | Path, trust: bool) -> tuple[YOLO, str | None]:

@@ -23,7 +23,7 @@ from .metrics import named_metrics
 from .network import with_network
 from .options import Options
 from .progress import Progress
-from .state import intact
+from .state import ANEW, intact
 
 if TYPE_CHECKING:
     from .time_budget import TimeBudget
@@ -116,7 +116,7 @@ class Context:
         return named_metrics(metrics, yolo.task)
 
 
-def read_result(weights: Path, plan: Path, otherwise: str) -> tuple[YOLO, Plan]:
+def read_result(weights: Path, plan: Path, otherwise: str = ANEW) -> tuple[YOLO, Plan]:
     """A network that the run wrote, and its plan; what can be done if they are damaged is `otherwise`."""
     with intact(weights, otherwise):
         yolo = checkpoints.load(weights)

@@ -25,7 +25,7 @@ from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.own_data import own_validator
 from yoloprune.yolo.trainers.distill import can_distill
 
-from .folder import RunFolder
+from .folder import DIGITS, RunFolder
 from .options import Options
 from .progress import counter, current
 
@@ -40,9 +40,6 @@ __all__ = [
     "with_data",
     "write_digits",
 ]
-
-DIGITS = "digits"
-"""Name by which `data` asks for the embedded set, written into the run's own folder."""
 
 
 def choose_data(
@@ -169,7 +166,7 @@ def has_labels(yolo: YOLO, data: str) -> bool:
 
 def write_digits(folder: RunFolder) -> str:
     """Write the embedded digits set into the run's folder and return its data YAML."""
-    return str(digits.write(folder.path / DIGITS))
+    return str(digits.write(folder.digits))
 
 
 def calibration_batches(

@@ -8,6 +8,7 @@ import shlex
 from yoloprune.report import Record
 
 from .folder import RunFolder
+from .options import Options
 
 __all__ = ["Interrupted", "disk_full", "where_it_stands"]
 
@@ -16,16 +17,23 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C during a run; the message says what is finished and how to go on."""
 
 
-def where_it_stands(folder: RunFolder | None, record: Record, steps: int) -> str:
-    """One line on what an interrupted run has finished and how to resume it."""
+def where_it_stands(folder: RunFolder | None, record: Record, options: Options, *, in_memory: bool = False) -> str:
+    """One line on what an interrupted run has finished and how to resume it.
+
+    Args:
+        folder: Its folder, if it has one.
+        record: What it has measured.
+        options: Its options.
+        in_memory: Whether it was started in Python with a model in memory, which only Python can give it again.
+    """
     if folder is None:
         return "Interrupted; nothing was written."
     done = len(record.steps)
-    finished = [f"{done} of {steps} steps"] if steps > 1 else ["pruning"] if done else []
+    finished = [f"{done} of {options.steps} steps"] if options.steps > 1 else ["pruning"] if done else []
     if epochs := _epochs(folder, done + 1):
         finished.append(f"{epochs} epoch{'s' * (epochs > 1)} of fine-tuning")
     stands = f"{' and '.join(finished)} finished" if finished else "nothing finished yet"
-    return f"Interrupted ({stands}); go on with: {_resume(folder)}"
+    return f"Interrupted ({stands}); go on with: {_resume(folder, options, in_memory)}"
 
 
 def _epochs(folder: RunFolder, step: int) -> int:
@@ -34,14 +42,23 @@ def _epochs(folder: RunFolder, step: int) -> int:
     return len(table.read_text().splitlines()) - 1 if table.is_file() else 0
 
 
-def disk_full(error: OSError, folder: RunFolder | None) -> str | None:
-    """A sentence on what could not be written for lack of room and how to go on; None for any other error."""
+def disk_full(error: OSError, folder: RunFolder | None, options: Options, *, in_memory: bool = False) -> str | None:
+    """A sentence on what could not be written for lack of room and how to go on; None for any other error.
+
+    Args:
+        error: What was raised.
+        folder: The run's folder, if it has one.
+        options: The run's options.
+        in_memory: As for `where_it_stands`.
+    """
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return None
     where = error.filename or (folder.path if folder else "a file")
-    then = f"go on with: {_resume(folder)}" if folder and folder.args.is_file() else "start the run again"
+    then = f"go on with: {_resume(folder, options, in_memory)}" if folder else "start the run again"
     return f"'{where}' cannot be written ({error.strerror}); make room, then {then}"
 
 
-def _resume(folder: RunFolder) -> str:
-    return f"yoloprune prune --resume {shlex.quote(str(folder.path))}"
+def _resume(folder: RunFolder, options: Options, in_memory: bool) -> str:
+    if in_memory:
+        return f"yoloprune.prune(model, resume={str(folder.path)!r})"
+    return f"yoloprune prune --resume {shlex.quote(str(folder.path))}" + " --trust" * options.trust

@@ -12,11 +12,12 @@ from yoloprune.graph import Plan
 from yoloprune.report import Measure, Record
 from yoloprune.yolo import checkpoints
 from yoloprune.yolo.exact import check_exact
-from yoloprune.yolo.formats import check_can_export
+from yoloprune.yolo.formats import check_can_export, export_path
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.trace import trace_yolo
 
 from .context import Context, read_result
+from .continuation import Continuation
 from .data import DIGITS, settle_validation, with_data, write_digits
 from .device import check_device
 from .finish import finish, megabytes
@@ -34,6 +35,7 @@ from .steps import all_steps
 from .target import Target, check_reachable, cost, step_targets
 from .time_budget import TimeBudget, check_budget
 from .trainings import train_first
+from .turn import turn
 
 __all__ = ["Finished", "Run"]
 
@@ -87,7 +89,7 @@ class Run:
         check_keyword_ranges(options.train)
         if self._writes and not remembered:
             check_writable(options.project, options.name)
-            check_outside(weights, options.project, options.name, options.exist_ok)
+            check_outside(weights, options)
         if options.export and not remembered:
             check_can_export(options.export)
         self._fingerprint = fingerprint(yolo.model)
@@ -134,7 +136,7 @@ class Run:
 
     def rehearse(self) -> Rehearsal:
         """Find out what `go` would do, and write nothing."""
-        self._start_budget()
+        self._check_budget()
         return rehearse(self._run, self._targets)
 
     def go(self) -> Finished:
@@ -145,39 +147,48 @@ class Run:
             Interrupted: Ctrl-C.
         """
         run = self._run
-        try:
-            if run.record.finished:
-                anew = f"remove '{run.folder.results}' and resume again: the run then begins at its first step"
-                return Finished(*read_result(run.folder.weights, run.folder.plan, anew), run.record, run.folder)
-            started = time.perf_counter()
-            self._start_budget()
-            self._open_folder()
-            for line in self._remarks:
-                if line not in run.record.notes:
-                    run.note(line)
-            train_first(run)
-            self._validate_original()
-            yolo, plan = all_steps(run, self._targets)
-            yolo = finish(run, yolo, plan, started)
-            return Finished(yolo, plan, run.record, run.folder)
-        except KeyboardInterrupt as error:
-            raise Interrupted(where_it_stands(run.folder, run.record, run.options.steps)) from error
-        except OSError as error:
-            if said := disk_full(error, run.folder):
-                raise UserError(said) from error
-            raise
+        with turn:
+            try:
+                return self._go()
+            except KeyboardInterrupt as error:
+                said = where_it_stands(run.folder, run.record, run.options, in_memory=self._weights is None)
+                raise Interrupted(said) from error
+            except OSError as error:
+                if said := disk_full(error, run.folder, run.options, in_memory=self._weights is None):
+                    raise UserError(said) from error
+                raise
+            finally:
+                if run.folder:
+                    run.folder.close()
+
+    def _go(self) -> Finished:
+        run = self._run
+        if run.record.finished:
+            if run.folder.weights.exists() and run.folder.plan.exists():
+                _tidy(run)
+                return Finished(*read_result(run.folder.weights, run.folder.plan), run.record, run.folder)
+            run.record.after = None  # what is missing is made again
+        started = time.perf_counter()
+        self._open_folder()
+        for line in self._remarks:
+            if line not in run.record.notes:
+                run.note(line)
+        train_first(run)
+        self._validate_original()
+        yolo, plan = all_steps(run, self._targets)
+        yolo = finish(run, yolo, plan, started)
+        _tidy(run)
+        return Finished(yolo, plan, run.record, run.folder)
 
     def _open_folder(self) -> None:
-        """Make the output folder, unless there is one already, and write into it what a resumed run must know."""
+        """Make the output folder, unless there is one already, and write into it first what a resumed run must know."""
         run, options = self._run, self._run.options
         if not self._writes:
             return
-        fresh = run.folder is None
-        if fresh:
-            run.folder = make_folder(options.project, options.name, options.exist_ok)
-            if self._keeps_images:
-                run.record.data = keep(options.data, run.folder.steps / "images")
-                run.options = options = replace(options, data=run.record.data)
+        if run.folder is None:
+            self._make_folder()
+        elif options.budget:
+            run.budget = TimeBudget(options.budget, run.folder.manifest.spent)
         run.progress.write_to(run.folder.path, run.folder.log)
         if run.record.before.size_mb is None:
             run.record.before.size_mb = _megabytes_saved(run.original)
@@ -185,29 +196,62 @@ class Run:
             with run.progress.phase("Draw the digits"):
                 run.record.data = write_digits(run.folder)
             run.options = replace(options, data=run.record.data)
-        if fresh:
-            replace(run.options, data=options.data).save(
-                run.folder.args, weights=self._weights, fingerprint=self._fingerprint
-            )
 
-    def _start_budget(self) -> None:
-        """Start the clock of the time budget, after a check that it is not hopeless; nothing is written meanwhile."""
+    def _make_folder(self) -> None:
+        """Make the output folder and begin the run there, unless its time budget is hopeless."""
         run, options = self._run, self._run.options
-        if options.budget is None:
+        run.budget = TimeBudget(options.budget) if options.budget else None
+        folder = make_folder(options)
+        try:
+            if folder.taken:  # as long as the earlier run is there
+                self._check_budget()
+            folder.begin(options, images=self._keeps_images)
+            if self._keeps_images:
+                run.record.data = keep(options.data, folder.images)
+                run.options = options = replace(options, data=run.record.data)
+            options.save(folder.args, weights=self._weights, fingerprint=self._fingerprint)
+        except BaseException:
+            folder.discard()
+            raise
+        run.folder = folder
+        if not folder.taken:
+            try:
+                self._check_budget()
+            except UserError:
+                folder.discard()
+                run.folder = None
+                raise
+
+    def _check_budget(self) -> None:
+        """Check that the time budget, if there is one, is not hopeless."""
+        run, options = self._run, self._run.options
+        if not options.budget:
             return
-        spent = sum(seconds for phase, seconds in run.record.seconds.items() if phase != "total")
-        run.budget = TimeBudget(options.budget, spent)
-        if run.folder is None:
-            with tempfile.TemporaryDirectory() as scratch:
-                data = write_digits(RunFolder(scratch)) if options.data == DIGITS else options.data
-                with run.phase("Measure the speed", "budget"):
-                    check_budget(run.original, replace(options, data=data))
+        with tempfile.TemporaryDirectory() as scratch:
+            data = write_digits(RunFolder(scratch)) if options.data == DIGITS else options.data
+            with run.progress.phase("Measure the speed"):
+                check_budget(run.original, replace(options, data=data))
 
     def _validate_original(self) -> None:
         run = self._run
         if run.options.val and not run.record.before.metrics:
             run.record.before.metrics = run.validate(run.original, "Validate the original")
             run.remember()
+
+
+def _tidy(run: Context) -> None:
+    """Remove what a finished run needs no more, and list what it exported."""
+    folder, options = run.folder, run.options
+    if folder is None:
+        return
+    for training in folder.trainings():
+        Continuation(training).discard()
+    needless = [folder.teacher, folder.untrained]
+    if options.steps == 1 and not options.epochs:  # the step's files are the run's
+        needless += [folder.pruned(1), folder.step_plan(1)]
+    folder.manifest.remove(*needless)
+    if options.export:
+        folder.manifest.add(export_path(folder.weights, options.export))
 
 
 def _megabytes_saved(yolo: YOLO) -> float:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from torch import nn
@@ -15,9 +16,16 @@ from yoloprune.report import Record
 from yoloprune.yaml_files import read_yaml
 
 from .folder import RunFolder
+from .manifest import STATE
 from .options import Options
 
-__all__ = ["Remembered", "fingerprint", "intact", "recall"]
+__all__ = ["ANEW", "Remembered", "fingerprint", "intact", "recall"]
+
+ANEW = "remove it and resume again: it is then made anew"
+"""What a user can do about a file of a run that is not as it was."""
+
+_READ = (".pt", ".json", ".yaml")  # what a resumed run reads; tables and pictures are for people, who may edit them
+_LARGEST = {".json": 64e6, ".yaml": 1e6}  # bytes
 
 
 @dataclass
@@ -49,14 +57,33 @@ def fingerprint(network: nn.Module) -> str:
 
 
 def recall(path: str | Path) -> Remembered:
-    """Read the folder of an earlier run.
+    """Read the folder of an earlier run, and keep other runs out of it until `RunFolder.close`.
 
     Raises:
-        UserError: It is not the folder of a run, or its files are damaged.
+        UserError: It is not the folder of a run, another process is at work in it, or its files are damaged or changed.
     """
     folder = RunFolder(path)
     if not folder.args.is_file():
         raise UserError(f"{path} is not the folder of a pruning run (it has no args.yaml); give the one to resume.")
+    folder.lock()
+    try:
+        return _recalled(folder)
+    except BaseException:
+        folder.close()
+        raise
+
+
+def _recalled(folder: RunFolder) -> Remembered:
+    with intact(folder.path / STATE, "start the run anew"):
+        folder.reopen()
+    changed = folder.manifest.changed(*_READ)
+    if changed == folder.args:
+        raise UserError(
+            f"'{changed}' is not what the run was started with; put it back as it was, or start a new run with other "
+            "options."
+        )
+    if changed:
+        raise UserError(f"'{changed}' is not as the run wrote it; {ANEW}.")
     with intact(folder.args, "start the run anew"):
         args = read_yaml(folder.args)
         weights, digest = args.pop("weights"), args.pop("fingerprint")
@@ -64,13 +91,13 @@ def recall(path: str | Path) -> Remembered:
             raise KeyError
     options, record = Options(**args), None
     if folder.results.is_file():
-        with intact(folder.results, "remove it and resume again: the run then begins at its first step"):
+        with intact(folder.results):
             record = Record.load(folder.results)
     return Remembered(folder, options, weights, digest, record)
 
 
 @contextmanager
-def intact(path: Path, otherwise: str) -> Iterator[None]:
+def intact(path: Path, otherwise: str = ANEW) -> Iterator[None]:
     """Within the block, which reads a file of a run, whatever that raises becomes a sentence.
 
     Args:
@@ -81,6 +108,8 @@ def intact(path: Path, otherwise: str) -> Iterator[None]:
         UserError: It is missing or damaged.
     """
     try:
+        if path.exists() and not (path.is_file() and path.stat().st_size <= _LARGEST.get(path.suffix, inf)):
+            raise ValueError  # reading from a pipe might never end, and no such file is that large
         yield
-    except (OSError, TypeError, KeyError, AttributeError, ValueError) as error:
+    except (OSError, TypeError, KeyError, AttributeError, ValueError, RecursionError) as error:
         raise UserError(f"'{path}' is missing or damaged; {otherwise}.") from error

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from yoloprune.graph import Plan
 from yoloprune.report import StepRow
-from yoloprune.yolo import checkpoints
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.trainers.distill import Distillation
 
@@ -17,7 +16,6 @@ from .fine_tuning import fine_tune
 from .heads import compare_heads, still_compares_heads
 from .pruning import prune_once
 from .scores import calibrated, run_images
-from .state import intact
 from .target import Target, cost
 from .time_budget import Allowed
 from .trainings import saved_original, sparse_first
@@ -28,18 +26,19 @@ __all__ = ["all_steps"]
 def all_steps(run: Context, targets: Sequence[Target]) -> tuple[YOLO, Plan]:
     """Do all steps that are not finished; return the last network and the composed plan."""
     yolo, plan = _last_finished(run, targets)
-    several = run.options.steps > 1 or run.options.epochs > 0
     for number, target in enumerate(targets, start=1):
         if number <= len(run.record.steps):
             continue
-        yolo, plan, row = _step(run, yolo, plan, number, target)
-        if run.folder and several:
-            folder = run.folder.step(number)
-            folder.mkdir(parents=True, exist_ok=True)
-            plan.save(run.folder.step_plan(number))
-            # The file holds float16: going on from it makes a resumed run end where an uninterrupted one does.
-            yolo = run.save(yolo, folder / "model.pt")
+        which = f" (step {number} of {run.options.steps})" if run.options.steps > 1 else ""
+        removed = 1 - target.share(cost(yolo.model))
+        pruned, plan, row = _pruned(run, yolo, plan, number, target, which)
+        if number == 1 and still_compares_heads(run):
+            compare_heads(run, yolo, pruned, target)
+        yolo = pruned
+        if run.options.epochs:
+            yolo = run.save(_fine_tuned(run, pruned, row, which, removed), run.folder.model(number))
         run.record.steps.append(row)  # only now: a step counts once all its files are there
+        run.record.pruned = None
         run.remember()
         if run.folder:
             Continuation(run.folder.train(number)).discard()
@@ -50,22 +49,45 @@ def _last_finished(run: Context, targets: Sequence[Target]) -> tuple[YOLO, Plan 
     """The network and composed plan of the last finished step, or the network to start from and None."""
     while run.record.steps:
         done = len(run.record.steps)
-        folder = run.folder.step(done)
-        if (folder / "model.pt").exists():
-            anew = f"remove the folder '{folder}' and resume again: this step is then done anew"
-            return read_result(folder / "model.pt", run.folder.step_plan(done), anew)
-        run.record.steps.pop()  # a single step that only prunes is not kept: do it again
+        weights = run.folder.model(done) if run.options.epochs else run.folder.pruned(done)
+        plan = run.folder.step_plan(done)
+        if weights.exists() and plan.exists():
+            return read_result(weights, plan)
+        run.record.pruned = run.record.steps.pop()  # its files were removed, so it is done again
     return sparse_first(run, removed=1 - targets[-1].share(cost(run.original.model))), None
 
 
-def _step(run: Context, yolo: YOLO, plan: Plan | None, number: int, target: Target) -> tuple[YOLO, Plan, StepRow]:
-    """One step from a network and the plan that led to it; returns its network and the composed plan."""
-    options = run.options
-    which = f" (step {number} of {options.steps})" if options.steps > 1 else ""
-    with run.phase(f"Prune to {target}{which}", "prune") as prune:
+def _pruned(
+    run: Context, yolo: YOLO, plan: Plan | None, number: int, target: Target, which: str
+) -> tuple[YOLO, Plan, StepRow]:
+    """The pruned network of a step, the composed plan and the row of the report, read where they are on disk.
+
+    A network that has begun to be fine-tuned is never pruned again: scores can differ in the last digit, with the
+    device for one, and its plan would be another's.
+    """
+    row = run.record.pruned
+    if run.folder and row and row.step == number:
+        weights, made = run.folder.pruned(number), run.folder.step_plan(number)
+        if weights.exists() and made.exists():
+            return (*read_result(weights, made), row)
+    pruned, plan, row = _prune(run, yolo, plan, number, target, which)
+    if run.folder:
+        run.folder.step(number).mkdir(parents=True, exist_ok=True)
+        Continuation(run.folder.train(number)).discard()  # of another pruning, whose files were removed
+        plan.save(run.folder.step_plan(number))
+        pruned = run.save(pruned, run.folder.pruned(number))
+    run.record.pruned = row  # only now: a pruning counts once both files are there
+    run.remember()
+    return pruned, plan, row
+
+
+def _prune(
+    run: Context, yolo: YOLO, plan: Plan | None, number: int, target: Target, which: str
+) -> tuple[YOLO, Plan, StepRow]:
+    """Prune a network, given the plan that led to it; returns the smaller one, the composed plan and the step's row."""
+    with run.phase(f"Prune to {target}{which}", "prune") as clock:
         earlier = None if plan is None else (run.original.model, plan)
-        pruned, later, notes, share, error, run.images = prune_once(yolo, target, options, earlier=earlier)
-        plan = later if plan is None else plan.compose(later)
+        pruned, later, notes, _, error, run.images = prune_once(yolo, target, run.options, earlier=earlier)
         reached = cost(pruned.model)
     run.progress.say(f"{reached.gflops:.2f} GFLOPs, {reached.params / 1e6:.3f}M parameters")
     same = f"to {error:.0e} of the largest" if error else "exactly"
@@ -73,26 +95,14 @@ def _step(run: Context, yolo: YOLO, plan: Plan | None, number: int, target: Targ
     for note in notes:
         if note not in run.record.notes:
             run.note(note)
-    if number == 1 and still_compares_heads(run):
-        compare_heads(run, yolo, pruned, target)
-    row = StepRow(number, target.value, reached.gflops, reached.params, error, prune_seconds=prune.seconds)
-    if options.epochs:
-        pruned = _fine_tuned(run, pruned, plan, row, which, removed=1 - share)
-    return pruned, plan, row
+    row = StepRow(number, target.value, reached.gflops, reached.params, error, prune_seconds=clock.seconds)
+    return pruned, later if plan is None else plan.compose(later), row
 
 
-def _fine_tuned(run: Context, pruned: YOLO, plan: Plan, row: StepRow, which: str, *, removed: float) -> YOLO:
+def _fine_tuned(run: Context, pruned: YOLO, row: StepRow, which: str, removed: float) -> YOLO:
     """The network after the step's fine-tuning, or the one before if that validates better; completes the row."""
     options, number = run.options, row.step
-    folder = run.folder.step(number)
-    folder.mkdir(parents=True, exist_ok=True)
-    start = folder / "pruned.pt"
-    if start.exists():  # this step's fine-tuning was interrupted
-        with intact(start, "remove it and resume again: the network is then pruned anew"):
-            checkpoints.load(start)
-    else:
-        pruned = run.save(pruned, start)
-    distillation = _distillation(run, number, plan) if options.distill else None
+    distillation = _distillation(run, number) if options.distill else None
     before = run.validate(pruned, "Validate before fine-tuning") if options.val else {}
     allowed = None
     if run.budget:
@@ -103,7 +113,12 @@ def _fine_tuned(run: Context, pruned: YOLO, plan: Plan, row: StepRow, which: str
     epochs = allowed.epochs if allowed else options.epochs
     with run.phase(f"Fine-tune for {epochs} epoch{'s' * (epochs != 1)}{which}", "fine-tune") as train:
         tuned, row.epochs, row.metrics = fine_tune(
-            start, options, run.folder.train(number), distillation, removed=removed, allowed=allowed
+            run.folder.pruned(number),
+            options,
+            run.folder.train(number),
+            distillation,
+            removed=removed,
+            allowed=allowed,
         )
         if options.recover:
             calibrated(tuned, run.original, [batch["img"] for batch in run_images(tuned, options)])
@@ -112,7 +127,9 @@ def _fine_tuned(run: Context, pruned: YOLO, plan: Plan, row: StepRow, which: str
 
 
 def _allowed(run: Context, pruned: YOLO, row: StepRow) -> Allowed | None:
-    """What the budget leaves for the step's fine-tuning."""
+    """What the budget leaves for the step's fine-tuning; one that was begun goes on."""
+    if row.epochs:
+        return Allowed(row.epochs, max(run.budget.left(), 1.0))
     allowed, said = run.budget.for_fine_tuning(
         pruned,
         run.options,
@@ -121,6 +138,9 @@ def _allowed(run: Context, pruned: YOLO, row: StepRow) -> Allowed | None:
         validation_seconds=run.validation_seconds,
     )
     run.note(said)
+    if allowed:
+        row.epochs = allowed.epochs
+        run.remember()
     return allowed
 
 
@@ -138,9 +158,8 @@ def _better(run: Context, pruned: YOLO, before: dict[str, float], tuned: YOLO, r
     return pruned
 
 
-def _distillation(run: Context, number: int, plan: Plan) -> Distillation:
+def _distillation(run: Context, number: int) -> Distillation:
     """What a trainer, which may be another process, must find on disk."""
-    plan.save(run.folder.step_plan(number))
     labelled = has_labels(run.original, run.options.data)
     if not labelled:
         run.progress.say("The training images have no labels; the unpruned network alone guides the fine-tuning.")
