@@ -21,6 +21,7 @@ from yoloprune.yolo import outputs
 from yoloprune.yolo.dataset import check_data
 from yoloprune.yolo.formats import suffix
 from yoloprune.yolo.guard import check_options, offline, plain, quiet
+from yoloprune.yolo.run.manifest import adopt
 from yoloprune.yolo.uncached import BUILDERS
 
 __all__ = ["agreement", "export"]
@@ -80,6 +81,7 @@ def export(
         if path.is_dir():  # which no rename replaces
             os.replace(path, folder / "old")
         os.replace(written, path)
+    adopt(path)
     return path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,10 @@ class Unfinished:
         self.path, self._work = path, digest.hexdigest()
         self.results: list[Any] = []
         if path is not None and path.is_file():
-            try:
+            with suppress(ValueError, KeyError, TypeError, RecursionError):
                 known = json.loads(path.read_text(encoding="utf-8"))
-                if known["work"] == self._work:
+                if known["work"] == self._work and all(map(_is_measured, known["results"])):
                     self.results = list(known["results"])
-            except (ValueError, KeyError, TypeError):
-                pass
 
     def add(self, result: Any) -> None:
         """Write down one more result; numbers and lists of them come back as they were."""
@@ -47,3 +46,8 @@ class Unfinished:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with atomic(self.path) as tmp:
                 tmp.write_text(json.dumps({"work": self._work, "results": self.results}), encoding="utf-8")
+
+
+def _is_measured(result: Any) -> bool:
+    """Whether this is a number, or a list of numbers."""
+    return all(type(value) in (int, float) for value in (result if isinstance(result, list) else [result]))

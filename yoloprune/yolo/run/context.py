@@ -23,7 +23,7 @@ from .metrics import named_metrics
 from .network import with_network
 from .options import Options
 from .progress import Progress
-from .state import ANEW, intact
+from .state import intact
 
 if TYPE_CHECKING:
     from .time_budget import TimeBudget
@@ -116,9 +116,9 @@ class Context:
         return named_metrics(metrics, yolo.task)
 
 
-def read_result(weights: Path, plan: Path, otherwise: str = ANEW) -> tuple[YOLO, Plan]:
-    """A network that the run wrote, and its plan; what can be done if they are damaged is `otherwise`."""
-    with intact(weights, otherwise):
-        yolo = checkpoints.load(weights)
-    with intact(plan, otherwise):
+def read_result(weights: Path, plan: Path, *, trust: bool) -> tuple[YOLO, Plan]:
+    """A network that the run wrote, and its plan; `trust` as when the original was loaded."""
+    with intact(weights):
+        yolo = checkpoints.load(weights, trust=trust)
+    with intact(plan):
         return yolo, Plan.load(plan)

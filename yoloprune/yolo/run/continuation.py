@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import io
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ from yoloprune.yolo.trainers.way_back import START
 from yoloprune.yolo.unpickling import read
 
 __all__ = ["Continuation"]
+
+_WHOLE = {"model", "ema", "optimizer", "gradients", "stepped", "loader", "random"}  # what a single process writes
 
 
 class Continuation:
@@ -53,6 +57,9 @@ class Continuation:
 
         Returns:
             Whether there is something to go on from, by training `self.last` with Ultralytics' `resume`.
+
+        Raises:
+            UserError: The file holds something else.
         """
         try:
             state = read(self.path)
@@ -60,8 +67,12 @@ class Continuation:
             return False
         if not (isinstance(state, dict) and isinstance(state.get("last"), Tensor) and type(state.get("epoch")) is int):
             return False
+        with self._as_written():
+            last, epoch = state.pop("last").numpy().tobytes(), state["epoch"]
+            if type(epoch) is not int or epoch < 0 or not ("model" not in state or state.keys() >= _WHOLE):
+                raise ValueError
         with atomic(self.last) as tmp:
-            tmp.write_bytes(state.pop("last").numpy().tobytes())
+            tmp.write_bytes(last)
         if self.table.exists():
             rows = self.table.read_text(encoding="utf-8").splitlines(keepends=True)
             with atomic(self.table) as tmp:  # the epoch that is done again must not be there twice
@@ -81,10 +92,11 @@ class Continuation:
             return
         state = self._restored
         if state and "model" in state:
-            unwrap_model(trainer.model).load_state_dict(state["model"])
-            trainer.ema.ema.load_state_dict(state["ema"])
-            trainer.optimizer.load_state_dict(state["optimizer"])
-            self._stepped = state["stepped"]
+            with self._as_written():
+                unwrap_model(trainer.model).load_state_dict(state["model"])
+                trainer.ema.ema.load_state_dict(state["ema"])
+                trainer.optimizer.load_state_dict(state["optimizer"])
+                self._stepped = int(state["stepped"])
         else:
             self._restored = None  # a new training, or one that was begun by several processes
         self._watch_steps(trainer)
@@ -95,11 +107,12 @@ class Continuation:
         state = self._restored
         if not state or "random" not in state:
             return
-        for name, parameter in unwrap_model(trainer.model).named_parameters():
-            gradient = state["gradients"].get(name)
-            parameter.grad = None if gradient is None else gradient.to(parameter.device)
-        _restore_loader(trainer, state["loader"])
-        _restore_random(state.pop("random"))
+        with self._as_written():
+            for name, parameter in unwrap_model(trainer.model).named_parameters():
+                gradient = state["gradients"].get(name)
+                parameter.grad = None if gradient is None else gradient.to(parameter.device)
+            _restore_loader(trainer, state["loader"])
+            _restore_random(state.pop("random"))
 
     def on_train_batch_start(self, trainer: Any) -> None:
         """Count batches."""
@@ -115,6 +128,17 @@ class Continuation:
         torch.save({"epoch": trainer.epoch, "last": last, **whole}, content)
         with atomic(self.path) as tmp:
             tmp.write_bytes(content.getvalue())
+
+    @contextmanager
+    def _as_written(self) -> Iterator[None]:
+        """Within the block, which takes the state that was read apart, whatever does not fit becomes a sentence."""
+        try:
+            yield
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, OverflowError) as error:
+            raise UserError(
+                f"'{self.path}' is not the state of this training; remove it and resume again: the training then "
+                "begins anew."
+            ) from error
 
     def _whole_state(self, trainer: Any) -> dict[str, Any]:
         """All that decides the next epoch, in full precision."""

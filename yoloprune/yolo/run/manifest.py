@@ -7,15 +7,18 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 from weakref import WeakValueDictionary
 
 from yoloprune import files
+from yoloprune.errors import UserError
 from yoloprune.files import atomic
 
-__all__ = ["DIGITS_SET", "IMAGES", "STATE", "TRAINING", "Manifest"]
+from .lock import FolderLock
+
+__all__ = ["DIGITS_SET", "IMAGES", "STATE", "TRAINING", "Manifest", "adopt"]
 
 STATE = "state.json"
 """Name of the list in the folder."""
@@ -112,11 +115,10 @@ class Manifest:
         _open.pop(self.folder, None)
 
     def add(self, path: Path) -> None:
-        """List a file that is there, or all files of a folder, with what they hold, unless they are listed."""
-        found = {self._name(file): file for file in (_files_under(path) if path.is_dir() else [path])}
-        if found.keys() - self.contents.keys():
-            self.contents |= {name: [_sum(file)] for name, file in found.items() if file.is_file()}
-            self.save()
+        """List a file that is there, or all files of a folder, with what they hold."""
+        for file in _files_under(path) if path.is_dir() else [path]:
+            self.contents[self._name(file)] = [_sum(file)]
+        self.save()
 
     def changed(self, *suffixes: str) -> Path | None:
         """The first listed file that is there and holds something else, of those with one of the suffixes if given."""
@@ -193,6 +195,24 @@ class Manifest:
         yield
         self.contents[name] = [new]
         self.save()
+
+
+def adopt(path: Path) -> None:
+    """List what was written beside a run's files after the run, such as an export, so that it counts as the run's.
+
+    Args:
+        path: The file or folder; nothing is done where it does not lie in the folder of a run, or of one at work.
+    """
+    folder = path.absolute().parent
+    if folder in _open:
+        _open[folder].add(path.absolute())
+    elif (folder / STATE).is_file():
+        with suppress(UserError, OSError, ValueError):
+            lock = FolderLock(folder)
+            try:
+                Manifest.load(folder).add(path.absolute())
+            finally:
+                lock.release()
 
 
 def _of(path: Path) -> Manifest | None:

@@ -12,7 +12,7 @@ from yoloprune.graph import Plan
 from yoloprune.report import Measure, Record
 from yoloprune.yolo import checkpoints
 from yoloprune.yolo.exact import check_exact
-from yoloprune.yolo.formats import check_can_export, export_path
+from yoloprune.yolo.formats import check_can_export
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.trace import trace_yolo
 
@@ -166,7 +166,8 @@ class Run:
         if run.record.finished:
             if run.folder.weights.exists() and run.folder.plan.exists():
                 _tidy(run)
-                return Finished(*read_result(run.folder.weights, run.folder.plan), run.record, run.folder)
+                read = read_result(run.folder.weights, run.folder.plan, trust=run.options.trust)
+                return Finished(*read, run.record, run.folder)
             run.record.after = None  # what is missing is made again
         started = time.perf_counter()
         self._open_folder()
@@ -240,7 +241,7 @@ class Run:
 
 
 def _tidy(run: Context) -> None:
-    """Remove what a finished run needs no more, and list what it exported."""
+    """Remove what a finished run needs no more."""
     folder, options = run.folder, run.options
     if folder is None:
         return
@@ -250,8 +251,6 @@ def _tidy(run: Context) -> None:
     if options.steps == 1 and not options.epochs:  # the step's files are the run's
         needless += [folder.pruned(1), folder.step_plan(1)]
     folder.manifest.remove(*needless)
-    if options.export:
-        folder.manifest.add(export_path(folder.weights, options.export))
 
 
 def _megabytes_saved(yolo: YOLO) -> float:

@@ -52,7 +52,7 @@ def _last_finished(run: Context, targets: Sequence[Target]) -> tuple[YOLO, Plan 
         weights = run.folder.model(done) if run.options.epochs else run.folder.pruned(done)
         plan = run.folder.step_plan(done)
         if weights.exists() and plan.exists():
-            return read_result(weights, plan)
+            return read_result(weights, plan, trust=run.options.trust)
         run.record.pruned = run.record.steps.pop()  # its files were removed, so it is done again
     return sparse_first(run, removed=1 - targets[-1].share(cost(run.original.model))), None
 
@@ -69,7 +69,7 @@ def _pruned(
     if run.folder and row and row.step == number:
         weights, made = run.folder.pruned(number), run.folder.step_plan(number)
         if weights.exists() and made.exists():
-            return (*read_result(weights, made), row)
+            return (*read_result(weights, made, trust=run.options.trust), row)
     pruned, plan, row = _prune(run, yolo, plan, number, target, which)
     if run.folder:
         run.folder.step(number).mkdir(parents=True, exist_ok=True)
