@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 import torch
 from torch import nn
 from ultralytics.utils.dist import ddp_cleanup, generate_ddp_file
+
+from yoloprune.yolo.run.manifest import Manifest
 
 
 def narrow(network: nn.Module, index: int = 2) -> None:
@@ -50,6 +53,14 @@ def enliven(network: nn.Module) -> None:
     for name, parameter in network.model[-1].named_parameters():
         if name.endswith("bias") and parameter.ndim == 1:
             nn.init.normal_(parameter)
+
+
+def put(run: Path, name: str, write: Callable[[Path], None]) -> None:
+    """Write a file of a run as the run does it."""
+    manifest = Manifest.load(run)
+    manifest.open()
+    write(run / name)
+    manifest.close()
 
 
 def launched(run: Any, asked: str) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import small_yolo
 import ultralytics
-from small_yolo import equal, write_data
+from small_yolo import equal, put, write_data
 
 import yoloprune
 from yoloprune.errors import UserError
+from yoloprune.report import Record
 from yoloprune.yolo import checkpoints
 from yoloprune.yolo.mark import is_marked
 from yoloprune.yolo.model import YOLO
@@ -41,11 +40,11 @@ def test_one_run_trains_prunes_and_fine_tunes(coco_like, tmp_path) -> None:
     assert not is_marked(trained.model)
     assert trained.names == result.model.names
     # as a kill right after pruning leaves it: nothing is trained again
-    results = tmp_path / "runs" / "a" / "results.json"
-    record = json.loads(results.read_text())
-    record |= {"after": None, "steps": []}
-    results.write_text(json.dumps(record))
-    again = yoloprune.prune(resume=tmp_path / "runs" / "a")
+    run = tmp_path / "runs" / "a"
+    record = Record.load(run / "results.json")
+    record.after, record.steps = None, []
+    put(run, "results.json", record.save)
+    again = yoloprune.prune(resume=run)
     assert again.report.trainings == result.report.trainings
     assert again.plan.keep == result.plan.keep
 

@@ -6,13 +6,13 @@ import errno
 import os
 import shlex
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from small_yolo import put
 
 import yoloprune
 from yoloprune.errors import UserError
@@ -21,7 +21,6 @@ from yoloprune.report import Measure, Record, StepRow
 from yoloprune.yolo.digits import WEIGHTS
 from yoloprune.yolo.run.folder import RunFolder, remove
 from yoloprune.yolo.run.interrupt import where_it_stands
-from yoloprune.yolo.run.manifest import Manifest
 from yoloprune.yolo.run.options import Options
 
 ONE_STEP = Options(target_ratio=0.6)
@@ -50,14 +49,6 @@ def cut(run) -> Path:
     for name in ("pruned.pt", "plan.json", "steps/2"):
         remove(run / name)
     return run
-
-
-def put(run: Path, name: str, write: Callable[[Path], None]) -> None:
-    """Write a file of a run as the run does it."""
-    manifest = Manifest.load(run)
-    manifest.open()
-    write(run / name)
-    manifest.close()
 
 
 def refused(run: Path, **options: Any) -> str:

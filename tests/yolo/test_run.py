@@ -12,21 +12,22 @@ import pytest
 import torch
 import ultralytics
 import yaml
-from small_yolo import equal, write_data
+from small_yolo import equal, put, write_data
 from torch import nn
 
 import yoloprune
 from yoloprune.errors import UserError
+from yoloprune.files import atomic
 from yoloprune.report import Record
 from yoloprune.yolo import checkpoints, digits
 from yoloprune.yolo.exact import _alone
 from yoloprune.yolo.planning.budget import gflops
 from yoloprune.yolo.run import fine_tuning
-from yoloprune.yolo.run.api import prepare
 from yoloprune.yolo.run.options import Options
-from yoloprune.yolo.run.progress import Progress
 from yoloprune.yolo.run.recipe import merge, read_recipe
 from yoloprune.yolo.run.target import Cost, step_targets
+
+BY_WEIGHTS = {"criterion": "l2", "recover": False}  # which takes no images
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def model() -> ultralytics.YOLO:
 def test_prunes_and_does_nothing_else(model, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     before = copy.deepcopy(model.model)
-    result = yoloprune.prune(model, target_gflops=6)
+    result = yoloprune.prune(model, target_gflops=6, **BY_WEIGHTS)
     assert equal(model.model, before)
     assert not list(tmp_path.iterdir())
     assert result.save_dir is None
@@ -52,16 +53,20 @@ def test_prunes_and_does_nothing_else(model, tmp_path, monkeypatch) -> None:
 
 
 def test_images_are_as_large_as_in_the_training_of_the_weights(tmp_path) -> None:
-    result = yoloprune.prune(digits.WEIGHTS, target_ratio=0.8, recover=False, project=tmp_path, name="a")
+    result = yoloprune.prune(
+        digits.WEIGHTS, target_ratio=0.8, recover=False, project=tmp_path, name="a", criterion="l2"
+    )
     assert result.report.imgsz == 160
     assert "Images are 160 px, as in the training of the weights." in result.report.notes
-    yoloprune.prune(digits.WEIGHTS, target_ratio=0.8, recover=False, imgsz=96, project=tmp_path, name="b")
+    yoloprune.prune(
+        digits.WEIGHTS, target_ratio=0.8, recover=False, imgsz=96, project=tmp_path, name="b", criterion="l2"
+    )
     assert ultralytics.YOLO(tmp_path / "b" / "pruned.pt").overrides["imgsz"] == 96
 
 
 def test_path_and_object_give_the_same(model) -> None:
-    a = yoloprune.prune(model, target_ratio=0.7)
-    b = yoloprune.prune(digits.WEIGHTS, target_ratio=0.7)
+    a = yoloprune.prune(model, target_ratio=0.7, **BY_WEIGHTS)
+    b = yoloprune.prune(digits.WEIGHTS, target_ratio=0.7, **BY_WEIGHTS)
     assert equal(a.model.model, b.model.model)
 
 
@@ -71,7 +76,7 @@ def test_exports_of_the_pruned_model_leave_those_of_the_original_alone(tmp_path,
     weights.write_bytes(digits.WEIGHTS.read_bytes())
     onnx.write_text("precious")
     folder = {"project": tmp_path, "name": "run"} if where == "folder" else {}
-    model = yoloprune.prune(ultralytics.YOLO(weights), target_ratio=0.8, **folder).model
+    model = yoloprune.prune(ultralytics.YOLO(weights), target_ratio=0.8, **folder, **BY_WEIGHTS).model
     expected = tmp_path / "run" / "pruned.onnx" if folder else tmp_path / "mine-pruned.onnx"
     assert Path(model.export(format="onnx", imgsz=32)) == expected
     assert expected.stat().st_size > 1_000_000
@@ -80,12 +85,12 @@ def test_exports_of_the_pruned_model_leave_those_of_the_original_alone(tmp_path,
 
 def test_a_model_of_a_yaml_names_its_pruned_self(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    model = yoloprune.prune(ultralytics.YOLO("yolov8n.yaml"), target_ratio=0.8).model
+    model = yoloprune.prune(ultralytics.YOLO("yolov8n.yaml"), target_ratio=0.8, **BY_WEIGHTS).model
     assert model.ckpt_path == model.model.pt_path == "yolov8n-pruned.pt"
 
 
 def test_steps_compose_into_one_plan(model, tmp_path) -> None:
-    result = yoloprune.prune(model, target_ratio=0.6, steps=3, project=tmp_path, name="run")
+    result = yoloprune.prune(model, target_ratio=0.6, steps=3, project=tmp_path, name="run", **BY_WEIGHTS)
     network = copy.deepcopy(model.model).float()
     assert equal(result.plan.apply(network).half(), result.model.model.half())
     rows = result.report.steps
@@ -96,12 +101,12 @@ def test_steps_compose_into_one_plan(model, tmp_path) -> None:
 
 
 def test_resumed_run_ends_where_a_whole_one_does(model, tmp_path) -> None:
-    yoloprune.prune(model, target_ratio=0.6, steps=2, project=tmp_path, name="whole")
-    yoloprune.prune(model, target_ratio=0.6, steps=2, project=tmp_path, name="cut")
+    yoloprune.prune(model, target_ratio=0.6, steps=2, project=tmp_path, name="whole", **BY_WEIGHTS)
+    yoloprune.prune(model, target_ratio=0.6, steps=2, project=tmp_path, name="cut", **BY_WEIGHTS)
     run = tmp_path / "cut"
     record = Record.load(run / "results.json")  # as it was after the first of the two steps
     record.after, record.steps = None, record.steps[:1]
-    record.save(run / "results.json")
+    put(run, "results.json", record.save)
     for name in ("pruned.pt", "plan.json", "steps/2/model.pt", "steps/2/plan.json"):
         (run / name).unlink()
     with pytest.raises(UserError, match="model in memory"):
@@ -111,10 +116,16 @@ def test_resumed_run_ends_where_a_whole_one_does(model, tmp_path) -> None:
     assert (run / "plan.json").read_bytes() == (tmp_path / "whole" / "plan.json").read_bytes()
 
 
+def _write(path: Path, text: str) -> None:
+    with atomic(path) as tmp:
+        tmp.write_text(text)
+
+
 def test_a_run_is_resumed_where_its_format_can_no_longer_be_written(model, tmp_path, monkeypatch) -> None:
-    yoloprune.prune(model, target_ratio=0.8, imgsz=64, export="torchscript", project=tmp_path, name="run")
+    yoloprune.prune(model, target_ratio=0.8, imgsz=64, export="torchscript", project=tmp_path, name="run", **BY_WEIGHTS)
     args = yaml.safe_load((tmp_path / "run" / "args.yaml").read_text())
-    (tmp_path / "run" / "args.yaml").write_text(yaml.safe_dump({**args, "export": "openvino"}))
+    other = yaml.safe_dump({**args, "export": "openvino"})
+    put(tmp_path / "run", "args.yaml", lambda path: _write(path, other))
     (tmp_path / "run" / "results.json").unlink()
     monkeypatch.setattr("yoloprune.yolo.formats.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "openvino", None)
@@ -122,12 +133,12 @@ def test_a_run_is_resumed_where_its_format_can_no_longer_be_written(model, tmp_p
     assert result.report.finished
     assert "'openvino'" in result.report.notes[-1]
     with pytest.raises(UserError, match="needs the Python package 'openvino'"):
-        yoloprune.prune(model, target_ratio=0.8, export="openvino", project=tmp_path, name="other")
+        yoloprune.prune(model, target_ratio=0.8, export="openvino", project=tmp_path, name="other", **BY_WEIGHTS)
     assert not (tmp_path / "other").exists()
 
 
 def test_resume_refuses_other_weights(model, tmp_path) -> None:
-    yoloprune.prune(model, target_ratio=0.6, project=tmp_path, name="run")
+    yoloprune.prune(model, target_ratio=0.6, project=tmp_path, name="run", **BY_WEIGHTS)
     with torch.no_grad():
         model.model.model[0].conv.weight.mul_(2)
     with pytest.raises(UserError, match="does not hold the weights"):
@@ -137,7 +148,7 @@ def test_resume_refuses_other_weights(model, tmp_path) -> None:
 def test_taylor_looks_at_training_images(model, tmp_path) -> None:
     data = digits.write(tmp_path)
     with pytest.raises(UserError, match="data"):
-        yoloprune.prune(model, target_ratio=0.7, criterion="taylor")
+        yoloprune.prune(model, target_ratio=0.7, criterion="taylor", recover=False)
     results = [
         yoloprune.prune(
             model, target_ratio=0.7, criterion="taylor", data=data, imgsz=96, calibration_images=12, batch=8
@@ -145,26 +156,26 @@ def test_taylor_looks_at_training_images(model, tmp_path) -> None:
         for _ in range(2)
     ]
     assert equal(results[0].model.model, results[1].model.model)
-    assert not equal(results[0].model.model, yoloprune.prune(model, target_ratio=0.7).model.model)
+    assert not equal(results[0].model.model, yoloprune.prune(model, target_ratio=0.7, **BY_WEIGHTS).model.model)
 
 
 def test_labels_that_rank_have_the_classes_of_the_model(model, tmp_path) -> None:
     data = write_data(tmp_path, ["a", "b", "c"])
-    with pytest.raises(UserError, match="has 3 classes and the model 10"):
+    with pytest.raises(UserError, match="has 3 classes and the weights 10"):
         yoloprune.prune(model, target_ratio=0.7, criterion="taylor", data=data)
 
 
 def test_mistakes_are_value_errors(model) -> None:
     with pytest.raises(ValueError, match="range"):
-        yoloprune.prune(model, target_gflops=100)
+        yoloprune.prune(model, target_gflops=100, **BY_WEIGHTS)
     with pytest.raises(UserError, match="Exactly one"):
-        yoloprune.prune(model)
+        yoloprune.prune(model, **BY_WEIGHTS)
     with pytest.raises(UserError, match="No model"):
-        yoloprune.prune(target_gflops=1)
+        yoloprune.prune(target_gflops=1, **BY_WEIGHTS)
     with pytest.raises(UserError, match="The given DetectionModel is no PyTorch model"):
-        yoloprune.prune(model.model, target_gflops=1)
+        yoloprune.prune(model.model, target_gflops=1, **BY_WEIGHTS)
     with pytest.raises(UserError, match="did you mean 'optimizer'"):
-        yoloprune.prune(model, target_gflops=4, optimiser="SGD")
+        yoloprune.prune(model, target_gflops=4, optimiser="SGD", **BY_WEIGHTS)
 
 
 class Averaging(nn.Module):
@@ -177,11 +188,11 @@ class Averaging(nn.Module):
 def test_a_block_that_cannot_be_followed_is_found_before_anything_is_written(model, tmp_path) -> None:
     model.model.model[3].act = Averaging()
     with pytest.raises(UserError, match=r"differs by .* zeroed: some block of this model") as caught:
-        yoloprune.prune(model, target_ratio=0.7, project=tmp_path, name="run")
+        yoloprune.prune(model, target_ratio=0.7, project=tmp_path, name="run", **BY_WEIGHTS)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
     assert str(caught.value).endswith("keep these (--keep model.3.conv).")
-    kept = yoloprune.prune(model, target_ratio=0.7, keep="model.3.conv").model
+    kept = yoloprune.prune(model, target_ratio=0.7, keep="model.3.conv", **BY_WEIGHTS).model
     assert kept.model.model[3].conv.out_channels == 64
 
 
@@ -194,7 +205,7 @@ def test_layers_that_are_to_blame_are_told_apart_from_those_that_only_fail_toget
 
 
 def test_kept_layers_keep_their_channels_and_the_target_is_met_by_the_others(model) -> None:
-    result = yoloprune.prune(model, target_ratio=0.7, keep=["model.0", "model.4.cv*"])
+    result = yoloprune.prune(model, target_ratio=0.7, keep=["model.0", "model.4.cv*"], **BY_WEIGHTS)
     before, after = (dict(m.model.named_modules()) for m in (model, result.model))
     for name in ("model.0.conv", "model.4.cv1.conv", "model.4.cv2.conv"):
         assert after[name].out_channels == before[name].out_channels
@@ -204,11 +215,11 @@ def test_kept_layers_keep_their_channels_and_the_target_is_met_by_the_others(mod
 
 def test_a_layer_that_is_to_be_kept_must_be_there(model) -> None:
     with pytest.raises(UserError, match=r"keep='modle\.0' is no layer of the model; did you mean 'model\.0'\?"):
-        yoloprune.prune(model, target_ratio=0.7, keep="model.1, modle.0")
+        yoloprune.prune(model, target_ratio=0.7, keep="model.1, modle.0", **BY_WEIGHTS)
 
 
 def test_each_step_is_checked_against_zeroed_channels(model, tmp_path) -> None:
-    result = yoloprune.prune(model, target_ratio=0.6, steps=2, project=tmp_path, name="run")
+    result = yoloprune.prune(model, target_ratio=0.6, steps=2, project=tmp_path, name="run", **BY_WEIGHTS)
     assert all(0 <= row.mask_error < 1e-12 for row in result.report.steps)
     assert "largest\nrelative difference" in (tmp_path / "run" / "report.html").read_text()
 
@@ -263,7 +274,7 @@ def test_learning_rate_follows_what_a_step_removes(tmp_path, monkeypatch) -> Non
 
     def train(*args, train, **options):
         seen.append(train)
-        return SimpleNamespace(task="detect", trainer=SimpleNamespace(metrics={}, epoch=0))
+        return SimpleNamespace(task="detect", trainer=SimpleNamespace(measured={}, epoch=0))
 
     monkeypatch.setattr(fine_tuning, "train_or_go_on", train)
     for options in ({"lr0_per_share": 0.001}, {"lr0_per_share": 0.001, "train": {"lr0": 0.5}}, {}):
@@ -278,18 +289,13 @@ def test_core_does_not_import_ultralytics() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_without_images_nothing_looks_at_data(model) -> None:
-    said: list[str] = []
-
-    class Listening(Progress):
-        def say(self, text: str) -> None:
-            said.append(text)
-
-    run = prepare(model, Options(target_ratio=0.7), progress=Listening())
-    finished = run.go()
-    assert any("No images are at hand" in text for text in said)
-    plain = yoloprune.prune(model, target_ratio=0.7, criterion="l2", recover=False)
-    assert finished.plan.keep == plain.plan.keep
+@pytest.mark.parametrize("options", [{}, {"criterion": "l2"}, {"recover": False}])
+def test_without_images_a_run_is_refused_before_it_sees_nothing(model, tmp_path, monkeypatch, options) -> None:
+    """The first example gave a dead network in silence."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"sees nothing until it is recovered.*data=.*--criterion l2 --no-recover"):
+        yoloprune.prune(model, target_ratio=0.7, project=tmp_path / "runs", **options)
+    assert not list(tmp_path.iterdir())
 
 
 def test_where_images_are_at_hand_the_network_is_recovered(model, tmp_path) -> None:
@@ -307,4 +313,4 @@ def test_where_images_are_at_hand_the_network_is_recovered(model, tmp_path) -> N
 @pytest.mark.parametrize("asked", [{"criterion": "output_error"}, {"recover": True}])
 def test_what_looks_at_data_asks_for_it(model, asked) -> None:
     with pytest.raises(UserError, match="data"):
-        yoloprune.prune(model, target_ratio=0.7, **asked)
+        yoloprune.prune(model, target_ratio=0.7, **{**BY_WEIGHTS, **asked})

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
-from small_yolo import equal
+from small_yolo import equal, put
 
 import yoloprune
 from yoloprune.errors import UserError
@@ -155,7 +155,7 @@ def test_group_sparse_epochs_come_before_pruning(tmp_path):
     run = tmp_path / "a"  # as it was when the only step was done and nothing else
     record = Record.load(run / "results.json")
     record.after = None
-    record.save(run / "results.json")
+    put(run, "results.json", record.save)
     (run / "pruned.pt").unlink()
     resumed = yoloprune.prune(resume=run)
     assert resumed.plan.keep == result.plan.keep
