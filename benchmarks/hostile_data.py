@@ -12,7 +12,7 @@ from benchmarks.hostile_cases import Place, Write, checkpoint, laughs
 __all__ = ["data_files", "label_caches"]
 
 _SMALL = "--imgsz 64 --device cpu"
-_RUN = f"--target-ratio .7 --round-to 1 --no-export workers=0 {_SMALL}"
+_RUN = f"--target-ratio .7 --round-to 1 --no-export --criterion l2 --no-recover --no-distill workers=0 {_SMALL}"
 
 _COMMANDS: dict[str, Callable[[Place, object], str]] = {
     "val": lambda place, data: f"val {place.weights()} --data {data} {_SMALL}",
@@ -32,7 +32,7 @@ def data_files() -> dict[str, Write]:
     """Data YAMLs, by what they try."""
     scripts: dict[str, Callable[[Place], str]] = {
         "Python": lambda place: place.code,
-        "a shell": lambda place: f"bash -c 'touch {place.canary}'",
+        "a shell": lambda place: f"bash {place.written(f'touch {place.canary}'.encode(), 'script.sh')}",
         "an address": lambda place: "https://example.com/data.zip",
     }
     missing = [

@@ -18,7 +18,7 @@ import yaml
 
 from benchmarks.hostile_cases import Place, Write, checkpoint, laughs, run_command
 
-__all__ = ["recipes", "run_folders"]
+__all__ = ["interrupted_run", "recipes", "run_folders"]
 
 _TRAIN = "run/steps/1/train/weights"
 
@@ -97,7 +97,8 @@ def run_folders() -> dict[str, Write]:
 def _run(place: Place, more: str) -> str:
     return (
         f"prune {place.weights()} --data {place.data()} --target-ratio .7 --imgsz 64 --round-to 1 --device cpu "
-        f"--project {place.path('runs')} --no-val --no-export workers=0 {more}"
+        f"--project {place.path('runs')} --no-val --no-export --criterion l2 --no-recover --no-distill "
+        f"workers=0 {more}"
     )
 
 
@@ -112,7 +113,7 @@ def _with_keyword(name: str, place: Place) -> str:
 
 def _resumed(place: Place) -> str:
     """A copy of an interrupted run of this place's weights and data."""
-    shutil.copytree(_interrupted(), place.path("run"))
+    shutil.copytree(interrupted_run(), place.path("run"))
     _update(place, {"weights": str(place.weights()), "data": str(place.data())})
     return f"prune --resume {place.path('run')}"
 
@@ -162,7 +163,7 @@ def _with_pipe(file: str, place: Place) -> str:
 
 
 @functools.cache
-def _interrupted() -> Path:
+def interrupted_run() -> Path:
     """The folder of a run that was interrupted in the second of two epochs."""
     from yoloprune.yolo.run.continuation import Continuation
 

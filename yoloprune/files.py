@@ -117,12 +117,16 @@ def check_folder(folder: Path) -> None:
         raise OSError(error.errno, error.strerror, str(existing)) from error
 
 
-def check_regular(path: str | Path) -> None:
+def check_regular(path: str | Path, name: str | None = None) -> None:
     """Check that opening a path cannot block or have an effect, as a pipe or a device can.
+
+    Args:
+        path: The path.
+        name: What to call it in the message; the path by default.
 
     Raises:
         UserError: It is no regular file.
         OSError: There is nothing at the path.
     """
     if not stat.S_ISREG(Path(path).stat().st_mode):
-        raise UserError(f"'{path}' is not a regular file.")
+        raise UserError(f"'{name or path}' is not a regular file.")

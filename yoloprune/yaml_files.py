@@ -39,28 +39,32 @@ def _int(loader: _Loader, node: yaml.ScalarNode) -> int:
 _Loader.add_constructor("tag:yaml.org,2002:int", _int)
 
 
-def read_yaml(path: str | Path) -> Any:
+def read_yaml(path: str | Path, name: str | None = None) -> Any:
     """Read a YAML file of one document.
+
+    Args:
+        path: The file.
+        name: What to call it in messages; its path by default.
 
     Raises:
         UserError: It is no regular file, not valid YAML in UTF-8, or stands for more than any file of options does.
         OSError: There is no such file, or it cannot be read.
     """
-    path = Path(path)
-    check_regular(path)
-    with path.open("rb") as file:
+    name = name or str(path)
+    check_regular(path, name)
+    with Path(path).open("rb") as file:
         content = file.read(_LARGEST_FILE + 1)
     if len(content) > _LARGEST_FILE:
-        raise UserError(f"'{path}' is larger than {_LARGEST_FILE >> 20} MB, too large for a YAML file of options.")
+        raise UserError(f"'{name}' is larger than {_LARGEST_FILE >> 20} MB, too large for a YAML file of options.")
     try:
         text = content.decode("utf-8")
         if not _is_modest(text):
-            raise UserError(f"'{path}' stands for more values than a YAML file of options has; write them out.")
+            raise UserError(f"'{name}' stands for more values than a YAML file of options has; write them out.")
         return yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # dates that are none, and numbers that are too long
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"'{path}' is not valid YAML in UTF-8: {' '.join(str(error).split())}.") from error
+    except UserError:
+        raise
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: dates that are none, too long numbers
+        raise UserError(f"'{name}' is not valid YAML in UTF-8: {' '.join(str(error).split())}.") from error
 
 
 def _is_modest(text: str) -> bool:

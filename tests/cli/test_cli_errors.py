@@ -129,7 +129,7 @@ def _broken_yaml(path: Path) -> Path:
     ("data", "sentence"),
     [
         (lambda root: root / "none.yaml", "There is no data YAML"),
-        (lambda root: _broken_yaml(root / "broken.yaml"), "not a YAML file"),
+        (lambda root: _broken_yaml(root / "broken.yaml"), "not valid YAML"),
     ],
     ids=["missing", "broken"],
 )

@@ -16,6 +16,7 @@ from ultralytics.utils import ROOT
 
 from yoloprune.errors import UserError
 from yoloprune.replaced import rebound
+from yoloprune.yaml_files import read_yaml
 from yoloprune.yolo.classes import class_count
 from yoloprune.yolo.guard import plain, quiet
 from yoloprune.yolo.uncached import check_label, readable_image, readable_label
@@ -40,12 +41,7 @@ SPLITS = ("train", "val", "test")
 _LABELLED = ("detect", "segment", "pose", "obb")  # tasks whose labels are a text file per image
 _MOST_CLASSES = 100_000  # Ultralytics makes a name for each of `nc`
 _MOST_KEYPOINTS = 10_000
-_LARGEST_YAML = 16 << 20  # bytes
 _LARGEST_LIST = 256 << 20  # bytes
-_MOST_ALIASES = 20  # a few lines of nested aliases stand for more items than fit into memory
-
-
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _refuse(*args: Any, **kwargs: Any) -> NoReturn:
@@ -154,17 +150,9 @@ def read_data_yaml(file: Path, shown: str | None = None) -> dict[str, Any]:
     """
     shown = shown or str(file)
     try:
-        if file.stat().st_size > _LARGEST_YAML:
-            raise UserError(f"'{shown}' has {file.stat().st_size >> 20} MB, which no data YAML needs; give another.")
-        text = file.read_text(encoding="utf-8")
-        aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=_LOADER))
-        if aliases > _MOST_ALIASES:
-            raise UserError(f"'{shown}' has {aliases} YAML aliases, more than a data YAML needs; write it without.")
-        content = yaml.load(text, Loader=_LOADER)
-    except UserError:
-        raise
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as e:
-        raise UserError(f"'{shown}' is not a YAML file that can be read: {plain(e)}.") from None
+        content = read_yaml(file, shown)
+    except OSError as e:
+        raise UserError(f"'{shown}' cannot be read: {e.strerror}.") from None
     if not isinstance(content, dict):
         raise UserError(f"'{shown}' is not a data YAML: it has no keys such as 'path', 'train', 'val' and 'names'.")
     _check_content(content, shown)

@@ -65,8 +65,6 @@ class Continuation:
             state = read(self.path)
         except (OSError, UserError):
             return False
-        if not (isinstance(state, dict) and isinstance(state.get("last"), Tensor) and type(state.get("epoch")) is int):
-            return False
         with self._as_written():
             last, epoch = state.pop("last").numpy().tobytes(), state["epoch"]
             if type(epoch) is not int or epoch < 0 or not ("model" not in state or state.keys() >= _WHOLE):
