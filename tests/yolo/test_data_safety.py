@@ -11,6 +11,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,21 @@ def test_planted_label_caches_are_not_unpickled(
     assert _contents(tiny_data.parent) == before
 
 
+def test_planted_caches_while_threads_work(pruned_yolo: YOLO, tiny_data: Path, canary: Path) -> None:
+    """What protects one thread ends for none of the others."""
+    _plant(tiny_data.parent / "labels" / "train.cache", canary)
+
+    def calibrate(number: int) -> int:
+        yolo = YOLO(pruned_yolo)
+        with quiet() if number % 2 else contextlib.nullcontext():
+            (batch,) = calibration_batches(yolo, str(tiny_data), images=4, imgsz=64, batch=4, device=CPU)
+        return len(batch["img"])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(calibrate, range(24))) == [4] * 24
+    assert not canary.exists()
+
+
 @pytest.mark.parametrize("way", ["validate", "val", "calibrate", "train"])
 def test_planted_caches_of_classification(tmp_path: Path, canary: Path, way: str) -> None:
     data = write_data(tmp_path / "cls", ["bright", "dark"], task="classify")
@@ -253,7 +269,7 @@ _SPLITS = "train: images/train\nval: images/val\n"
     ("content", "message"),
     [
         (f"{_LAUGHS}{_SPLITS}names: *a9\n", "stands for more values"),
-        ("[" * 200_000, "is not valid YAML"),
+        ("[" * 200_000, "stands for more values|is not valid YAML"),
         (f"{_SPLITS}nc: 2000000000\n", "has nc: 2000000000"),
         (f"{_SPLITS}nc: .inf\n", "has nc: inf"),
         (f"{_SPLITS}nc: .nan\n", "must be an integer"),

@@ -124,7 +124,6 @@ def test_images_without_labels_serve(tmp_path):
     data = digits.write(tmp_path / "digits")
     for file in (data.parent / "labels" / "train").glob("*.txt"):
         file.unlink()
-    (data.parent / "labels" / "train.cache").unlink(missing_ok=True)
     whole = {key: value for key, value in TRAIN.items() if key != "fraction"} | {"imgsz": 64}
     yoloprune.prune(
         digits.WEIGHTS, target_ratio=0.7, data=str(data), project=tmp_path, name="run", calibration_images=8, **whole

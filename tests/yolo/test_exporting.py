@@ -116,7 +116,7 @@ def test_an_earlier_export_is_replaced_once_the_new_one_is_there(
         (folder / "new.xml").touch()
         return str(folder)
 
-    monkeypatch.setattr("yoloprune.yolo.exporting.Exporter", lambda **_: written)
+    monkeypatch.setattr("yoloprune.yolo.exporting._Exporter", lambda **_: written)
     folder = tmp_path / "out_openvino_model"
     folder.mkdir()
     (folder / "old.xml").touch()

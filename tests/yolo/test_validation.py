@@ -69,7 +69,7 @@ def test_lists_of_images(two: Path) -> None:
     [
         ("", "not a data YAML"),
         ("- a\n- b\n", "not a data YAML"),
-        ("train: [unclosed", "cannot|can be read"),
+        ("train: [unclosed", "is not valid YAML"),
         ("train: images/train\nval: images/val\n", "names.*nc"),
         ("train: images/train\nnames: [a]\n", "no 'val:' entry"),
         ("train: images/train\nval: images/nowhere\nnames: [a]\n", "nowhere.* which do not exist"),
@@ -215,9 +215,7 @@ def test_a_data_folder_that_cannot_be_written(pruned_yolo: YOLO, tiny_data: Path
     for folder in folders:
         Path(folder).chmod(stat.S_IRUSR | stat.S_IXUSR)
     try:
-        with pytest.MonkeyPatch.context() as patch:  # root may write anywhere, so Ultralytics is told that it may not
-            patch.setattr(ultralytics.data.utils, "is_dir_writeable", lambda folder: False)
-            metrics = validate(pruned_yolo, tiny_data, imgsz=64, batch=2, device="cpu")
+        metrics = validate(pruned_yolo, tiny_data, imgsz=64, batch=2, device="cpu")
     finally:
         for folder in folders:
             Path(folder).chmod(stat.S_IRWXU)

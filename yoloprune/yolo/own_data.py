@@ -17,6 +17,7 @@ from ultralytics.utils import LOGGER
 
 from yoloprune.errors import UserError
 from yoloprune.yolo.dataset import as_yaml, check_data, with_classes_of
+from yoloprune.yolo.guard import offline
 from yoloprune.yolo.uncached import build_dataset
 
 __all__ = ["OwnData", "OwnDataValidator", "own_trainer", "own_validator"]
@@ -40,8 +41,8 @@ class OwnDataValidator:
         if trainer is not None:  # which has its data
             return super().__call__(trainer, model, **kwargs)
         given, split = self.args.data, self.args.split or "val"
-        checked = self.checked or check_data(given, self.args.task, split=split, labels=False)
-        with tempfile.TemporaryDirectory(prefix="yoloprune-data-") as folder:
+        checked = self.checked or check_data(str(given), self.args.task, split=split, labels=False)
+        with offline(), tempfile.TemporaryDirectory(prefix="yoloprune-data-") as folder:
             self.args.data = str(_folder(checked) if self.args.task == "classify" else as_yaml(checked, Path(folder)))
             try:
                 return super().__call__(trainer, model, **kwargs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -80,6 +81,8 @@ def choose_data(
         if data is None:
             raise UserError(f"The weights were trained on {own}, which cannot be used here; give --data.") from error
         raise
+    if Path(chosen).is_dir():
+        return os.path.abspath(chosen)  # a link stays one, since labels are looked for beside its images
     return str(Path(chosen).resolve()) if Path(chosen).exists() else str(chosen)
 
 
