@@ -182,7 +182,7 @@ def test_planted_caches_where_a_checkpoint_names_its_data(
 
 def test_planted_text_embeddings_of_yolo_world(tmp_path: Path, canary: Path) -> None:
     class Network(nn.Module):
-        def get_text_pe(self, texts: list[str], batch: int) -> torch.Tensor:
+        def get_text_pe(self, texts: list[str], batch: int, **more: Any) -> torch.Tensor:
             return torch.ones(1, len(texts), 4)
 
     torch.save({"a": _Evil(canary)}, tmp_path / "text_embeddings_clip_ViT-B_32.pt")
