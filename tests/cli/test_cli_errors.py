@@ -14,7 +14,7 @@ import ultralytics
 
 from yoloprune.yolo.digits import WEIGHTS
 
-PRUNE_ONLY = ("--epochs", 0, "--no-val", "--no-export")
+PRUNE_ONLY = ("--epochs", 0, "--no-val", "--no-export", "--criterion", "l2", "--no-recover")
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def test_key_value(refused, pair, sentence) -> None:
     ],
 )
 def test_options(refused, option, sentence) -> None:
-    exported = ("--epochs", 0, "--no-val")
+    exported = ("--epochs", 0, "--no-val", "--criterion", "l2", "--no-recover")
     assert sentence in refused("v8", "--weights", WEIGHTS, "--target-ratio", 0.5, *exported, *option)
 
 

@@ -22,7 +22,7 @@ OPTIONS = """
 --criterion --round-to --prune-head --keep --no-val --no-export --format --name --project --exist-ok --resume --seed
 --trust --calibration-images
 """
-PRUNE_ONLY = ("--epochs", 0, "--no-val", "--no-export")
+PRUNE_ONLY = ("--epochs", 0, "--no-val", "--no-export", "--criterion", "l2", "--no-recover")
 
 
 def _weights(path: Path) -> dict[str, torch.Tensor]:
@@ -68,7 +68,7 @@ def test_name_taken(yoloprune, tmp_path) -> None:
 
 
 def test_recipe_without_validation_and_export(yoloprune, tmp_path) -> None:
-    (tmp_path / "mine.yaml").write_text("target_ratio: 0.8\nval: false\nexport: null\n")
+    (tmp_path / "mine.yaml").write_text("target_ratio: 0.8\nval: false\nexport: null\ncriterion: l2\nrecover: false\n")
     where = ("--name", "a", "--project", tmp_path)
     result = yoloprune("prune", "--weights", WEIGHTS, "--recipe", tmp_path / "mine.yaml", *where)
     assert result.exit_code == 0, result.output
@@ -113,6 +113,7 @@ def test_export_keywords(yoloprune, tmp_path) -> None:
 
 def test_imgsz_is_rounded_up_to_the_stride_once(yoloprune, few_digits, tmp_path) -> None:
     words = ("v8", "--weights", WEIGHTS, "--target-ratio", 0.8, "--epochs", 0, "--no-val", "--imgsz", 33)
+    words += ("--criterion", "l2", "--no-recover")
     result = yoloprune(*words, "--name", "a", "--project", tmp_path)
     assert result.exit_code == 0, result.output
     rounded = "imgsz=33 is no multiple of the network's stride, 32; 64 is used instead."
@@ -141,8 +142,9 @@ def test_an_export_that_fails_is_noted_and_all_else_kept(yoloprune, tmp_path, mo
     def fail(*args, **options):
         raise RuntimeError("an operator is missing")
 
-    monkeypatch.setattr("yoloprune.yolo.exporting.Exporter", fail)
+    monkeypatch.setattr("yoloprune.yolo.exporting._Exporter", fail)
     words = ("v8", "--weights", WEIGHTS, "--target-ratio", 0.8, "--epochs", 0, "--no-val", "--imgsz", 64)
+    words += ("--criterion", "l2", "--no-recover")
     result = yoloprune(*words, "--name", "a", "--project", tmp_path)
     assert result.exit_code == 0, result.output
     record = json.loads((tmp_path / "a" / "results.json").read_text())
@@ -267,7 +269,7 @@ def test_a_run_in_a_pipe_writes_lines_and_a_log(yoloprune, few_digits, tmp_path)
 
 
 def test_verbose_and_quiet(yoloprune, tmp_path) -> None:
-    words = ("v8", WEIGHTS, "--target-ratio", 0.8, *PRUNE_ONLY, "--criterion", "l2", "--no-recover")
+    words = ("v8", WEIGHTS, "--target-ratio", 0.8, *PRUNE_ONLY)
     words += ("--project", tmp_path)
     loud, still = yoloprune(*words, "--verbose"), yoloprune(*words, "--quiet")
     assert "--- Prune to" in loud.stdout
@@ -278,7 +280,7 @@ def test_verbose_and_quiet(yoloprune, tmp_path) -> None:
 
 
 def test_json_of_a_run_is_what_results_json_holds(yoloprune, tmp_path) -> None:
-    words = ("prune", "-w", WEIGHTS, "--target-ratio", 0.8, *PRUNE_ONLY, "--criterion", "l2", "--no-recover")
+    words = ("prune", "-w", WEIGHTS, "--target-ratio", 0.8, *PRUNE_ONLY)
     result = yoloprune(*words, "--json", "--project", tmp_path)
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
