@@ -127,13 +127,13 @@ def elsewhere(log: Log, *, descriptors: bool = True) -> Iterator[tuple[TextIO, T
         stack.enter_context(contextlib.redirect_stdout(log))
         stack.enter_context(contextlib.redirect_stderr(log))
         for handler in streams:
-            handler.setStream(log)
+            handler.stream = log  # setStream would flush the one before, which may be closed by now
         try:
             yield kept[0], kept[1]
         finally:
             for handler in logger.handlers:  # Ultralytics may have been imported meanwhile
                 if getattr(handler, "stream", None) is log:
-                    handler.setStream(streams.get(handler, out))
+                    handler.stream = streams.get(handler, sys.__stdout__ or out)
 
 
 @contextlib.contextmanager
