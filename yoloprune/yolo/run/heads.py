@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from torch import nn
+
 from yoloprune.yolo.model import YOLO
+from yoloprune.yolo.parts import head_share
 from yoloprune.yolo.trainers.distill import can_distill
 
 from .context import Context
 from .options import Options
 from .pruning import prune_once
-from .target import Target
+from .target import Cost, Target
 
-__all__ = ["compare_heads", "compares_heads", "head_advice", "still_compares_heads"]
+__all__ = ["compare_heads", "compares_heads", "head_advice", "kept_head", "still_compares_heads"]
 
 _CLEARLY_MORE = 0.02  # mAP50-95; below, the two heads are alike on a small validation set
 
@@ -30,6 +33,17 @@ def head_advice(target: Target, kept: float, pruned: float) -> str | None:
     return (
         f"Keeping the head costs: at {target} and before fine-tuning, mAP50-95 is {kept:.3f} with the "
         f"head kept and {pruned:.3f} with its hidden layers pruned too; --prune-head does that."
+    )
+
+
+def kept_head(network: nn.Module, options: Options, target: Target, own: Cost) -> str | None:
+    """A sentence on what the rest of the network must lose where the head is kept, before the long work begins."""
+    if options.prune_head or target.gflops is None:
+        return None
+    head, share = head_share(network), target.share(own)
+    return (
+        f"The head is kept and holds {head:.0%} of the GFLOPs: to leave {share:.0%} in all, the rest must lose "
+        f"{(1 - share) / (1 - head):.0%} of its own (with --prune-head the head's hidden layers lose channels too)."
     )
 
 

@@ -22,6 +22,7 @@ from .data import DIGITS, settle_validation, with_data, write_digits
 from .device import check_device
 from .finish import finish, megabytes
 from .folder import RunFolder, check_outside, check_writable, make_folder
+from .heads import kept_head
 from .images import keep
 from .imgsz import fitting_imgsz
 from .interrupt import Interrupted, disk_full, where_it_stands
@@ -104,6 +105,8 @@ class Run:
         self._remarks = [line for line in (rounded, other_classes, unvalidated) if line]
         own = cost(yolo.model)
         self._targets = step_targets(options, own)
+        if head := kept_head(yolo.model, options, self._targets[-1], own):
+            self._remarks.append(head)
         graph = trace_yolo(yolo.model, options.prune_head, options.keep)
         check_reachable(options, graph, yolo.model, own)
         if not remembered:  # each step checks its own plan; here it is found out before anything is written
