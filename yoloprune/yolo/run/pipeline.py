@@ -140,6 +140,7 @@ class Run:
     def rehearse(self) -> Rehearsal:
         """Find out what `go` would do, and write nothing."""
         self._check_budget()
+        self._say_remarks()
         return rehearse(self._run, self._targets)
 
     def go(self) -> Finished:
@@ -174,15 +175,18 @@ class Run:
             run.record.after = None  # what is missing is made again
         started = time.perf_counter()
         self._open_folder()
-        for line in self._remarks:
-            if line not in run.record.notes:
-                run.note(line)
+        self._say_remarks()
         train_first(run)
         self._validate_original()
         yolo, plan = all_steps(run, self._targets)
         yolo = finish(run, yolo, plan, started)
         _tidy(run)
         return Finished(yolo, plan, run.record, run.folder)
+
+    def _say_remarks(self) -> None:
+        for line in self._remarks:
+            if line not in self._run.record.notes:
+                self._run.note(line)
 
     def _open_folder(self) -> None:
         """Make the output folder, unless there is one already, and write into it first what a resumed run must know."""
