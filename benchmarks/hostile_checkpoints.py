@@ -107,8 +107,10 @@ def checkpoints() -> dict[str, Write]:
         "numbers for rows": lambda network, place: network.yaml.update(backbone=[1, 2, 3]),
         "a number for names": lambda network, place: vars(network).update(names=5),
         "text for a stride": lambda network, place: vars(network).update(stride="32"),
+        "a stride of a billion": lambda network, place: vars(network).update(stride=torch.tensor([1e9])),
+        "a million colours": lambda network, place: network.yaml.update(channels=1_000_000),
         "a convolution without weights": lambda network, place: network.model[0].conv._parameters.clear(),
-        "a convolution that is a list": lambda network, place: vars(network.model[0])["_modules"].update(conv=None),
+        "a convolution that is not there": lambda network, place: vars(network.model[0])["_modules"].update(conv=None),
     }
     files: dict[str, Callable[[Place], Any]] = {
         "the format before PyTorch 1.6": lambda place: place.saved(place.call, _use_new_zipfile_serialization=False),

@@ -17,11 +17,11 @@ _RUN = f"--target-ratio .7 --round-to 1 --no-export --criterion l2 --no-recover 
 _COMMANDS: dict[str, Callable[[Place, object], str]] = {
     "val": lambda place, data: f"val {place.weights()} --data {data} {_SMALL}",
     "val of the test split": lambda place, data: f"val {place.weights()} --data {data} {_SMALL} split=test",
-    "prune": lambda place, data: f"prune {place.weights()} --data {data} {_RUN} --no-val",
-    "prune and validate": lambda place, data: f"prune {place.weights()} --data {data} {_RUN}",
+    "prune": lambda place, data: f"prune {place.weights()} --data {data} {_RUN} --no-val --epochs 0",
+    "prune and validate": lambda place, data: f"prune {place.weights()} --data {data} {_RUN} --epochs 0",
     "prune --epochs 1": lambda place, data: f"prune {place.weights()} --data {data} {_RUN} --no-val --epochs 1",
     "prune --sparse-epochs 1": lambda place, data: (
-        f"prune {place.weights()} --data {data} {_RUN} --no-val --sparse-epochs 1"
+        f"prune {place.weights()} --data {data} {_RUN} --no-val --epochs 0 --sparse-epochs 1"
     ),
     "sensitivity": lambda place, data: f"sensitivity {place.weights()} --data {data} {_SMALL}",
     "export quantize=8": lambda place, data: f"export {place.weights()} --imgsz 64 quantize=8 data={data}",

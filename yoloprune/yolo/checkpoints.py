@@ -20,6 +20,7 @@ from yoloprune.yolo.finite import check_finite, unfit_for_float16
 from yoloprune.yolo.mark import is_pruned, mark
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.reading import read_network
+from yoloprune.yolo.trace import check_runs
 
 __all__ = ["family", "load", "save"]
 
@@ -38,10 +39,12 @@ def load(weights: str | Path, *, trust: bool = False) -> YOLO:
 
     Raises:
         UserError: There is no such file, it is empty, truncated, no checkpoint of an Ultralytics model, a TorchScript
-            archive, it names classes from elsewhere and `trust` is off, or it holds weights that are not finite.
+            archive, it names classes from elsewhere and `trust` is off, or it holds weights that are not finite
+            or a network that does not run.
     """
     yolo = YOLO.holding(*read_network(weights, trust=trust))
     check_finite(yolo.model, f"'{weights}'")
+    check_runs(yolo.model, f"'{weights}'")
     return yolo
 
 

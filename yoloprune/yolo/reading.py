@@ -39,6 +39,7 @@ _ZIP_MAGIC = b"PK\x03\x04"
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # first pickle of torch.save before torch 1.6
 _YOLOV7 = {"IDetect", "IAuxDetect", "IBin", "IKeypoint", "MP", "SP", "SPPCSPC", "ReOrg", "RepConv", "DownC"}
 _MOST_MODULES = 2000  # that a model.yaml may ask for
+_MOST_CHANNELS = 1000  # of an image
 _LARGEST_NUMBER = 1e6  # in a model.yaml
 
 
@@ -157,7 +158,7 @@ def _as_ultralytics_loads(network: BaseModel, checkpoint: dict[str, Any], path: 
     network.pt_path = str(path.absolute())
     if getattr(network, "task", None) not in TASKS:
         network.task = guess_model_task(network)
-    if not isinstance(getattr(network, "stride", None), torch.Tensor):
+    if not hasattr(network, "stride"):
         network.stride = torch.tensor([32.0])
     for module in network.modules():
         if hasattr(module, "inplace"):
@@ -170,7 +171,8 @@ def _as_ultralytics_loads(network: BaseModel, checkpoint: dict[str, Any], path: 
 def _check_rows(path: Path, network: BaseModel) -> None:
     """Refuse a `model.yaml` by which a later training would run code: Ultralytics evals it and calls what it names."""
     rows = getattr(network, "yaml", None)
-    if not isinstance(rows, dict) or not isinstance(network.model, nn.Sequential):
+    labels = getattr(network, "names", {})
+    if not (isinstance(rows, dict) and isinstance(labels, (dict, list)) and isinstance(network.model, nn.Sequential)):
         raise UserError(NO_MODEL.format(path))
     try:
         if rows.get("activation"):
@@ -184,6 +186,9 @@ def _check_rows(path: Path, network: BaseModel) -> None:
         names = [row[2] for row in layers]
         depths = [rows.get("depth_multiple") or 1, *(scale[0] for scale in (rows.get("scales") or {}).values())]
         fits = sum(row[1] for row in layers) * max(1, *depths) <= _MOST_MODULES
+        stride = getattr(network, "stride", torch.tensor([32.0]))
+        fits &= isinstance(stride, torch.Tensor) and 0 < stride.numel() <= 16 and bool((stride <= 512).all())
+        fits &= 0 < rows.get("channels", 3) <= _MOST_CHANNELS
         fits &= all(-_LARGEST_NUMBER <= number <= _LARGEST_NUMBER for number in _numbers(rows, 0))
     for name in names:
         layer = _layer(name)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from yoloprune.errors import UserError, did_you_mean
 from yoloprune.exclusive import exclusive
 from yoloprune.graph import Graph, trace
 
-__all__ = ["ATTENTION", "FIXED_HEADS", "noise", "predictions", "trace_yolo"]
+__all__ = ["ATTENTION", "FIXED_HEADS", "check_runs", "noise", "predictions", "trace_yolo"]
 
 # Their forward reads widths of its input as heads x head_dim, so those widths stay; what surrounds them is pruned.
 ATTENTION = (
@@ -64,12 +65,39 @@ def trace_yolo(model: nn.Module, prune_head: bool = False, keep: Sequence[str] =
     freeze: list = [*ATTENTION, *keep]
     if not prune_head or isinstance(last, FIXED_HEADS):
         freeze.append(lambda name, module: module is last)
-    cached = dict(last.__dict__)  # anchors and strides are cached per image shape
     hook = last.register_forward_hook(lambda module, args, output: predictions(output))
     try:
-        return trace(model, torch.zeros_like(noise(model)), freeze=freeze)
+        with _caches_kept(last):
+            return trace(model, torch.zeros_like(noise(model)), freeze=freeze)
     finally:
         hook.remove()
+
+
+def check_runs(model: nn.Module, what: str) -> None:
+    """Check that a network in eval mode runs, which one from a damaged or made-up file need not.
+
+    Args:
+        model: The `.model` of an Ultralytics YOLO; it is not changed.
+        what: What to call it in the message.
+
+    Raises:
+        UserError: It does not.
+    """
+    try:
+        with torch.no_grad(), _caches_kept(model.model[-1]):
+            model(torch.zeros_like(noise(model)))
+    except Exception as error:  # its modules may lack anything
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"{what} holds a network that does not run ({reason}); give another checkpoint.") from error
+
+
+@contextlib.contextmanager
+def _caches_kept(last: nn.Module) -> Iterator[None]:
+    """Within the block, a head may run: its anchors and strides, cached per image shape, are put back."""
+    cached = dict(last.__dict__)
+    try:
+        yield
+    finally:
         last.__dict__.clear()
         last.__dict__.update(cached)
 
