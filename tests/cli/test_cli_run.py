@@ -43,7 +43,8 @@ def test_prune_only(yoloprune, tmp_path) -> None:
     assert all(torch.equal(a[name], b[name]) for name in a)
     names = {path.name for path in first.iterdir()}
     assert names == {
-        "pruned.pt", "plan.json", "args.yaml", "results.json", "results.csv", "widths.png", "report.html", "log.txt"
+        "pruned.pt", "plan.json", "args.yaml", "results.json", "results.csv", "widths.png", "report.html", "log.txt",
+        "state.json",
     }  # fmt: skip
     results = json.loads((first / "results.json").read_text())
     assert results["finished"]
@@ -63,8 +64,12 @@ def test_name_taken(yoloprune, tmp_path) -> None:
     assert yoloprune(*words).exit_code == 0
     assert (tmp_path / "a" / "pruned.pt").read_text() == "precious"
     assert (tmp_path / "a-2" / "pruned.pt").exists()
-    assert yoloprune(*words, "--exist-ok").exit_code == 0
-    assert (tmp_path / "a" / "pruned.pt").stat().st_size > 1_000_000
+    assert yoloprune(*words, "--exist-ok").exit_code == 2  # no run of ours
+    assert (tmp_path / "a" / "pruned.pt").read_text() == "precious"
+    before = (tmp_path / "a-2" / "pruned.pt").stat().st_mtime_ns
+    assert yoloprune(*words, "--name", "a-2", "--exist-ok").exit_code == 0
+    assert (tmp_path / "a-2" / "pruned.pt").stat().st_mtime_ns > before
+    assert not (tmp_path / "a-3").exists()
 
 
 def test_recipe_without_validation_and_export(yoloprune, tmp_path) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from small_yolo import write_data
+from ultralytics.utils import LOGGER
 
 from yoloprune.yolo.digits import WEIGHTS
+from yoloprune.yolo.guard import quiet
 from yoloprune.yolo.run.api import prepare
 from yoloprune.yolo.run.options import Options
 from yoloprune.yolo.run.progress import Progress, counter, current, tracked
@@ -88,6 +90,19 @@ def test_nobody_is_told_outside_of_a_phase() -> None:
     tell(3, 4)  # goes to the phase that it was made in
     assert recorder.parts["Work"] == [("letter", 1, 3), ("letter", 2, 3), ("letter", 3, 3), ("layer", 3, 4)]
     counter("layer")(1, 2)  # is silent
+
+
+def test_quiet_lasts_as_long_as_its_block(caplog) -> None:
+    with quiet():
+        LOGGER.info("within")  # the logger must not remember that this level is off
+    LOGGER.addHandler(caplog.handler)
+    try:
+        LOGGER.info("after")
+        with quiet():
+            LOGGER.info("within, too")  # nor that it was on
+    finally:
+        LOGGER.removeHandler(caplog.handler)
+    assert {record.message for record in caplog.records} == {"after"}
 
 
 def test_from_python_ultralytics_is_quiet(tmp_path, capfd) -> None:

@@ -81,7 +81,8 @@ def offline() -> Iterator[None]:
 @_shared
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    with warnings.catch_warnings(), replaced(LOGGER, "level", logging.CRITICAL):
+    # the logger remembers which levels it writes, and only looks at `disabled` each time; bars look at the level
+    with warnings.catch_warnings(), replaced(LOGGER, "level", logging.CRITICAL), replaced(LOGGER, "disabled", True):
         warnings.simplefilter("ignore")
         yield
 
