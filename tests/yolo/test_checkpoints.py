@@ -312,7 +312,7 @@ def test_rtdetr_and_world_stay_our_class(name: str, tmp_path: Path) -> None:
     checkpoints.save(stock, tmp_path / "pruned.pt")
     loaded = checkpoints.load(tmp_path / "pruned.pt")
     assert type(loaded) is YOLO
-    assert loaded.task_map["detect"]["validator"] is stock.task_map["detect"]["validator"]
+    assert issubclass(loaded.task_map["detect"]["validator"], stock.task_map["detect"]["validator"])
     assert "Pruned" in loaded.task_map["detect"]["trainer"].__name__
     assert len(loaded.predict(torch.zeros(1, 3, 64, 64), imgsz=64, verbose=False)) == 1
 
