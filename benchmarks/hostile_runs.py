@@ -5,7 +5,10 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import hashlib
 import io
+import json
+import multiprocessing
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -21,6 +24,7 @@ from benchmarks.hostile_cases import Place, Write, checkpoint, laughs, run_comma
 __all__ = ["interrupted_run", "recipes", "run_folders"]
 
 _TRAIN = "run/steps/1/train/weights"
+_ELSEWHERE = '{"spent": 0, "folders": {}, "files": {"../weights.pt": []}}'
 
 
 def recipes() -> dict[str, Write]:
@@ -71,6 +75,7 @@ def run_folders() -> dict[str, Write]:
         "cfg in last.pt": lambda place, last: last["train_args"].update(cfg="https://example.com/a.yaml"),
         "wrong options in last.pt": lambda place, last: last["train_args"].update(epochs="many"),
         "no optimizer in last.pt": lambda place, last: last.update(optimizer=None),
+        "another optimizer in last.pt": lambda place, last: last.update(optimizer={"x": 1}),
         "another network in last.pt": lambda place, last: last.update(ema=checkpoint()["model"]),
         "best.pt, by a fitness that nothing reaches": _unbeaten,
     }
@@ -83,15 +88,34 @@ def run_folders() -> dict[str, Write]:
     }
     planted = ["continue.pt", "start.pt", "last.pt"]
     return {
-        **{name: functools.partial(_with_options, more) for name, more in options.items()},
-        **{name: functools.partial(_with_last, change) for name, change in trained.items()},
-        **{name: functools.partial(_with_text, file, text) for name, (file, text) in texts.items()},
-        **{name: functools.partial(_with_file, f"{_TRAIN}/{name}") for name in planted},
-        "a step's pruned.pt": functools.partial(_with_file, "run/steps/1/pruned.pt"),
-        "original.pt": functools.partial(_with_file, "run/steps/original.pt"),
-        "a pipe for args.yaml": functools.partial(_with_pipe, "run/args.yaml"),
-        "a pipe for continue.pt": functools.partial(_with_pipe, f"{_TRAIN}/continue.pt"),
+        **{name: _listed(_with_options, more) for name, more in options.items()},
+        **{name: _listed(_with_last, change) for name, change in trained.items()},
+        **{name: _listed(_with_text, file, text) for name, (file, text) in texts.items()},
+        **{name: _listed(_with_file, f"{_TRAIN}/{name}") for name in planted},
+        "a step's pruned.pt": _listed(_with_file, "run/steps/1/pruned.pt"),
+        "original.pt": _listed(_with_file, "run/steps/original.pt"),
+        "a pipe for args.yaml": _listed(_with_pipe, "run/args.yaml"),
+        "a pipe for continue.pt": _listed(_with_pipe, f"{_TRAIN}/continue.pt"),
+        "options that are not listed": functools.partial(_with_options, options["trust in args.yaml"]),
+        "a list of files elsewhere": functools.partial(_with_text, "state.json", _ELSEWHERE),
+        "a list in a list in state.json": functools.partial(_with_text, "state.json", "[" * 100_000),
     }
+
+
+def _listed(write: Callable[..., str], *more: Any) -> Write:
+    """What writes a changed folder, and then the sums of what it holds into the folder's own list of its files."""
+
+    def written(place: Place) -> str:
+        command = write(*more, place)
+        path = place.path("run/state.json")
+        state = json.loads(path.read_text())
+        for name in state["files"]:
+            if (file := place.path(f"run/{name}")).is_file():
+                state["files"][name] = [hashlib.sha256(file.read_bytes()).hexdigest()]
+        path.write_text(json.dumps(state))
+        return command
+
+    return written
 
 
 def _run(place: Place, more: str) -> str:
@@ -165,10 +189,21 @@ def _with_pipe(file: str, place: Place) -> str:
 @functools.cache
 def interrupted_run() -> Path:
     """The folder of a run that was interrupted in the second of two epochs."""
+    folder = Path(tempfile.mkdtemp(prefix="hostile-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    # in a process of its own, since a training begins threads, whose locks the forks of this process would inherit
+    run = multiprocessing.get_context("fork").Process(target=_interrupt, args=(folder,))
+    run.start()
+    run.join()
+    if not (folder / "runs" / _TRAIN / "continue.pt").exists():
+        raise RuntimeError("There is no run to be gone on with.")
+    return folder / "runs" / "run"
+
+
+def _interrupt(folder: Path) -> None:
     from yoloprune.yolo.run.continuation import Continuation
 
-    folder, original = Path(tempfile.mkdtemp(prefix="hostile-")), Continuation.on_train_epoch_start
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    original = Continuation.on_train_epoch_start
 
     def interrupt(self: Continuation, trainer: Any) -> None:
         if trainer.epoch == 1:
@@ -176,7 +211,4 @@ def interrupted_run() -> Path:
         original(self, trainer)
 
     with mock.patch.object(Continuation, "on_train_epoch_start", interrupt), contextlib.suppress(KeyboardInterrupt):
-        said = run_command(_run(Place(folder), "--name run --epochs 2").split())
-    if not (folder / "runs" / _TRAIN / "continue.pt").exists():
-        raise RuntimeError(f"There is no run to be gone on with: {said}")
-    return folder / "runs" / "run"
+        run_command(_run(Place(folder), "--name run --epochs 2").split())

@@ -13,8 +13,6 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -34,10 +32,10 @@ class Noted(Progress):
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    @contextmanager
-    def phase(self, title: str, **more: object) -> Iterator[None]:
+    def _enter(self, title: str) -> None:
         self._note(title)
-        yield
+
+    def _leave(self, title: str, seconds: float | None) -> None:
         self._note(f"after: {title}")
 
     def _note(self, text: str) -> None:

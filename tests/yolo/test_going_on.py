@@ -215,18 +215,20 @@ def test_what_is_no_state_of_a_training_is_named(tmp_path, lacks) -> None:
 
 
 def test_the_state_of_another_training_is_named(few, tmp_path, monkeypatch) -> None:
-    _stopped("steps.fine_tune", monkeypatch, SystemExit, **_short(few), project=tmp_path, name="run")
-    step = tmp_path / "run" / "steps" / "1"
-    planted = step / "train" / "weights" / "continue.pt"
-    planted.parent.mkdir(parents=True)
-    (step / "train" / "args.yaml").write_text("epochs: 2")
-    checkpoint = torch.load(step / "pruned.pt", weights_only=False)
-    torch.save(
-        {**checkpoint, "epoch": 0, "train_args": {**checkpoint["train_args"], "epochs": 2}}, tmp_path / "last.pt"
-    )
-    last = torch.frombuffer(bytearray((tmp_path / "last.pt").read_bytes()), dtype=torch.uint8)
-    torch.save({"last": last, "epoch": 0, **{key: {} for key in WHOLE}}, planted)
+    original = Continuation.on_train_epoch_start
+
+    def interrupt(self: Continuation, trainer: Any) -> None:
+        if trainer.epoch == 1:
+            raise KeyboardInterrupt
+        original(self, trainer)
+
+    monkeypatch.setattr(Continuation, "on_train_epoch_start", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        yoloprune.prune(WEIGHTS, **_short(few), project=tmp_path, name="run")
+    monkeypatch.undo()
+    state = tmp_path / "run" / "steps" / "1" / "train" / "weights" / "continue.pt"
+    torch.save({**torch.load(state, weights_only=True), "model": {}}, state)
     with pytest.raises(UserError, match=r"continue.pt' is not the state of this training; remove it"):
         yoloprune.prune(resume=tmp_path / "run")
-    planted.unlink()
+    state.unlink()
     assert yoloprune.prune(resume=tmp_path / "run").report.finished

@@ -198,8 +198,8 @@ def test_a_state_to_go_on_from_does_not_run(tmp_path: Path) -> None:
     place, folder = Place(tmp_path), tmp_path / "train"
     (folder / "weights").mkdir(parents=True)
     torch.save({"epoch": 0, "last": Call(leave, str(place.canary))}, folder / "weights" / "continue.pt")
-    with torch.serialization.safe_globals([leave]):
-        assert not Continuation(folder).prepare()
+    with torch.serialization.safe_globals([leave]), pytest.raises(UserError, match="not the state of this training"):
+        Continuation(folder).prepare()
     assert not place.canary.exists()
 
 

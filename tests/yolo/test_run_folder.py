@@ -133,9 +133,13 @@ def test_links_are_not_followed_out_of_the_folder(tmp_path) -> None:
     folder.step(1).rmdir()
     folder.steps.rmdir()
     folder.steps.symlink_to(outside)
-    again = make_folder(_options(run))
-    again.begin(_options(run))
-    again.close()
+    said = f"'{folder.steps}' is a link, through which no run writes; put what it leads to in its place."
+    assert _refused(run) == said
+    with pytest.raises(UserError, match="is a link"):
+        yoloprune.prune(resume=run)
+    assert (outside / "1" / "plan.json").exists()
+    manifest = Manifest.load(run)
+    manifest.remove_all()
     assert (outside / "1" / "plan.json").exists()
 
 

@@ -74,7 +74,8 @@ class Log(io.TextIOBase):
             if self._path is None:
                 os.lseek(self._descriptor, 0, os.SEEK_SET)
                 waiting = os.read(self._descriptor, os.fstat(self._descriptor).st_size)
-            opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+            no_link = getattr(os, "O_NOFOLLOW", 0)  # in a folder that came from elsewhere it might lead anywhere
+            opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | no_link, 0o666)
             os.write(opened, waiting)
             for descriptor in (self._descriptor, *self._followers):
                 os.dup2(opened, descriptor)

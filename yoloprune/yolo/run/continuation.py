@@ -37,12 +37,16 @@ class Continuation:
 
     Args:
         folder: The folder that Ultralytics' trainer writes to.
+
+    Attributes:
+        begun: Whether the trainer has put back its own part of the state.
     """
 
     def __init__(self, folder: Path):
         self.path = folder / "weights" / "continue.pt"
         self.last = folder / "weights" / "last.pt"
         self.table = folder / "results.csv"
+        self.begun = False
         self._restored: dict[str, Any] | None = None  # what is being put back, during a resumed run's first batches
         self._batch = 0  # number of the current batch in its epoch
         self._stepped = -1  # number of the batch, over all epochs, after which the optimizer stepped last
@@ -61,11 +65,10 @@ class Continuation:
         Raises:
             UserError: The file holds something else.
         """
-        try:
-            state = read(self.path)
-        except (OSError, UserError):
+        if not self.path.is_file():
             return False
         with self._as_written():
+            state = read(self.path)
             last, epoch = state.pop("last").numpy().tobytes(), state["epoch"]
             if type(epoch) is not int or epoch < 0 or not ("model" not in state or state.keys() >= _WHOLE):
                 raise ValueError
@@ -85,6 +88,7 @@ class Continuation:
 
     def on_train_start(self, trainer: Any) -> None:
         """Put back weights and optimizer in full precision, and watch the optimizer's steps."""
+        self.begun = True
         if RANK != -1:
             self._restored = None
             return
@@ -132,11 +136,15 @@ class Continuation:
         """Within the block, which takes the state that was read apart, whatever does not fit becomes a sentence."""
         try:
             yield
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, OverflowError) as error:
-            raise UserError(
-                f"'{self.path}' is not the state of this training; remove it and resume again: the training then "
-                "begins anew."
-            ) from error
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError, OSError) as error:
+            raise self.foreign() from error
+
+    def foreign(self) -> UserError:
+        """What to say of a state that no training of this step wrote."""
+        return UserError(
+            f"'{self.path}' is not the state of this training; remove it and resume again: the training then begins "
+            "anew."
+        )
 
     def _whole_state(self, trainer: Any) -> dict[str, Any]:
         """All that decides the next epoch, in full precision."""

@@ -109,6 +109,7 @@ class RunFolder:
                 f"'{changed}' was changed after the earlier run wrote it, and --exist-ok would remove it; move it "
                 f"elsewhere, or {another}."
             )
+        self.check_links()
         self.taken = True
         for path in self._wanted(options):
             if (path.exists() or path.is_symlink()) and not earlier.owns(path):
@@ -116,6 +117,18 @@ class RunFolder:
                     f"'{path}' was not written by the earlier run and is in the way of this one; move it elsewhere, or "
                     f"{another}."
                 )
+
+    def check_links(self) -> None:
+        """Check that nothing of the run is a link, through which it would write elsewhere.
+
+        Raises:
+            UserError: Something is.
+        """
+        inside = [path for folder in (self.steps, self.digits) for path in folder.rglob("*")]
+        ours = (self.steps, self.digits, self.weights, self.plan, self.args, self.results, self.table, self.log)
+        for path in (*ours, self.picture, self.report, *inside):
+            if path.is_symlink():
+                raise UserError(f"'{path}' is a link, through which no run writes; put what it leads to in its place.")
 
     def begin(self, options: Options, *, images: bool = False) -> None:
         """Remove what an earlier run left here, and begin the list of this run's files.

@@ -43,7 +43,6 @@ _FOLDERS = {
     DIGITS_SET: ("images/train", "images/val", "labels/train", "labels/val", "images", "labels", "annotations"),
     IMAGES: (),
 }
-_WRITTEN_ALONG = ("log.txt",)  # files of the run that grow meanwhile, so that nothing is noted of what they hold
 _SECOND = 1.0  # between two notes of the time that the run has spent
 
 _open: WeakValueDictionary[Path, Manifest] = WeakValueDictionary()
@@ -58,7 +57,7 @@ class Manifest:
     Attributes:
         folder: The folder.
         contents: SHA-256 of what each file holds, by its path from the folder; two or more where a kill came while it
-            was replaced.
+            was replaced, none where it is added to meanwhile.
         parts: Kind of each folder that others fill, by its path from the folder.
     """
 
@@ -120,11 +119,17 @@ class Manifest:
             self.contents[self._name(file)] = [_sum(file)]
         self.save()
 
+    def add_growing(self, path: Path) -> None:
+        """List a file that will be written piece by piece, without what it holds, unless another's is there."""
+        if not path.exists() and not path.is_symlink():
+            self.contents[self._name(path)] = []
+            self.save()
+
     def changed(self, *suffixes: str) -> Path | None:
         """The first listed file that is there and holds something else, of those with one of the suffixes if given."""
         for name, sums in self.contents.items():
             path = self.folder / name
-            if path.is_file() and (not suffixes or path.suffix in suffixes) and _sum(path) not in sums:
+            if sums and path.is_file() and (not suffixes or path.suffix in suffixes) and _sum(path) not in sums:
                 return path
         return None
 
@@ -133,7 +138,7 @@ class Manifest:
         if path.is_dir() and not path.is_symlink():
             return all(map(self.owns, _files_under(path)))
         name = self._name(path)
-        if name in self.contents or name in (STATE, *_WRITTEN_ALONG):
+        if name in self.contents or name == STATE:
             return True
         part = self._part(name)
         return part is not None and bool(re.fullmatch(_NAMES[self.parts[part]], name[len(part) + 1 :]))
@@ -141,7 +146,7 @@ class Manifest:
     def owned(self) -> Iterator[Path]:
         """All files of the run that are there, but for the list itself; none that a link leads out of the folder to."""
         inside = self.folder.resolve()
-        candidates = [self.folder / name for name in (*self.contents, *_WRITTEN_ALONG)]
+        candidates = [self.folder / name for name in self.contents]
         for part in self.parts:
             candidates += [path for path in _files_under(self.folder / part) if self.owns(path)]
         for path in dict.fromkeys(candidates):

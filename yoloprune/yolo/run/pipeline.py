@@ -139,9 +139,10 @@ class Run:
 
     def rehearse(self) -> Rehearsal:
         """Find out what `go` would do, and write nothing."""
-        self._check_budget()
-        self._say_remarks()
-        return rehearse(self._run, self._targets)
+        with turn:
+            self._check_budget()
+            self._say_remarks()
+            return rehearse(self._run, self._targets)
 
     def go(self) -> Finished:
         """Do the run from where it stands; a finished one is only read.
@@ -197,6 +198,8 @@ class Run:
             self._make_folder()
         elif options.budget:
             run.budget = TimeBudget(options.budget, run.folder.manifest.spent)
+        if run.progress.hears:
+            run.folder.manifest.add_growing(run.folder.log)
         run.progress.write_to(run.folder.path, run.folder.log)
         if run.record.before.size_mb is None:
             run.record.before.size_mb = _megabytes_saved(run.original)

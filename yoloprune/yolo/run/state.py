@@ -76,6 +76,7 @@ def recall(path: str | Path) -> Remembered:
 def _recalled(folder: RunFolder) -> Remembered:
     with intact(folder.path / STATE, "start the run anew"):
         folder.reopen()
+    folder.check_links()
     changed = folder.manifest.changed(*_READ)
     if changed == folder.args:
         raise UserError(

@@ -51,7 +51,7 @@ def train_or_go_on(
             run wrote.
     """
     continuation = Continuation(folder)
-    if continuation.prepare():
+    if goes_on := continuation.prepare():
         yolo = _unfinished(continuation.last)
         keywords: dict[str, Any] = {"resume": True, "save_dir": str(folder)}
         keywords |= {name: train[name] for name in ("time",) if name in train}  # what is left of a budget by now
@@ -67,6 +67,10 @@ def train_or_go_on(
         raise UserError(
             f"Training this model needs the Python package {error.name!r}; install it, or {otherwise}."
         ) from error
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        if not goes_on or continuation.begun or isinstance(error, UserError):
+            raise
+        raise continuation.foreign() from error
     return yolo
 
 

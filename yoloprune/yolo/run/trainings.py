@@ -29,9 +29,10 @@ def train_first(run: Context) -> None:
     if not options.train_epochs:
         return
     path, folder = run.folder.trained, run.folder.steps / "train"
-    if not path.exists():
+    if _row(run, _TRAINED) is None or not path.exists():
+        run.record.trainings = [row for row in run.record.trainings if row.name != _TRAINED]
         folder.mkdir(parents=True, exist_ok=True)
-        start = run.folder.steps / "untrained.pt"
+        start = run.folder.untrained
         if not start.exists():
             checkpoints.save(run.original, start)
         with run.phase(f"Train the unpruned network for {options.train_epochs} epochs", "train") as clock:
@@ -41,8 +42,8 @@ def train_first(run: Context) -> None:
         run.record.trainings.append(TrainingRow(_TRAINED, yolo.trainer.epoch + 1, metrics, clock.seconds))
         run.remember()
         Continuation(folder).discard()
-        start.unlink()
-    with intact(path, "remove it and resume again: the unpruned network is then trained anew"):
+        run.folder.manifest.remove(start)
+    with intact(path):
         run.original = checkpoints.load(path)
 
 
