@@ -23,7 +23,9 @@ TRAIN = {"imgsz": 96, "batch": 8, "epochs": 1, "fraction": 0.1, "plots": False, 
 @pytest.fixture
 def start(tmp_path):
     """A pruned checkpoint, the plan that led to it, and data."""
-    result = yoloprune.prune(ultralytics.YOLO(digits.WEIGHTS), target_ratio=0.7, project=tmp_path, name="run")
+    result = yoloprune.prune(
+        ultralytics.YOLO(digits.WEIGHTS), target_ratio=0.7, criterion="l2", recover=False, project=tmp_path, name="run"
+    )
     return result, Distillation(teacher=str(digits.WEIGHTS), plan=str(tmp_path / "run" / "plan.json"))
 
 
