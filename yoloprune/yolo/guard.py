@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ultralytics import utils
@@ -99,21 +100,32 @@ def _everywhere(functions: Mapping[Callable, Callable], values: Mapping[str, Any
     Ultralytics imports most of its functions by name, each module its own; so what a module that is first imported
     within the block has got of them is put back too.
     """
-    before = {name: getattr(utils, name) for name in values}
-    _rebind({id(old): new for old, new in functions.items()}, values)
+    usual = {name: getattr(utils, name) for name in values}
+    before = {
+        (module, name): getattr(module, name) for module in _modules() for name in values if hasattr(module, name)
+    }
+    _rebind({id(old): new for old, new in functions.items()})
+    for module, name in before:
+        setattr(module, name, values[name])
     try:
         yield
     finally:
-        _rebind({id(new): old for old, new in functions.items()}, before)
+        _rebind({id(new): old for old, new in functions.items()})
+        for module in _modules():
+            for name in values:
+                if hasattr(module, name):
+                    setattr(module, name, before.get((module, name), usual[name]))
 
 
-def _rebind(functions: Mapping[int, Callable], values: Mapping[str, Any]) -> None:
-    for module in [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == "ultralytics"]:
+def _modules() -> list[ModuleType]:
+    return [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == "ultralytics"]
+
+
+def _rebind(functions: Mapping[int, Callable]) -> None:
+    for module in _modules():
         for name, value in list(vars(module).items()):
             if id(value) in functions:
                 setattr(module, name, functions[id(value)])
-            elif name in values:
-                setattr(module, name, values[name])
 
 
 def _local_font(font: str = "Arial.ttf") -> str:
