@@ -16,6 +16,7 @@ from yoloprune.yolo.divergence import prediction_divergence, relative_change
 from yoloprune.yolo.model import YOLO
 from yoloprune.yolo.probe import dense_predictions
 from yoloprune.yolo.run.data import calibration_batches
+from yoloprune.yolo.run.progress import Progress
 from yoloprune.yolo.sensitivity import Sensitivity, sensitivity
 from yoloprune.yolo.trace import trace_yolo
 
@@ -53,9 +54,12 @@ def test_more_is_worse_and_saves_more(table) -> None:
 def test_the_error_is_that_of_the_network_with_these_channels_zeroed(data) -> None:
     yolo = checkpoints.load(digits.WEIGHTS)
     before = {name: tensor.clone() for name, tensor in yolo.model.state_dict().items()}
-    seen = []
-    found = sensitivity(yolo, data, ratios=(0.5,), criterion="l2", progress=lambda x: seen.extend(x) or x[:], **FEW)
-    assert len(seen) == len(found.rows)
+    told = []
+    progress = Progress()
+    progress.part = lambda what, done, total, detail="": told.append((what, done, total))
+    with progress.phase("Measure"):
+        found = sensitivity(yolo, data, ratios=(0.5,), criterion="l2", **FEW)
+    assert told[-1] == ("trial", len(found.rows), len(found.rows))
     assert all(torch.equal(tensor, before[name]) for name, tensor in yolo.model.state_dict().items())
     graph = trace_yolo(yolo.model)
     (batch,) = calibration_batches(yolo, data, images=2, imgsz=64, batch=8, device=torch.device("cpu"))
