@@ -107,7 +107,7 @@ def test_resumed_run_ends_where_a_whole_one_does(model, tmp_path) -> None:
     record = Record.load(run / "results.json")  # as it was after the first of the two steps
     record.after, record.steps = None, record.steps[:1]
     put(run, "results.json", record.save)
-    for name in ("pruned.pt", "plan.json", "steps/2/model.pt", "steps/2/plan.json"):
+    for name in ("pruned.pt", "plan.json", "steps/2/pruned.pt", "steps/2/plan.json"):
         (run / name).unlink()
     with pytest.raises(UserError, match="model in memory"):
         yoloprune.prune(resume=run)

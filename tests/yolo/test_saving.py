@@ -175,7 +175,7 @@ def test_the_measured_network_is_the_one_of_the_file(model, tmp_path: Path, imag
 
     result = yoloprune.prune(model, **images, project=tmp_path, name="run")
     of_the_file = checkpoints.load(tmp_path / "run" / "pruned.pt")
-    assert equal(validated[-1].model, of_the_file.model)
+    assert equal(validated[1].model, of_the_file.model)  # between the original and that on smaller images
     assert equal(result.model.model, of_the_file.model)
     assert exporting.agreement(of_the_file, tmp_path / "run" / "pruned.onnx") < 1e-4
 

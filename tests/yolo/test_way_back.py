@@ -85,7 +85,7 @@ def test_every_task_has_a_way_back(tmp_path, model, task, monkeypatch):
     """Whatever the epoch gives counts as a setback here."""
     yolo = YOLO(ultralytics.RTDETR(model) if "rtdetr" in model else model)
     data = write_data(tmp_path / "data", ["a", "b"], task=task)
-    monkeypatch.setattr(way_back, "_SETBACK", 2.0)
+    monkeypatch.setattr(way_back, "SETBACK", 2.0)
     trainer, known = bind_way_back(yolo._smart_load("trainer")), {}
 
     def note(trainer):
