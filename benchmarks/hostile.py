@@ -3,8 +3,8 @@
     python benchmarks/hostile.py --json hostile.json
     python benchmarks/hostile.py --kinds "label cache" "run folder"
 
-A command that answers with a sentence must do so within 5 s; one that rightly does its work, such as a training whose
-planted label cache is ignored, may take its time.
+A command that answers with a sentence must do so within 5 s of processor time, without imports; one that rightly does
+its work, such as a training whose planted label cache is ignored, may take its time.
 
 To add an attempt, add it to the function of its kind in `hostile_checkpoints.py`, `hostile_data.py` or
 `hostile_runs.py`; see `hostile_cases.py` for what it is.
@@ -19,7 +19,6 @@ import os
 import resource
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -43,7 +42,7 @@ KINDS: dict[str, Callable[[], dict[str, Write]]] = {
     "run folder": run_folders,
 }
 _SECONDS = 5
-_LIMIT = 120  # seconds after which an attempt is given up
+_LIMIT = 300  # seconds on the clock after which an attempt is given up
 _MEGABYTES = 500
 
 
@@ -54,10 +53,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="file for all figures")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    import yoloprune.yolo.run.api  # noqa: F401  (so that no attempt is charged for it)
-
-    if "run folder" in args.kinds:
-        interrupted_run()
+    interrupted_run()  # which also imports what a training needs
     rows = []
     print(f"{'kind':<12} {'attempt':<58} executed traceback code seconds    MB", flush=True)
     for kind in args.kinds:
@@ -81,15 +77,13 @@ def _apart(write: Write) -> dict[str, Any]:
     receive, send = multiprocessing.Pipe(duplex=False)
     with tempfile.TemporaryDirectory(prefix="hostile-", ignore_cleanup_errors=True) as folder:
         process = multiprocessing.get_context("fork").Process(target=_work, args=(write, Path(folder), send))
-        start = time.perf_counter()
         process.start()
         answer = receive.recv() if receive.poll(_LIMIT) else None
         process.kill()
         process.join()
         if answer is None:
-            seconds = time.perf_counter() - start
             executed = Path(folder, "executed").exists()
-            answer = {**asdict(Outcome(executed, "", -1, seconds, "no answer")), "megabytes": 0.0}
+            answer = {**asdict(Outcome(executed, "", -1, _LIMIT, "no answer")), "megabytes": 0.0}
     return answer
 
 
