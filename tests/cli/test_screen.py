@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -16,6 +17,8 @@ from rich.console import Console
 from yoloprune.cli import screen as module
 from yoloprune.cli.elsewhere import Log
 from yoloprune.cli.screen import Screen
+from yoloprune.cli.start import _closing
+from yoloprune.report import Measure, Record
 
 SHOW, HIDE = "\x1b[?25h", "\x1b[?25l"  # the cursor
 
@@ -227,3 +230,19 @@ app(["work"])
     assert run.wait() == 130
     end = text.decode().rpartition(SHOW)[2]
     assert re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\r", "", end) == "yoloprune: Interrupted; nothing was written.\n"
+
+
+@pytest.mark.parametrize(("after", "hinted"), [(0.5, False), (0.4, True)])
+def test_fine_tuning_is_proposed_where_accuracy_was_lost_and_not_for_fewer_detections(after, hinted) -> None:
+    before = {"mAP50-95": 0.5, "detections per image": 9.0}
+    record = Record(
+        weights="a.pt", family="v8", task="detect", imgsz=64, before=Measure(8.0, 3_000_000, metrics=before),
+        after=Measure(4.0, 1_000_000, metrics={"mAP50-95": after, "detections per image": 5.0}), notes=["a note [x]"],
+    )  # fmt: skip
+    screen, shown = _screen(terminal=False)
+    folder = SimpleNamespace(path=Path("runs/a b"), weights=Path("runs/a b/pruned.pt"))
+    _closing(screen, SimpleNamespace(record=record, folder=folder))
+    text = shown.getvalue()
+    assert ("run again with --epochs 30" in text) is hinted
+    assert "a note [x]" in text
+    assert "Try it with: yolo predict 'model=runs/a b/pruned.pt' source=image.jpg" in text

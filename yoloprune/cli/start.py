@@ -208,9 +208,8 @@ def _closing(screen: Screen, finished: Finished) -> None:
     screen.result(closing_table(record))
     for note in record.notes:
         screen.line(note)
-    after = record.after.metrics
-    lost = max((value - after[name] for name, value in record.before.metrics.items() if name in after), default=0.0)
-    if lost > _WORTH_A_HINT and not any(row.epochs for row in record.steps):
+    name, before = next(iter(record.before.metrics.items()), ("", 0.0))  # mAP50-95, or top-1
+    if before - record.after.metrics.get(name, before) > _WORTH_A_HINT and not any(row.epochs for row in record.steps):
         screen.line("Pruning alone costs accuracy; fine-tuning brings it back: run again with --epochs 30, say.")
     screen.line(f"Results in {folder.path}", "bold")
     model = shlex.quote(f"model={folder.weights}")
