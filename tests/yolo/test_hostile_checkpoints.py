@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib
 import os
 import shutil
 import socket
@@ -210,7 +211,7 @@ def test_offline_reaches_every_binding_and_puts_all_back(no_network: None, monke
     before = _bindings()
     with offline():
         assert {value for (_, name), value in _bindings().items() if name in ("AUTOINSTALL", "ONLINE")} == {False}
-        from ultralytics.utils.export import tensorflow  # which binds what it finds
+        tensorflow = importlib.import_module("ultralytics.utils.export.tensorflow")  # which binds what it finds
         from ultralytics.utils.plotting import Annotator
 
         for check in (ultralytics.utils.plotting.check_font, ultralytics.data.utils.check_font):
