@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,10 @@ from yoloprune.report import Record
 from yoloprune.yolo import checkpoints, digits
 from yoloprune.yolo.digits import WEIGHTS
 from yoloprune.yolo.run.continuation import Continuation
+from yoloprune.yolo.run.folder import make_folder
 from yoloprune.yolo.run.manifest import Manifest
+from yoloprune.yolo.run.options import Options
+from yoloprune.yolo.run.trainings import saved_original
 
 ALONE = {"criterion": "l2", "recover": False, "target_ratio": 0.8}  # by the weights alone
 
@@ -232,3 +236,17 @@ def test_the_state_of_another_training_is_named(few, tmp_path, monkeypatch) -> N
         yoloprune.prune(resume=tmp_path / "run")
     state.unlink()
     assert yoloprune.prune(resume=tmp_path / "run").report.finished
+
+
+def test_what_lies_in_the_place_of_the_original_is_not_taken_for_it(tmp_path) -> None:
+    """It guides the fine-tuning; here somebody put another network there before the run had written its own."""
+    original = checkpoints.load(WEIGHTS)
+    options = Options(**ALONE, project=tmp_path, name="run")
+    folder = make_folder(options)
+    folder.begin(options)
+    folder.steps.mkdir()
+    folder.teacher.write_bytes(b"another")
+    for _ in range(2):
+        saved = saved_original(SimpleNamespace(original=original, folder=folder))
+        assert equal(checkpoints.load(saved).model, original.model)
+    folder.close()

@@ -202,4 +202,4 @@ def test_both_heads_are_measured_where_one_is_kept(tmp_path):
     assert Record.load(tmp_path / "kept" / "results.json").head == [kept, pruned]
     other = yoloprune.prune(digits.WEIGHTS, target_ratio=0.6, name="pruned", prune_head=True, **more)
     assert not other.report.head
-    assert other.metrics["after"]["mAP50-95"] == pytest.approx(pruned)
+    assert other.metrics["after"]["mAP50-95"] == pytest.approx(pruned, abs=1e-3)  # of the file, rounded to float16

@@ -58,7 +58,6 @@ def finish(run: Context, yolo: YOLO, plan: Plan, started: float) -> YOLO:
     if run.folder:
         draw_widths(record.widths, run.folder.picture)
         write_html(record, run.folder.picture, run.folder.report)
-        run.folder.teacher.unlink(missing_ok=True)
     run.remember()  # last: it says that the run is finished
     return yolo
 

@@ -111,6 +111,6 @@ def _row(run: Context, name: str) -> TrainingRow | None:
 
 def saved_original(run: Context) -> Path:
     """The original as a file of the run, for trainers: it may have come from memory, or be gone by now."""
-    if not run.folder.teacher.exists():
+    if not (run.folder.teacher.exists() and run.folder.manifest.owns(run.folder.teacher)):
         checkpoints.save(run.original, run.folder.teacher)
     return run.folder.teacher
