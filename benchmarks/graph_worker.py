@@ -52,8 +52,8 @@ def measure_forward(model: nn.Module, yolo: bool, clock: Clock, pixels: int) -> 
 def measure_yoloprune(model: nn.Module, yolo: bool, clock: Clock, pixels: int) -> tuple[nn.Module, dict]:
     """Time ours: trace with groups, group L2 scores, a budget plan at half the MACs in multiples of 8, in place."""
     from yoloprune.criteria import score
+    from yoloprune.detectors.ultralytics.trace import trace_yolo
     from yoloprune.graph import trace
-    from yoloprune.yolo.trace import trace_yolo
 
     with clock("trace"):  # groups included
         graph = trace_yolo(model) if yolo else trace(model, torch.zeros(1, 3, pixels, pixels))
@@ -99,7 +99,9 @@ def main(tool: str, name: str, pixels: int, threads: int) -> dict:
     """Build the model, measure one tool and check that the pruned network runs."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    importlib.import_module({"yoloprune": "yoloprune.yolo.trace", "forward": "torch"}.get(tool, "torch_pruning"))
+    importlib.import_module(
+        {"yoloprune": "yoloprune.detectors.ultralytics.trace", "forward": "torch"}.get(tool, "torch_pruning")
+    )
     model = build(name)
     yolo = name.startswith("yolov8")
     if tool == "torch-pruning-replaced":

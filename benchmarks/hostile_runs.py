@@ -201,7 +201,7 @@ def interrupted_run() -> Path:
 
 
 def _interrupt(folder: Path) -> None:
-    from yoloprune.yolo.run.continuation import Continuation
+    from yoloprune.detectors.ultralytics.trainers.continuation import Continuation
 
     original = Continuation.on_train_epoch_start
 

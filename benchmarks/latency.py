@@ -18,9 +18,9 @@ from limits import machine
 from torch import nn
 from ultralytics.utils.torch_utils import select_device
 
-from yoloprune.yolo import checkpoints
-from yoloprune.yolo.planning.budget import gflops
-from yoloprune.yolo.run.options import GFLOPS_IMGSZ
+from yoloprune.detectors import GFLOPS_IMGSZ
+from yoloprune.detectors.ultralytics import checkpoints
+from yoloprune.pipeline.targets import gflops
 
 WARM_UP, ROUNDS = 20, 100
 

@@ -30,19 +30,17 @@ from ultralytics.nn.modules import DFL
 from ultralytics.utils.torch_utils import select_device
 
 from yoloprune.criteria import score
+from yoloprune.detectors import GFLOPS_IMGSZ
+from yoloprune.detectors.ultralytics import checkpoints
+from yoloprune.detectors.ultralytics.model import YOLO, with_network
+from yoloprune.detectors.ultralytics.probe import sampled_fisher_loss
+from yoloprune.detectors.ultralytics.trace import trace_yolo
+from yoloprune.detectors.ultralytics.validation import validate
 from yoloprune.graph import Plan
+from yoloprune.pipeline.data import calibration_batches, training_loss
+from yoloprune.pipeline.planning import Trial, best_limit
+from yoloprune.pipeline.targets import gflops, plan_for_target
 from yoloprune.recovery import recalibrate_bn, reconstruct
-from yoloprune.yolo import checkpoints
-from yoloprune.yolo.model import YOLO
-from yoloprune.yolo.planning.budget import gflops, plan_for_target
-from yoloprune.yolo.planning.limit import best_limit
-from yoloprune.yolo.planning.trial import Trial
-from yoloprune.yolo.probe import prediction_probe
-from yoloprune.yolo.run.data import calibration_batches, training_loss
-from yoloprune.yolo.run.network import with_network
-from yoloprune.yolo.run.options import GFLOPS_IMGSZ
-from yoloprune.yolo.trace import trace_yolo
-from yoloprune.yolo.validation import validate
 
 SHARED = Path(os.environ.get("YOLOPRUNE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
@@ -105,7 +103,7 @@ def pruned_by(
         given |= {"batches": batches, "loss": training_loss(yolo, {})}
     elif row.influence is not None:
         influence = row.influence * ratio**2
-        given |= {"batches": batches, "loss": prediction_probe(seed), "influence": influence}
+        given |= {"batches": batches, "loss": sampled_fisher_loss(seed), "influence": influence}
     elif row.criterion == "output_error":
         given |= {"batches": images}
     if row.criterion == "l2":

@@ -26,17 +26,17 @@ from torch import nn
 from ultralytics.models.yolo.detect.train import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel
 
+from yoloprune.detectors import GFLOPS_IMGSZ
+from yoloprune.detectors.ultralytics import checkpoints
+from yoloprune.detectors.ultralytics.model import with_network
+from yoloprune.detectors.ultralytics.trainers.distillation import Distillation, bind_distillation
+from yoloprune.detectors.ultralytics.trainers.pruned import PrunedDetectionTrainer
+from yoloprune.detectors.ultralytics.trainers.rollback import bind_rollback
+from yoloprune.detectors.ultralytics.trainers.sparse import Sparsity
+from yoloprune.detectors.ultralytics.validation import validate
+from yoloprune.pipeline.targets import gflops
+from yoloprune.pipeline.train import sparse_train
 from yoloprune.resources import resource
-from yoloprune.yolo import checkpoints
-from yoloprune.yolo.planning.budget import gflops
-from yoloprune.yolo.run.network import with_network
-from yoloprune.yolo.run.options import GFLOPS_IMGSZ
-from yoloprune.yolo.run.sparse import sparse_train
-from yoloprune.yolo.trainers.distill import Distillation, bind_distillation
-from yoloprune.yolo.trainers.pruned import PrunedDetectionTrainer
-from yoloprune.yolo.trainers.sparse import Sparsity
-from yoloprune.yolo.trainers.way_back import bind_way_back
-from yoloprune.yolo.validation import validate
 
 SAME = {"workers": 0, "plots": False, "cache": "ram", "amp": False}  # float32, so that figures of all devices compare
 L2, TAYLOR, DEFAULT = ROWS[0], ROWS[2], ROWS[9]
@@ -99,8 +99,8 @@ def train(
         recipe = yaml.safe_load(resource("cfg", f"{args.recipe}.yaml").read_text())
         lr0 = recipe["lr0_per_share"] * (1 - ratio)
         keywords = {"batch": recipe["batch"], "lr0": lr0, **recipe["train"]}
-        if recipe.get("way_back"):
-            trainer = bind_way_back(trainer)
+        if recipe.get("rollback"):
+            trainer = bind_rollback(trainer)
     if way.training == "distill":
         plan.save(folder / "plan.json")
         trainer = bind_distillation(trainer, Distillation(teacher=str(teacher), plan=str(folder / "plan.json")))

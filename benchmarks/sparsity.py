@@ -35,18 +35,17 @@ from ultralytics.utils.torch_utils import select_device
 
 from yoloprune.criteria import score
 from yoloprune.criteria.labels import slice_sums, weights
+from yoloprune.demo import digits
+from yoloprune.detectors.ultralytics.guard import quiet
+from yoloprune.detectors.ultralytics.model import YOLO, with_network
+from yoloprune.detectors.ultralytics.trace import trace_yolo
+from yoloprune.detectors.ultralytics.trainers.sparse import Sparsity
+from yoloprune.detectors.ultralytics.validation import validate
 from yoloprune.graph import Graph, trace
+from yoloprune.pipeline.data import calibration_batches
+from yoloprune.pipeline.train import sparse_train
 from yoloprune.recovery import recalibrate_bn
 from yoloprune.sparsity import SCOPES, GroupSparsity
-from yoloprune.yolo import digits
-from yoloprune.yolo.guard import quiet
-from yoloprune.yolo.model import YOLO
-from yoloprune.yolo.run.data import calibration_batches
-from yoloprune.yolo.run.network import with_network
-from yoloprune.yolo.run.sparse import sparse_train
-from yoloprune.yolo.trace import trace_yolo
-from yoloprune.yolo.trainers.sparse import Sparsity
-from yoloprune.yolo.validation import validate
 
 BATCH = 8
 PACKAGES = ("torch", "torchvision", "ultralytics", "yoloprune", "torch-pruning")

@@ -1,6 +1,6 @@
 """Train weights/yolov8n-digits.pt again: `python weights/train.py`, about 20 minutes on one CPU core.
 
-A YOLOv8n from random weights, on the training canvases of `yoloprune.yolo.digits`. The last epoch's averaged weights
+A YOLOv8n from random weights, on the training canvases of `yoloprune.demo.digits`. The last epoch's averaged weights
 are kept; the validation canvases play no part in it and are only measured at the end.
 """
 
@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from ultralytics import YOLO
 
+from yoloprune.demo import digits
 from yoloprune.files import atomic
-from yoloprune.yolo import digits
 
 RECIPE = {
     "imgsz": 160,

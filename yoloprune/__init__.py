@@ -10,18 +10,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from yoloprune.yolo.checkpoints import load
-    from yoloprune.yolo.run.api import PruneResult, prune
+    from yoloprune.pipeline.api import PruneResult, load, prune
 
 __all__ = ["PruneResult", "load", "prune"]
 __version__ = "0.1.0"
 
 _LAZY = {
-    "PruneResult": "yoloprune.yolo.run.api",
-    "load": "yoloprune.yolo.checkpoints",
-    "prune": "yoloprune.yolo.run.api",
+    "PruneResult": "yoloprune.pipeline.api",
+    "load": "yoloprune.pipeline.api",
+    "prune": "yoloprune.pipeline.api",
 }
-_PACKAGES = {"criteria", "graph", "recovery", "report", "sparsity", "yolo"}
+_PACKAGES = {"criteria", "detectors", "graph", "recovery", "report", "sparsity"}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-__all__ = ["exclusive"]
+__all__ = ["exclusive", "turn"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,3 +28,7 @@ def exclusive(function: F) -> F:
             return function(*args, **kwargs)
 
     return alone  # type: ignore[return-value]
+
+
+turn = threading.RLock()
+"""Held by the thread whose run is prepared or under way; those of other threads wait."""

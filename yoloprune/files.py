@@ -10,11 +10,12 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from math import inf
 from pathlib import Path
 
 from yoloprune.errors import UserError
 
-__all__ = ["around_replacing", "atomic", "check_folder", "check_regular", "clean_leftovers", "workplace"]
+__all__ = ["around_replacing", "atomic", "check_folder", "check_regular", "clean_leftovers", "readable", "workplace"]
 
 # The number of the process that made them is part of the names of all temporary files and folders here.
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp(\.[^.]*)?|\.(?:probe|work)-(\d+)-\w{8}")
@@ -22,6 +23,11 @@ _in_use: set[Path] = set()  # by this process
 
 around_replacing: list[Callable[[Path, Path], AbstractContextManager]] = []
 """Contexts in which `atomic` renames a complete temporary file; each is made of the path and that file."""
+
+ANEW = "remove it and resume again: it is then made anew"
+"""What a user can do about a file of a run that is not as it was."""
+
+_LARGEST = {".json": 64e6, ".yaml": 1e6}  # bytes
 
 
 @contextmanager
@@ -130,3 +136,22 @@ def check_regular(path: str | Path, name: str | None = None) -> None:
     """
     if not stat.S_ISREG(Path(path).stat().st_mode):
         raise UserError(f"'{name or path}' is not a regular file.")
+
+
+@contextmanager
+def readable(path: Path, remedy: str = ANEW) -> Iterator[None]:
+    """Within the block, which reads a file of a run, whatever that raises becomes a sentence.
+
+    Args:
+        path: The file.
+        remedy: What a user can do without it.
+
+    Raises:
+        UserError: It is missing or damaged.
+    """
+    try:
+        if path.exists() and not (path.is_file() and path.stat().st_size <= _LARGEST.get(path.suffix, inf)):
+            raise ValueError  # reading from a pipe might never end, and no such file is that large
+        yield
+    except (OSError, TypeError, KeyError, AttributeError, ValueError, RecursionError) as error:
+        raise UserError(f"'{path}' is missing or damaged; {remedy}.") from error

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from yoloprune.cli.app import app
-from yoloprune.yolo import digits
+from yoloprune.demo import digits
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 import torch
 import ultralytics
 
-from yoloprune.yolo.digits import WEIGHTS
+from yoloprune.demo.digits import WEIGHTS
 
 PRUNE_ONLY = ("--epochs", 0, "--no-val", "--no-export", "--criterion", "l2", "--no-recover")
 
@@ -85,8 +85,8 @@ def test_prune_needs_weights(refused) -> None:
 
 @pytest.mark.parametrize(("architecture", "kind"), [("yolo11n", "11"), ("yolov8n-cls", "classify")])
 def test_another_family_or_task(refused, tmp_path, architecture, kind) -> None:
-    from yoloprune.yolo import checkpoints
-    from yoloprune.yolo.model import YOLO
+    from yoloprune.detectors.ultralytics import checkpoints
+    from yoloprune.detectors.ultralytics.model import YOLO
 
     checkpoints.save(YOLO(ultralytics.YOLO(f"{architecture}.yaml")), tmp_path / "other.pt")
     said = refused("v8", "--weights", tmp_path / "other.pt", "--target-ratio", 0.5, *PRUNE_ONLY)
@@ -234,7 +234,7 @@ def test_imgsz(refused, command, imgsz) -> None:
 )
 @pytest.mark.parametrize("words", [("v8", "--target-ratio", 0.8, "--weights"), ("export",)], ids=["v8", "export"])
 def test_formats_that_this_machine_cannot_write(refused, monkeypatch, words, format, sentence) -> None:
-    monkeypatch.setattr("yoloprune.yolo.formats.find_spec", lambda name: None)
+    monkeypatch.setattr("yoloprune.deploy.formats.find_spec", lambda name: None)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     more = ("--epochs", 0, "--no-val") if words[0] == "v8" else ()
     assert sentence in refused(*words, WEIGHTS, *more, "--format", format)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from yoloprune.yolo.digits import WEIGHTS
+from yoloprune.demo.digits import WEIGHTS
 
 
 def test_the_command_to_type_is_the_one_that_was_typed_and_more(yoloprune, tmp_path, few_digits) -> None:

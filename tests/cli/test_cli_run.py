@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from yoloprune.criteria import CRITERIA
-from yoloprune.yolo.digits import WEIGHTS
+from yoloprune.demo.digits import WEIGHTS
 
 OPTIONS = """
 --weights --target-gflops --target-params --target-ratio --data --imgsz --batch --device --epochs --lr0 --steps
@@ -147,7 +147,7 @@ def test_an_export_that_fails_is_noted_and_all_else_kept(yoloprune, tmp_path, mo
     def fail(*args, **options):
         raise RuntimeError("an operator is missing")
 
-    monkeypatch.setattr("yoloprune.yolo.exporting._Exporter", fail)
+    monkeypatch.setattr("yoloprune.detectors.ultralytics.exporting._Exporter", fail)
     words = ("v8", "--weights", WEIGHTS, "--target-ratio", 0.8, "--epochs", 0, "--no-val", "--imgsz", 64)
     words += ("--criterion", "l2", "--no-recover")
     result = yoloprune(*words, "--name", "a", "--project", tmp_path)
@@ -324,7 +324,7 @@ def test_ctrl_c_in_a_phase_is_one_line(yoloprune, tmp_path, monkeypatch) -> None
     def stop(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("yoloprune.yolo.run.steps.prune_once", stop)
+    monkeypatch.setattr("yoloprune.pipeline.steps.prune_once", stop)
     words = ("v8", WEIGHTS, "--target-ratio", 0.8, *PRUNE_ONLY, "--name", "a b", "--project", tmp_path)
     result = yoloprune(*words)
     assert result.exit_code == 130

@@ -6,8 +6,8 @@ import csv
 
 import pytest
 
-from yoloprune.yolo import sensitivity
-from yoloprune.yolo.digits import WEIGHTS
+from yoloprune.analysis import sensitivity
+from yoloprune.demo.digits import WEIGHTS
 
 FEW = ("--imgsz", 64, "--images", 2, "--criterion", "l2", "--device", "cpu")
 

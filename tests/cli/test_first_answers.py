@@ -12,9 +12,9 @@ import pytest
 
 from yoloprune.cli.errors import one_line
 from yoloprune.cli.options_table import options_table
+from yoloprune.demo.digits import WEIGHTS
 from yoloprune.errors import UserError
-from yoloprune.yolo.data_file import check_data_path
-from yoloprune.yolo.digits import WEIGHTS
+from yoloprune.paths import check_data_path
 
 ROOT = Path(__file__).resolve().parents[2]
 W, T = str(WEIGHTS), "--target-ratio=0.5"

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from yoloprune.analysis.sensitivity import Sensitivity, SensitivityRow
 from yoloprune.report.sensitivity import draw_sensitivity, save_sensitivity, sensitivity_table
-from yoloprune.yolo.sensitivity import Sensitivity, SensitivityRow
 
 
 def table(layers: int, ratios: tuple[float, ...] = (0.25, 0.5), factor: float = 1.0) -> Sensitivity:

@@ -10,8 +10,8 @@ import torch
 import ultralytics
 from small_yolo import enliven, narrow, write_data
 
-from yoloprune.yolo.guard import quiet
-from yoloprune.yolo.model import YOLO
+from yoloprune.detectors.ultralytics.guard import quiet
+from yoloprune.detectors.ultralytics.model import YOLO
 
 
 @pytest.fixture(scope="session")

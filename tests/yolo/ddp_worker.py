@@ -16,10 +16,10 @@ from ultralytics.engine import validator
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from yoloprune.yolo.trainers.distill import Distillation, bind_distillation
-from yoloprune.yolo.trainers.pruned import PrunedDetectionTrainer
-from yoloprune.yolo.trainers.sparse import SparseDetectionTrainer, Sparsity, bind
-from yoloprune.yolo.trainers.way_back import bind_way_back
+from yoloprune.detectors.ultralytics.trainers.distillation import Distillation, bind_distillation
+from yoloprune.detectors.ultralytics.trainers.pruned import PrunedDetectionTrainer
+from yoloprune.detectors.ultralytics.trainers.rollback import bind_rollback
+from yoloprune.detectors.ultralytics.trainers.sparse import SparseDetectionTrainer, Sparsity, bind
 
 kind, folder, options = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
 backend, parallel = validator.AutoBackend, nn.parallel.DistributedDataParallel
@@ -34,7 +34,7 @@ def on_cpu(trainer: type) -> type:
 
 
 made = {
-    "way back": lambda: bind_way_back(on_cpu(PrunedDetectionTrainer)),
+    "way back": lambda: bind_rollback(on_cpu(PrunedDetectionTrainer)),
     "distill": lambda: bind_distillation(
         on_cpu(PrunedDetectionTrainer), Distillation(teacher=options["model"], plan=str(folder / "plan.json"))
     ),

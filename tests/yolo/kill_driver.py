@@ -18,10 +18,10 @@ from pathlib import Path
 import cv2
 import torch
 
-from yoloprune.yolo.digits import WEIGHTS
-from yoloprune.yolo.run.api import prepare, prepare_resume
-from yoloprune.yolo.run.options import Options
-from yoloprune.yolo.run.progress import Progress
+from yoloprune.demo.digits import WEIGHTS
+from yoloprune.pipeline.api import prepare, prepare_resume
+from yoloprune.pipeline.options import Options
+from yoloprune.progress import Progress
 
 _LONGEST = 240.0  # seconds for a run that nobody kills
 
@@ -59,7 +59,7 @@ def work(folder: Path, data: Path) -> None:
         max_pruning_ratio=1.0,  # instead of one that is found by trial, which takes longest
         steps=2,
         epochs=2,
-        way_back=True,
+        rollback=True,
         project=str(folder.parent),
         name=folder.name,
         exist_ok=True,

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from ultralytics.utils.dist import ddp_cleanup, generate_ddp_file
 
-from yoloprune.yolo.run.manifest import Manifest
+from yoloprune.pipeline.manifest import Manifest
 
 
 def narrow(network: nn.Module, index: int = 2) -> None:

@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from yoloprune import prune
+from yoloprune.demo import digits
+from yoloprune.detectors.ultralytics import checkpoints
+from yoloprune.detectors.ultralytics.trace import trace_yolo
 from yoloprune.errors import UserError
-from yoloprune.yolo import checkpoints, digits
-from yoloprune.yolo.planning.budget import gflops, reachable
-from yoloprune.yolo.trace import trace_yolo
+from yoloprune.pipeline.targets import gflops, reachable
 
 
 @pytest.fixture

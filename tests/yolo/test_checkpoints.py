@@ -19,12 +19,12 @@ import ultralytics
 from small_yolo import narrow, shapes, write_data
 from torch import nn
 
+from yoloprune.detectors.ultralytics import checkpoints
+from yoloprune.detectors.ultralytics.families import network_family
+from yoloprune.detectors.ultralytics.guard import quiet
+from yoloprune.detectors.ultralytics.model import YOLO
+from yoloprune.detectors.ultralytics.stock_training import SENTENCE, is_marked, is_pruned, mark
 from yoloprune.errors import UserError
-from yoloprune.yolo import checkpoints
-from yoloprune.yolo.families import network_family
-from yoloprune.yolo.guard import quiet
-from yoloprune.yolo.mark import SENTENCE, is_marked, is_pruned, mark
-from yoloprune.yolo.model import YOLO
 
 
 class Creates:

@@ -25,17 +25,17 @@ from torch import nn
 from ultralytics.models.yolo.model import YOLOE, YOLOWorld
 
 import yoloprune
+from yoloprune.analysis.sensitivity import sensitivity
+from yoloprune.detectors.ultralytics import checkpoints
+from yoloprune.detectors.ultralytics.datasets import check_data
+from yoloprune.detectors.ultralytics.exporting import export
+from yoloprune.detectors.ultralytics.guard import quiet
+from yoloprune.detectors.ultralytics.model import YOLO
+from yoloprune.detectors.ultralytics.trainers.pruned import PrunedWorldTrainer
+from yoloprune.detectors.ultralytics.validation import validate
 from yoloprune.errors import UserError
+from yoloprune.pipeline.data import calibration_batches, choose_data
 from yoloprune.replaced import rebound
-from yoloprune.yolo import checkpoints
-from yoloprune.yolo.dataset import check_data
-from yoloprune.yolo.exporting import export
-from yoloprune.yolo.guard import quiet
-from yoloprune.yolo.model import YOLO
-from yoloprune.yolo.run.data import calibration_batches, choose_data
-from yoloprune.yolo.sensitivity import sensitivity
-from yoloprune.yolo.trainers.pruned import PrunedWorldTrainer
-from yoloprune.yolo.validation import validate
 
 CPU = torch.device("cpu")
 
@@ -233,8 +233,8 @@ def test_datasets_reach_the_processes_of_a_loader(pruned_yolo: YOLO, tiny_data: 
 
 def test_all_of_ultralytics_builds_its_datasets_as_expected() -> None:
     """Where it no longer does, `build_dataset` and `rebound` refuse, rather than let a cache be read."""
-    from yoloprune.yolo.own_data import OwnData, OwnDataValidator, own_trainer, own_validator
-    from yoloprune.yolo.uncached import BUILDERS
+    from yoloprune.detectors.ultralytics.own_data import OwnData, OwnDataValidator, own_trainer, own_validator
+    from yoloprune.detectors.ultralytics.uncached import BUILDERS
 
     found = [
         entry
@@ -388,7 +388,7 @@ def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_is_asked_for_is_fetched_and_unpacked_safely(tmp_path: Path, datasets: Path) -> None:
-    from yoloprune.yolo.downloading import fetch
+    from yoloprune.detectors.ultralytics.downloading import fetch
 
     source = write_data(tmp_path / "source" / "two", ["dark", "bright"]).parent
     served = tmp_path / "served"
@@ -409,7 +409,7 @@ def test_what_is_asked_for_is_fetched_and_unpacked_safely(tmp_path: Path, datase
 
 
 def test_what_cannot_be_fetched_is_said(tmp_path: Path, datasets: Path) -> None:
-    from yoloprune.yolo.downloading import fetch
+    from yoloprune.detectors.ultralytics.downloading import fetch
 
     data = tmp_path / "two.yaml"
     (tmp_path / "served").mkdir()
@@ -427,7 +427,7 @@ def test_what_cannot_be_fetched_is_said(tmp_path: Path, datasets: Path) -> None:
 
 
 def test_scripts_for_fetching_run_with_trust_only(tmp_path: Path, datasets: Path, canary: Path) -> None:
-    from yoloprune.yolo.downloading import fetch
+    from yoloprune.detectors.ultralytics.downloading import fetch
 
     source = write_data(tmp_path / "source", ["dark", "bright"]).parent
     data = tmp_path / "two.yaml"

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from yoloprune.demo import digits
+from yoloprune.detectors.ultralytics import checkpoints
 from yoloprune.graph import Plan
-from yoloprune.yolo import checkpoints, digits
 
 WORKER = Path(__file__).with_name("ddp_worker.py")
 TRAIN = {"imgsz": 160, "batch": 8, "fraction": 0.1, "plots": False, "workers": 0, "device": "cpu"}

@@ -14,10 +14,10 @@ import pytest
 import torch
 import yaml
 
+from yoloprune.demo import digits
+from yoloprune.detectors.ultralytics.model import YOLO
+from yoloprune.detectors.ultralytics.validation import validate
 from yoloprune.errors import UserError
-from yoloprune.yolo import digits
-from yoloprune.yolo.model import YOLO
-from yoloprune.yolo.validation import validate
 
 
 @pytest.fixture(scope="module")

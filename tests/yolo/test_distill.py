@@ -11,11 +11,17 @@ from small_yolo import launched
 from ultralytics.utils.torch_utils import unwrap_model
 
 import yoloprune
+from yoloprune.demo import digits
+from yoloprune.detectors.ultralytics import checkpoints
+from yoloprune.detectors.ultralytics.trainers.distillation import (
+    Distillation,
+    _Criterion,
+    bind_distillation,
+    can_distill,
+)
+from yoloprune.detectors.ultralytics.trainers.pruned import PrunedDetectionTrainer
 from yoloprune.errors import UserError
 from yoloprune.graph import Plan
-from yoloprune.yolo import checkpoints, digits
-from yoloprune.yolo.trainers.distill import Distillation, _Criterion, bind_distillation, can_distill
-from yoloprune.yolo.trainers.pruned import PrunedDetectionTrainer
 
 TRAIN = {"imgsz": 96, "batch": 8, "epochs": 1, "fraction": 0.1, "plots": False, "workers": 0, "device": "cpu"}
 

@@ -12,11 +12,11 @@ import ultralytics
 from onnx import numpy_helper
 from small_yolo import enliven, narrow
 
+from yoloprune.detectors.ultralytics import checkpoints
+from yoloprune.detectors.ultralytics.exporting import agreement, export
+from yoloprune.detectors.ultralytics.guard import quiet
+from yoloprune.detectors.ultralytics.model import YOLO
 from yoloprune.errors import UserError
-from yoloprune.yolo import checkpoints
-from yoloprune.yolo.exporting import agreement, export
-from yoloprune.yolo.guard import quiet
-from yoloprune.yolo.model import YOLO
 
 
 def test_a_pruned_network_exports_to_the_asked_path(
@@ -116,7 +116,7 @@ def test_an_earlier_export_is_replaced_once_the_new_one_is_there(
         (folder / "new.xml").touch()
         return str(folder)
 
-    monkeypatch.setattr("yoloprune.yolo.exporting._Exporter", lambda **_: written)
+    monkeypatch.setattr("yoloprune.detectors.ultralytics.exporting._Exporter", lambda **_: written)
     folder = tmp_path / "out_openvino_model"
     folder.mkdir()
     (folder / "old.xml").touch()

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from ultralytics.nn import tasks
 
+from yoloprune.detectors.ultralytics.trace import predictions, trace_yolo
 from yoloprune.graph import mask_error
-from yoloprune.yolo.trace import predictions, trace_yolo
 
 NAMES = {
     tasks.DetectionModel: [

@@ -17,16 +17,17 @@ from typer.testing import CliRunner
 
 import yoloprune
 from yoloprune.cli.app import app
+from yoloprune.demo import digits
+from yoloprune.demo.digits import WEIGHTS
+from yoloprune.detectors.ultralytics import checkpoints
+from yoloprune.detectors.ultralytics.trainers.continuation import Continuation
 from yoloprune.errors import UserError
 from yoloprune.files import atomic
+from yoloprune.pipeline.folder import make_folder
+from yoloprune.pipeline.manifest import Manifest
+from yoloprune.pipeline.options import Options
+from yoloprune.pipeline.train import saved_original
 from yoloprune.report import Record
-from yoloprune.yolo import checkpoints, digits
-from yoloprune.yolo.digits import WEIGHTS
-from yoloprune.yolo.run.continuation import Continuation
-from yoloprune.yolo.run.folder import make_folder
-from yoloprune.yolo.run.manifest import Manifest
-from yoloprune.yolo.run.options import Options
-from yoloprune.yolo.run.trainings import saved_original
 
 ALONE = {"criterion": "l2", "recover": False, "target_ratio": 0.8}  # by the weights alone
 
@@ -50,12 +51,12 @@ def _short(data: Path) -> dict[str, Any]:
 
 
 def _stopped(what: str, monkeypatch, error: type[BaseException], **words: Any) -> str:
-    """What a run says that stops where `what`, a name in `yoloprune.yolo.run`, is called."""
+    """What a run says that stops where `what`, a name in `yoloprune.pipeline`, is called."""
 
     def stop(*args, **kwargs) -> None:
         raise error
 
-    monkeypatch.setattr(f"yoloprune.yolo.run.{what}", stop)
+    monkeypatch.setattr(f"yoloprune.pipeline.{what}", stop)
     with pytest.raises(error) as caught:
         yoloprune.prune(WEIGHTS, **words)
     monkeypatch.undo()
@@ -87,7 +88,7 @@ def test_a_step_is_never_pruned_twice(few, tmp_path, monkeypatch, where) -> None
     def again(*args, **kwargs) -> None:
         raise AssertionError("pruned again")
 
-    monkeypatch.setattr("yoloprune.yolo.run.steps.prune_once", again)
+    monkeypatch.setattr("yoloprune.pipeline.steps.prune_once", again)
     result = yoloprune.prune(resume=tmp_path / "run")
     assert (tmp_path / "run" / "plan.json").read_bytes() == plan
     applied = result.plan.apply(checkpoints.load(WEIGHTS).model)
@@ -133,7 +134,7 @@ def test_the_advice_for_a_model_in_memory_works(tmp_path, monkeypatch) -> None:
         raise KeyboardInterrupt
 
     model = ultralytics.YOLO(WEIGHTS)
-    monkeypatch.setattr("yoloprune.yolo.run.pipeline.finish", stop)
+    monkeypatch.setattr("yoloprune.pipeline.run.finish", stop)
     with pytest.raises(KeyboardInterrupt) as caught:
         yoloprune.prune(model, **ALONE, project=tmp_path, name="run")
     monkeypatch.undo()
@@ -161,7 +162,7 @@ def test_trust_is_typed_again(tmp_path, monkeypatch) -> None:
     def stop(*args, **kwargs) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("yoloprune.yolo.run.pipeline.finish", stop)
+    monkeypatch.setattr("yoloprune.pipeline.run.finish", stop)
     with pytest.raises(KeyboardInterrupt) as caught:
         yoloprune.prune(weights, **ALONE, trust=True, project=tmp_path, name="run")
     monkeypatch.undo()

@@ -24,14 +24,14 @@ from ultralytics.nn.tasks import load_checkpoint
 from benchmarks.hostile_cases import Call, Place, attempt, checkpoint
 from benchmarks.hostile_checkpoints import checkpoints as hostile_checkpoints
 from benchmarks.hostile_runs import recipes
+from yoloprune.detectors.ultralytics import checkpoints, unpickling
+from yoloprune.detectors.ultralytics.guard import offline, quiet
+from yoloprune.detectors.ultralytics.model import YOLO
+from yoloprune.detectors.ultralytics.reading import read_checkpoint
+from yoloprune.detectors.ultralytics.stock import find_stock
+from yoloprune.detectors.ultralytics.trainers.continuation import Continuation
+from yoloprune.detectors.ultralytics.trainers.pruned import PrunedDetectionTrainer
 from yoloprune.errors import UserError
-from yoloprune.yolo import checkpoints, unpickling
-from yoloprune.yolo.guard import offline, quiet
-from yoloprune.yolo.model import YOLO
-from yoloprune.yolo.reading import read_checkpoint
-from yoloprune.yolo.run.continuation import Continuation
-from yoloprune.yolo.stock import find_stock
-from yoloprune.yolo.trainers.pruned import PrunedDetectionTrainer
 
 CHECKPOINTS, RECIPES = hostile_checkpoints(), recipes()
 

@@ -15,13 +15,14 @@ import yaml
 from small_yolo import equal, write_data
 
 import yoloprune
+from yoloprune.demo import digits
+from yoloprune.detectors.ultralytics import checkpoints
+from yoloprune.detectors.ultralytics.datasets import check_data
+from yoloprune.detectors.ultralytics.model import YOLO
+from yoloprune.detectors.ultralytics.validation import validate
 from yoloprune.errors import UserError
-from yoloprune.yolo import checkpoints, digits
-from yoloprune.yolo.dataset import check_data
-from yoloprune.yolo.model import YOLO
-from yoloprune.yolo.run.data import calibration_batches, split_sizes
-from yoloprune.yolo.run.images import on_disk
-from yoloprune.yolo.validation import validate
+from yoloprune.pipeline.data import calibration_batches, split_sizes
+from yoloprune.pipeline.images import on_disk
 
 CPU = torch.device("cpu")
 FAST: dict[str, Any] = {
@@ -50,7 +51,7 @@ def images(digit_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pruned(images: Path) -> yoloprune.yolo.run.api.PruneResult:
+def pruned(images: Path) -> yoloprune.pipeline.api.PruneResult:
     """The embedded detector, pruned and recovered by the folder."""
     return yoloprune.prune(digits.WEIGHTS, data=images, **FAST)
 
@@ -151,7 +152,7 @@ def test_images_alone_fine_tune_by_distillation(images: Path, tmp_path: Path) ->
 
 
 def test_a_run_with_images_in_memory_is_resumed(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from yoloprune.yolo.run import steps
+    from yoloprune.pipeline import steps
 
     def killed(*args: Any, **kwargs: Any) -> None:
         raise KeyboardInterrupt

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import yoloprune
+from yoloprune.demo import digits
 from yoloprune.report import Record
-from yoloprune.yolo import digits
 
 KILLS = 30
 

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from yoloprune import prune
-from yoloprune.yolo import checkpoints, digits
-from yoloprune.yolo.latency import _milliseconds, device_name, latencies
+from yoloprune.demo import digits
+from yoloprune.deploy.latency import _milliseconds, device_name, latencies
+from yoloprune.detectors.ultralytics import checkpoints
 
 NAP = 0.01
 

@@ -6,12 +6,13 @@ import pytest
 from torch import nn
 from ultralytics.nn import tasks
 
-from yoloprune.yolo import checkpoints, digits
-from yoloprune.yolo.mark import mark
-from yoloprune.yolo.parts import Part, head_share, layer_flops, part_shares, parts
-from yoloprune.yolo.planning.budget import gflops
-from yoloprune.yolo.reasons import why_it_stays
-from yoloprune.yolo.trace import trace_yolo
+from yoloprune.demo import digits
+from yoloprune.detectors.ultralytics import checkpoints
+from yoloprune.detectors.ultralytics.parts import Part, head_share, layer_flops, part_shares, parts
+from yoloprune.detectors.ultralytics.reasons import why_it_stays
+from yoloprune.detectors.ultralytics.stock_training import mark
+from yoloprune.detectors.ultralytics.trace import trace_yolo
+from yoloprune.pipeline.targets import gflops
 
 
 @pytest.fixture

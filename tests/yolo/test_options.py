@@ -15,11 +15,11 @@ from ultralytics.engine.exporter import export_formats
 from ultralytics.engine.trainer import BaseTrainer
 
 from yoloprune import criteria
+from yoloprune.deploy.formats import SUFFIXES
 from yoloprune.errors import UserError
-from yoloprune.yolo.formats import SUFFIXES
-from yoloprune.yolo.run.keywords import OPTIMIZERS, check_keywords
-from yoloprune.yolo.run.options import CRITERIA, Options
-from yoloprune.yolo.run.recipe import merge, read_recipe
+from yoloprune.pipeline.keywords import OPTIMIZERS, check_keywords
+from yoloprune.pipeline.options import CRITERIA, Options
+from yoloprune.pipeline.recipe import merge, read_recipe
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_tables_that_save_an_import_are_those_of_the_libraries() -> None:
 
 def test_options_are_checked_without_torch() -> None:
     code = (
-        "import sys\nfrom yoloprune.yolo.run.options import Options\n"
-        "from yoloprune.yolo.run.recipe import read_recipe\n"
+        "import sys\nfrom yoloprune.pipeline.options import Options\n"
+        "from yoloprune.pipeline.recipe import read_recipe\n"
         "read_recipe('custom'); Options(target_ratio=0.5, export='tensorrt', train={'mosaic': 0.5}); "
         "assert not {'torch', 'ultralytics'} & set(sys.modules)"
     )

@@ -8,11 +8,11 @@ import ultralytics
 from small_yolo import equal, put, write_data
 
 import yoloprune
+from yoloprune.detectors.ultralytics import checkpoints
+from yoloprune.detectors.ultralytics.model import YOLO
+from yoloprune.detectors.ultralytics.stock_training import is_marked
 from yoloprune.errors import UserError
 from yoloprune.report import Record
-from yoloprune.yolo import checkpoints
-from yoloprune.yolo.mark import is_marked
-from yoloprune.yolo.model import YOLO
 
 SMALL = {"imgsz": 64, "batch": 4, "calibration_images": 4, "device": "cpu", "target_ratio": 0.8}
 TRAIN = {key: small_yolo.SHORT[key] for key in ("workers", "plots", "amp", "mosaic")}

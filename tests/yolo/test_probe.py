@@ -6,7 +6,7 @@ import pytest
 import torch
 import ultralytics
 
-from yoloprune.yolo.probe import prediction_probe
+from yoloprune.detectors.ultralytics.probe import sampled_fisher_loss
 
 MODELS = [
     "yolov8n.yaml", "yolov8n-seg.yaml", "yolov8n-pose.yaml", "yolov8n-obb.yaml", "yolov8n-cls.yaml", "yolov10n.yaml",
@@ -19,7 +19,7 @@ def test_every_output_layer_gets_a_gradient(name):
     kind = ultralytics.RTDETR if name.startswith("rtdetr") else ultralytics.YOLO
     model = kind(name).model.eval()
     model.requires_grad_(True)
-    value = prediction_probe()(model, {"img": torch.rand(1, 3, 160, 160)})
+    value = sampled_fisher_loss()(model, {"img": torch.rand(1, 3, 160, 160)})
     assert value.dim() == 0
     assert torch.isfinite(value)
     value.backward()
@@ -41,7 +41,7 @@ def test_squared_gradients_are_the_fisher_information_of_the_scores():
         def forward(self, x):
             return {"scores": logits}
 
-    probe, total, rounds = prediction_probe(0), torch.zeros(3), 4000
+    probe, total, rounds = sampled_fisher_loss(0), torch.zeros(3), 4000
     for _ in range(rounds):
         (gradient,) = torch.autograd.grad(probe(Model(), {"img": None}), logits)
         total += gradient[0, 0].square() / rounds

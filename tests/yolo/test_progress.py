@@ -9,11 +9,11 @@ import pytest
 from small_yolo import write_data
 from ultralytics.utils import LOGGER
 
-from yoloprune.yolo.digits import WEIGHTS
-from yoloprune.yolo.guard import quiet
-from yoloprune.yolo.run.api import prepare
-from yoloprune.yolo.run.options import Options
-from yoloprune.yolo.run.progress import Progress, counter, current, tracked
+from yoloprune.demo.digits import WEIGHTS
+from yoloprune.detectors.ultralytics.guard import quiet
+from yoloprune.pipeline.api import prepare
+from yoloprune.pipeline.options import Options
+from yoloprune.progress import Progress, counter, current, tracked
 
 
 class Recorder(Progress):

@@ -15,13 +15,13 @@ import yaml
 from small_yolo import put
 
 import yoloprune
+from yoloprune.demo.digits import WEIGHTS
 from yoloprune.errors import UserError
 from yoloprune.files import atomic
+from yoloprune.pipeline.folder import RunFolder, remove
+from yoloprune.pipeline.interrupt import where_it_stands
+from yoloprune.pipeline.options import Options
 from yoloprune.report import Measure, Record, StepRow
-from yoloprune.yolo.digits import WEIGHTS
-from yoloprune.yolo.run.folder import RunFolder, remove
-from yoloprune.yolo.run.interrupt import where_it_stands
-from yoloprune.yolo.run.options import Options
 
 ONE_STEP = Options(target_ratio=0.6)
 ALONE = {"criterion": "l2", "recover": False}  # by the weights alone

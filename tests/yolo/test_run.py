@@ -16,16 +16,16 @@ from small_yolo import equal, put, write_data
 from torch import nn
 
 import yoloprune
+from yoloprune.demo import digits
+from yoloprune.detectors.ultralytics import checkpoints
 from yoloprune.errors import UserError
 from yoloprune.files import atomic
+from yoloprune.pipeline import train as fine_tuning
+from yoloprune.pipeline.exact import _alone
+from yoloprune.pipeline.options import Options
+from yoloprune.pipeline.recipe import merge, read_recipe
+from yoloprune.pipeline.targets import Cost, gflops, step_targets
 from yoloprune.report import Record
-from yoloprune.yolo import checkpoints, digits
-from yoloprune.yolo.exact import _alone
-from yoloprune.yolo.planning.budget import gflops
-from yoloprune.yolo.run import fine_tuning
-from yoloprune.yolo.run.options import Options
-from yoloprune.yolo.run.recipe import merge, read_recipe
-from yoloprune.yolo.run.target import Cost, step_targets
 
 BY_WEIGHTS = {"criterion": "l2", "recover": False}  # which takes no images
 
@@ -127,7 +127,7 @@ def test_a_run_is_resumed_where_its_format_can_no_longer_be_written(model, tmp_p
     other = yaml.safe_dump({**args, "export": "openvino"})
     put(tmp_path / "run", "args.yaml", lambda path: _write(path, other))
     (tmp_path / "run" / "results.json").unlink()
-    monkeypatch.setattr("yoloprune.yolo.formats.find_spec", lambda name: None)
+    monkeypatch.setattr("yoloprune.deploy.formats.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "openvino", None)
     result = yoloprune.prune(model, resume=tmp_path / "run")
     assert result.report.finished

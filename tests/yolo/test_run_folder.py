@@ -13,13 +13,13 @@ import pytest
 import yaml
 
 import yoloprune
+from yoloprune.demo.digits import WEIGHTS
 from yoloprune.errors import UserError
 from yoloprune.files import atomic
-from yoloprune.yolo.digits import WEIGHTS
-from yoloprune.yolo.run.folder import RunFolder, make_folder
-from yoloprune.yolo.run.lock import LOCK, FolderLock
-from yoloprune.yolo.run.manifest import DIGITS_SET, TRAINING, Manifest
-from yoloprune.yolo.run.options import Options
+from yoloprune.pipeline.folder import RunFolder, make_folder
+from yoloprune.pipeline.lock import LOCK, FolderLock
+from yoloprune.pipeline.manifest import DIGITS_SET, TRAINING, Manifest
+from yoloprune.pipeline.options import Options
 
 ALONE = {"criterion": "l2", "recover": False, "target_ratio": 0.8}  # by the weights alone
 
@@ -190,7 +190,7 @@ def test_one_run_at_a_time_in_a_folder(tmp_path) -> None:
     _write(folder.args, yaml.safe_dump(args))
     folder.close()
     code = (
-        "import sys, time; from pathlib import Path; from yoloprune.yolo.run.lock import FolderLock; "
+        "import sys, time; from pathlib import Path; from yoloprune.pipeline.lock import FolderLock; "
         f"lock = FolderLock(Path({str(run)!r})); print('locked', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
@@ -221,7 +221,7 @@ def test_a_lock_is_given_back_with_its_object(tmp_path) -> None:
 def test_a_forked_process_does_not_keep_the_lock(tmp_path) -> None:
     """A data loader's worker may outlive a run that was killed."""
     code = (
-        "import os, sys, time; from pathlib import Path; from yoloprune.yolo.run.lock import FolderLock\n"
+        "import os, sys, time; from pathlib import Path; from yoloprune.pipeline.lock import FolderLock\n"
         f"lock = FolderLock(Path({str(tmp_path)!r}))\n"
         "if not os.fork(): time.sleep(60)\n"
         "print('forked', flush=True); os.kill(os.getpid(), 9)"
@@ -248,7 +248,7 @@ def test_options_are_on_disk_before_anything_takes_time(tmp_path, monkeypatch) -
         raise SystemExit
 
     for where in ("write_digits", "check_budget", "_megabytes_saved"):
-        monkeypatch.setattr(f"yoloprune.yolo.run.pipeline.{where}", killed)
+        monkeypatch.setattr(f"yoloprune.pipeline.run.{where}", killed)
         with pytest.raises(SystemExit):
             yoloprune.prune(
                 WEIGHTS, target_ratio=0.8, data="digits", budget="1h", val=True, project=tmp_path, name=where

@@ -10,12 +10,11 @@ import ultralytics
 from small_yolo import enliven
 
 import yoloprune
-from yoloprune.yolo import digits
-from yoloprune.yolo.classes import score_layers
-from yoloprune.yolo.guard import quiet
-from yoloprune.yolo.model import YOLO
-from yoloprune.yolo.run.network import with_network
-from yoloprune.yolo.run.scores import calibrated
+from yoloprune.demo import digits
+from yoloprune.detectors.ultralytics.guard import quiet
+from yoloprune.detectors.ultralytics.heads import class_layers
+from yoloprune.detectors.ultralytics.model import YOLO, with_network
+from yoloprune.pipeline.scores import calibrated
 
 
 @pytest.mark.parametrize(
@@ -37,7 +36,7 @@ def test_shrunken_logits_are_found_again(name, layers) -> None:
         enliven(yolo.model)
     yolo.model.eval()
     shrunken = with_network(yolo, copy.deepcopy(yolo.model))
-    for layer in map(shrunken.model.get_submodule, score_layers(yolo.model).names):
+    for layer in map(shrunken.model.get_submodule, class_layers(yolo.model).names):
         with torch.no_grad():
             scale = layer.logit_scale.sub_(0.3) if hasattr(layer, "logit_scale") else layer.weight.mul_(0.7)
             layer.bias.mul_(0.7).sub_(1)

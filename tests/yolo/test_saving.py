@@ -14,15 +14,17 @@ from torch import nn
 from ultralytics.nn.tasks import ClassificationModel
 
 import yoloprune
+from yoloprune.demo import digits
+from yoloprune.detectors.ultralytics import checkpoints, exporting, outputs
+from yoloprune.detectors.ultralytics.guard import quiet
+from yoloprune.detectors.ultralytics.model import YOLO
+from yoloprune.detectors.ultralytics.stock_training import SENTENCE, is_marked, is_pruned
+from yoloprune.detectors.ultralytics.trace import trace_yolo
 from yoloprune.errors import UserError
-from yoloprune.yolo import checkpoints, digits, exporting, outputs, saving
-from yoloprune.yolo.exact import check_exact
-from yoloprune.yolo.finite import unfit_for_float16
-from yoloprune.yolo.guard import quiet
-from yoloprune.yolo.mark import SENTENCE, is_marked, is_pruned
-from yoloprune.yolo.model import YOLO
-from yoloprune.yolo.saving import save_checked
-from yoloprune.yolo.trace import trace_yolo
+from yoloprune.finite import unfit_for_float16
+from yoloprune.pipeline import saving
+from yoloprune.pipeline.exact import check_exact
+from yoloprune.pipeline.saving import save_checked
 
 PLAIN: dict[str, Any] = {"target_ratio": 0.8, "criterion": "l2", "recover": False}
 
@@ -168,16 +170,16 @@ def test_a_network_that_puts_out_no_numbers_is_not_passed_off_as_finished(pruned
 def test_the_measured_network_is_the_one_of_the_file(model, tmp_path: Path, images, monkeypatch) -> None:
     validated = []
     monkeypatch.setattr(
-        "yoloprune.yolo.run.context.validate",
+        "yoloprune.pipeline.context.validate",
         lambda yolo, *args, **options: validated.append(yolo) or real(yolo, *args, **options),
     )
-    from yoloprune.yolo.validation import validate as real
+    from yoloprune.detectors.ultralytics.validation import validate as real
 
     result = yoloprune.prune(model, **images, project=tmp_path, name="run")
     of_the_file = checkpoints.load(tmp_path / "run" / "pruned.pt")
     assert equal(validated[1].model, of_the_file.model)  # between the original and that on smaller images
     assert equal(result.model.model, of_the_file.model)
-    assert exporting.agreement(of_the_file, tmp_path / "run" / "pruned.onnx") < 1e-4
+    assert exporting.onnx_difference(of_the_file, tmp_path / "run" / "pruned.onnx") < 1e-4
 
 
 def poisoned(network: nn.Module) -> None:
@@ -273,7 +275,7 @@ def test_a_result_is_saved_and_exported_where_it_is_asked_for(model, tmp_path: P
     assert is_marked(of_the_file.model)
     assert equal(of_the_file.model, result.model.model)
     assert result.export(imgsz=64) == path.with_suffix(".onnx")
-    assert exporting.agreement(of_the_file, path.with_suffix(".onnx")) < 1e-4
+    assert exporting.onnx_difference(of_the_file, path.with_suffix(".onnx")) < 1e-4
     assert sorted(file.name for file in path.parent.iterdir()) == ["small.onnx", "small.pt"]
     with pytest.raises(UserError, match="did you mean 'onnx'"):
         result.export("onxx")

@@ -10,16 +10,17 @@ import torch
 import ultralytics
 from small_yolo import write_data
 
+from yoloprune.analysis import sensitivity as module
+from yoloprune.analysis.sensitivity import Sensitivity, sensitivity
+from yoloprune.demo import digits
+from yoloprune.detectors.ultralytics import checkpoints
+from yoloprune.detectors.ultralytics.differences import prediction_divergence, relative_change
+from yoloprune.detectors.ultralytics.model import YOLO
+from yoloprune.detectors.ultralytics.probe import dense_predictions
+from yoloprune.detectors.ultralytics.trace import trace_yolo
 from yoloprune.errors import UserError
-from yoloprune.yolo import checkpoints, digits
-from yoloprune.yolo import sensitivity as module
-from yoloprune.yolo.divergence import prediction_divergence, relative_change
-from yoloprune.yolo.model import YOLO
-from yoloprune.yolo.probe import dense_predictions
-from yoloprune.yolo.run.data import calibration_batches
-from yoloprune.yolo.run.progress import Progress
-from yoloprune.yolo.sensitivity import Sensitivity, sensitivity
-from yoloprune.yolo.trace import trace_yolo
+from yoloprune.pipeline.data import calibration_batches
+from yoloprune.progress import Progress
 
 FEW = {"imgsz": 64, "images": 2, "device": "cpu"}
 

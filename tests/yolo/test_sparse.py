@@ -11,17 +11,18 @@ import torch
 import ultralytics
 from small_yolo import OTHER_TASKS, equal, launched, narrow, shapes, write_data
 
+from yoloprune.demo import digits
+from yoloprune.detectors.ultralytics import checkpoints
+from yoloprune.detectors.ultralytics.guard import quiet
+from yoloprune.detectors.ultralytics.model import YOLO
+from yoloprune.detectors.ultralytics.stock_training import is_pruned
+from yoloprune.detectors.ultralytics.trainers import pruned as trainer
+from yoloprune.detectors.ultralytics.trainers import sparse
+from yoloprune.detectors.ultralytics.trainers.continuation import Continuation
+from yoloprune.detectors.ultralytics.trainers.sparse import Sparsity, bind
 from yoloprune.errors import UserError
+from yoloprune.pipeline.train import sparse_train, with_new_statistics
 from yoloprune.sparsity import read_rows
-from yoloprune.yolo import checkpoints, digits
-from yoloprune.yolo.guard import quiet
-from yoloprune.yolo.mark import is_pruned
-from yoloprune.yolo.model import YOLO
-from yoloprune.yolo.run.continuation import Continuation
-from yoloprune.yolo.run.sparse import sparse_train, with_new_statistics
-from yoloprune.yolo.trainers import pruned as trainer
-from yoloprune.yolo.trainers import sparse
-from yoloprune.yolo.trainers.sparse import Sparsity, bind
 
 SHORT = {
     **small_yolo.SHORT,

@@ -11,14 +11,15 @@ import yaml
 from small_yolo import equal, put
 
 import yoloprune
+from yoloprune.demo import digits
+from yoloprune.detectors.ultralytics import checkpoints
 from yoloprune.errors import UserError
+from yoloprune.pipeline.data import with_data
+from yoloprune.pipeline.options import Options
+from yoloprune.pipeline.prune import prune_once
+from yoloprune.pipeline.time_budget import Allowed, TimeBudget
+from yoloprune.pipeline.typed import parse_budget
 from yoloprune.report import Record
-from yoloprune.yolo import checkpoints, digits
-from yoloprune.yolo.run.data import with_data
-from yoloprune.yolo.run.options import Options
-from yoloprune.yolo.run.pruning import prune_once
-from yoloprune.yolo.run.time_budget import Allowed, TimeBudget
-from yoloprune.yolo.run.typed import parse_budget
 
 SMALL = {"imgsz": 64, "batch": 16, "calibration_images": 8, "device": "cpu"}
 TRAIN = {"plots": False, "workers": 0}
@@ -41,7 +42,7 @@ def test_what_is_no_budget_is_refused(text):
 def ticking(monkeypatch):
     """A clock that goes on by one second whenever it is read."""
     seconds = itertools.count()
-    monkeypatch.setattr("yoloprune.yolo.run.time_budget.time.perf_counter", lambda: float(next(seconds)))
+    monkeypatch.setattr("yoloprune.pipeline.time_budget.time.perf_counter", lambda: float(next(seconds)))
 
 
 def settled(data, **more) -> tuple:
@@ -130,7 +131,7 @@ def test_a_run_without_time_for_fine_tuning_is_pruned_all_the_same(tmp_path, mon
 
 def test_sparse_training_that_harms_is_not_kept(tmp_path, monkeypatch):
     data = digits.write(tmp_path / "digits")
-    more = {"sparse_epochs": 1, "val": True, "fraction": 0.1, "lr0": 0.3, "optimizer": "SGD", "way_back": False}
+    more = {"sparse_epochs": 1, "val": True, "fraction": 0.1, "lr0": 0.3, "optimizer": "SGD", "rollback": False}
     result = yoloprune.prune(
         digits.WEIGHTS, target_ratio=0.7, data=data, project=tmp_path, name="a", **more, **TRAIN, **SMALL
     )
@@ -171,7 +172,7 @@ def test_heads_are_compared_on_the_network_that_is_pruned(tmp_path, monkeypatch)
         return prune_once(yolo, target, options, **more)
 
     for place in ("steps", "heads"):
-        monkeypatch.setattr(f"yoloprune.yolo.run.{place}.prune_once", watched)
+        monkeypatch.setattr(f"yoloprune.pipeline.{place}.prune_once", watched)
     yoloprune.prune(
         digits.WEIGHTS, target_ratio=0.7, data=str(data), sparse_epochs=1, sparsity=0.01, val=True, compare_heads=True,
         project=tmp_path, name="a", fraction=0.1, **TRAIN, **SMALL,

@@ -13,12 +13,12 @@ from small_yolo import OTHER_TASKS, SHORT, narrow, shapes, write_data
 from ultralytics.utils.dist import ddp_cleanup, generate_ddp_file
 from ultralytics.utils.patches import torch_load
 
+from yoloprune.detectors.ultralytics import checkpoints
+from yoloprune.detectors.ultralytics.guard import quiet
+from yoloprune.detectors.ultralytics.model import YOLO
+from yoloprune.detectors.ultralytics.stock_training import SENTENCE, is_marked, is_pruned
+from yoloprune.detectors.ultralytics.trainers import pruned as trainer
 from yoloprune.errors import UserError
-from yoloprune.yolo import checkpoints
-from yoloprune.yolo.guard import quiet
-from yoloprune.yolo.mark import SENTENCE, is_marked, is_pruned
-from yoloprune.yolo.model import YOLO
-from yoloprune.yolo.trainers import pruned as trainer
 
 
 def train(yolo: YOLO, data: Path, project: Path, **options: Any) -> Any:

@@ -14,14 +14,14 @@ import torch
 import ultralytics
 from small_yolo import write_data
 
+from yoloprune.detectors.ultralytics import checkpoints
+from yoloprune.detectors.ultralytics.coco import coco_map, find_annotations
+from yoloprune.detectors.ultralytics.datasets import check_data
+from yoloprune.detectors.ultralytics.guard import quiet
+from yoloprune.detectors.ultralytics.model import YOLO
+from yoloprune.detectors.ultralytics.validation import validate
 from yoloprune.errors import UserError
-from yoloprune.yolo import checkpoints
-from yoloprune.yolo.coco import coco_map, find_annotations
-from yoloprune.yolo.dataset import check_data
-from yoloprune.yolo.guard import quiet
-from yoloprune.yolo.model import YOLO
-from yoloprune.yolo.run.data import calibration_batches
-from yoloprune.yolo.validation import validate
+from yoloprune.pipeline.data import calibration_batches
 
 
 @pytest.fixture

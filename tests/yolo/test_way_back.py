@@ -10,22 +10,23 @@ import ultralytics
 from small_yolo import OTHER_TASKS, SHORT, equal, write_data
 from ultralytics.utils.torch_utils import unwrap_model
 
+from yoloprune.demo import digits
+from yoloprune.detectors.ultralytics import checkpoints
+from yoloprune.detectors.ultralytics.model import YOLO
+from yoloprune.detectors.ultralytics.trainers import rollback as way_back
+from yoloprune.detectors.ultralytics.trainers.continuation import Continuation
+from yoloprune.detectors.ultralytics.trainers.distillation import Distillation, bind_distillation
+from yoloprune.detectors.ultralytics.trainers.pruned import PrunedDetectionTrainer
+from yoloprune.detectors.ultralytics.trainers.rollback import bind_rollback
+from yoloprune.detectors.ultralytics.trainers.training import train_or_go_on
 from yoloprune.graph import Plan
-from yoloprune.yolo import checkpoints, digits
-from yoloprune.yolo.model import YOLO
-from yoloprune.yolo.run.continuation import Continuation
-from yoloprune.yolo.run.training import train_or_go_on
-from yoloprune.yolo.trainers import way_back
-from yoloprune.yolo.trainers.distill import Distillation, bind_distillation
-from yoloprune.yolo.trainers.pruned import PrunedDetectionTrainer
-from yoloprune.yolo.trainers.way_back import bind_way_back
 
 TRAIN = {"imgsz": 96, "batch": 8, "epochs": 1, "fraction": 0.1, "plots": False, "workers": 0, "device": "cpu"}
 
 
 def test_a_setback_leads_back_to_the_best_network(tmp_path):
     """At a wild rate no epoch is as good as the network before training, so each leads back to that."""
-    trainer, yolo = bind_way_back(PrunedDetectionTrainer), checkpoints.load(digits.WEIGHTS)
+    trainer, yolo = bind_rollback(PrunedDetectionTrainer), checkpoints.load(digits.WEIGHTS)
     untrained = copy.deepcopy(yolo.model).float().state_dict()
     data = str(digits.write(tmp_path / "digits"))
     wild = {"imgsz": 160, "epochs": 2, "optimizer": "AdamW", "lr0": 0.02, "lrf": 1.0, "warmup_epochs": 0.0, "nbs": 8}
@@ -59,7 +60,7 @@ def test_a_resumed_training_goes_on_after_a_setback(tmp_path, monkeypatch):
     keywords = {name: wild.pop(name) for name in ("imgsz", "epochs", "batch", "device")}
 
     def train(name):
-        folder, bind = tmp_path / name, lambda trainer: bind_distillation(bind_way_back(trainer), options)
+        folder, bind = tmp_path / name, lambda trainer: bind_distillation(bind_rollback(trainer), options)
         trained = train_or_go_on(start, folder, bind=bind, otherwise="", data=data, train=wild, seed=0, **keywords)
         paces.append(trained.trainer.optimizer.param_groups[0].get("pace"))
         return checkpoints.load(folder / "weights" / "last.pt").model
@@ -86,7 +87,7 @@ def test_every_task_has_a_way_back(tmp_path, model, task, monkeypatch):
     yolo = YOLO(ultralytics.RTDETR(model) if "rtdetr" in model else model)
     data = write_data(tmp_path / "data", ["a", "b"], task=task)
     monkeypatch.setattr(way_back, "SETBACK", 2.0)
-    trainer, known = bind_way_back(yolo._smart_load("trainer")), {}
+    trainer, known = bind_rollback(yolo._smart_load("trainer")), {}
 
     def note(trainer):
         trainer._start_fitness = 1.0  # an untrained network finds nothing

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from yoloprune.yolo.run.rehearsal import Rehearsal
+    from yoloprune.pipeline.dry_run import Rehearsal
 
     from .screen import Screen
 

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from yoloprune.errors import UserError, did_you_mean
-from yoloprune.yolo.run.declared import OUTPUT
+from yoloprune.pipeline.declared import OUTPUT
 
 __all__ = ["Command", "Group", "one_line", "reported"]
 

@@ -50,9 +50,9 @@ def command(
 def _export(
     weights: Path, keywords: dict[str, Any], format: str, imgsz: int | None, verbose: bool, trust: bool
 ) -> None:
-    from yoloprune.yolo.formats import check_can_export, check_format, export_path
-    from yoloprune.yolo.run.keywords import COMMAND_DECIDES, check_keywords
-    from yoloprune.yolo.run.options import check_imgsz
+    from yoloprune.deploy.formats import check_can_export, check_format, export_path
+    from yoloprune.pipeline.keywords import COMMAND_DECIDES, check_keywords
+    from yoloprune.pipeline.options import check_imgsz
 
     from .keywords import with_precision
     from .screen import Screen
@@ -65,21 +65,21 @@ def _export(
     check_can_export(format)
     with Screen.open(verbose=verbose) as screen:
         with screen.waiting("Load and check"):
-            from yoloprune.yolo import checkpoints, exporting
-            from yoloprune.yolo.run.imgsz import fitting_imgsz
+            from yoloprune import detectors
+            from yoloprune.pipeline.data import fitting_imgsz
 
-            yolo = checkpoints.load(weights, trust=trust)
-            imgsz, rounded = fitting_imgsz(yolo, imgsz)
+            detector = detectors.load(weights, trust=trust)
+            imgsz, rounded = fitting_imgsz(detector, imgsz)
         if rounded:
             screen.line(rounded)
         with screen.phase(f"Export to {format}"):
-            path = exporting.export(
-                yolo, export_path(weights, format), format=format, imgsz=imgsz, verbose=verbose, **keywords
+            path = detector.export(
+                export_path(weights, format), format=format, imgsz=imgsz, verbose=verbose, **keywords
             )
         screen.line(f"Wrote {path}", "bold")
         if format == "onnx" and "nms" in keywords:
             screen.line("Not compared with torch: nms= changes what comes out.")
         elif format == "onnx":
             with screen.waiting("Compare with torch"):
-                difference = exporting.agreement(yolo, path)
+                difference = detector.onnx_difference(path)
             screen.line(f"Largest relative difference from torch: {difference:.1e}")

@@ -15,7 +15,7 @@ from .options import Json, Keep, Trust, Weights, WeightsToo, read_weights, read_
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from yoloprune.yolo.inspection import GroupRow, Inspection
+    from yoloprune.analysis.inspection import GroupRow, Inspection
 
     from .screen import Screen
 
@@ -59,12 +59,12 @@ def _inspect(weights: Path, prune_head: bool, keep: str | None, round_to: int, a
 
     with Screen.open(as_json=as_json) as screen:
         with screen.waiting("Load and trace"):
-            from yoloprune.yolo import checkpoints
-            from yoloprune.yolo.inspection import inspect
-            from yoloprune.yolo.run.typed import parse_names
+            from yoloprune import detectors
+            from yoloprune.analysis.inspection import inspect
+            from yoloprune.pipeline.typed import parse_names
 
-            yolo = checkpoints.load(weights, trust=trust)
-            found = inspect(yolo, prune_head=prune_head, keep=parse_names(keep or ""), round_to=round_to)
+            detector = detectors.load(weights, trust=trust)
+            found = inspect(detector, prune_head=prune_head, keep=parse_names(keep or ""), round_to=round_to)
         if as_json:
             screen.json({**asdict(found), "reach": found.reach._asdict()})
         else:

@@ -10,8 +10,8 @@ import typer
 from rich.markup import escape
 
 from yoloprune.errors import UserError
-from yoloprune.yolo.run.typed import read_text
-from yoloprune.yolo.weights_file import check_path
+from yoloprune.paths import check_path
+from yoloprune.pipeline.typed import read_text
 
 from .keywords import parse_pairs
 

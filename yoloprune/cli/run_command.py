@@ -10,10 +10,10 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from yoloprune.yolo.formats import SUFFIXES
-from yoloprune.yolo.run.declared import DATA, OUTPUT, PRUNING, TARGET, TRAINING, WEIGHTS, Declared, declared
-from yoloprune.yolo.run.options import Options
-from yoloprune.yolo.run.typed import kinds_of
+from yoloprune.deploy.formats import SUFFIXES
+from yoloprune.pipeline.declared import DATA, OUTPUT, PRUNING, TARGET, TRAINING, WEIGHTS, Declared, declared
+from yoloprune.pipeline.options import Options
+from yoloprune.pipeline.typed import kinds_of
 
 from .errors import reported
 from .options import with_default

@@ -18,7 +18,7 @@ from rich.table import Column
 from rich.text import Text
 
 from yoloprune.errors import UserError
-from yoloprune.yolo.run.progress import Progress as RunProgress
+from yoloprune.progress import Progress as RunProgress
 
 from .elsewhere import Log, elsewhere
 

@@ -80,9 +80,9 @@ def _sensitivity(
     device: str | None,
     seed: int,
 ) -> None:
-    from yoloprune.yolo.data_file import check_data_path
-    from yoloprune.yolo.run.options import check_measuring
-    from yoloprune.yolo.run.typed import parse_names
+    from yoloprune.paths import check_data_path
+    from yoloprune.pipeline.options import check_measuring
+    from yoloprune.pipeline.typed import parse_names
 
     from .screen import Screen
 
@@ -92,17 +92,16 @@ def _sensitivity(
     table_file, picture, unfinished = _files(save)
     with Screen.open() as screen:
         with screen.waiting("Load and check"):
+            from yoloprune import detectors
+            from yoloprune.analysis.sensitivity import sensitivity
             from yoloprune.report.sensitivity import draw_sensitivity, save_sensitivity, sensitivity_table
-            from yoloprune.yolo import checkpoints
-            from yoloprune.yolo.run.device import check_device
-            from yoloprune.yolo.sensitivity import sensitivity
 
-            check_device(device)
-            yolo = checkpoints.load(weights, trust=trust)
+            detector = detectors.load(weights, trust=trust)
+            detector.place(device)
         try:
             with screen.phase("Prune each layer alone"):
                 found = sensitivity(
-                    yolo,
+                    detector,
                     data,
                     imgsz=imgsz,
                     images=images,

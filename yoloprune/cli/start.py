@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 from yoloprune.errors import UserError
-from yoloprune.yolo.data_file import check_data_path
-from yoloprune.yolo.run.declared import declared
-from yoloprune.yolo.run.options import Options
-from yoloprune.yolo.run.recipe import merge, read_recipe
-from yoloprune.yolo.run.typed import read_text
-from yoloprune.yolo.weights_file import check_path
+from yoloprune.paths import check_data_path, check_path
+from yoloprune.pipeline.declared import declared
+from yoloprune.pipeline.options import Options
+from yoloprune.pipeline.recipe import merge, read_recipe
+from yoloprune.pipeline.typed import read_text
 
 from .options import read_words
 from .run_command import DEFAULTS
 from .screen import Screen
 
 if TYPE_CHECKING:
-    from yoloprune.yolo.run.pipeline import Finished, Run
+    from yoloprune.pipeline.run import Finished, Run
 
     from .run_command import CommandSpec
 
@@ -63,14 +62,14 @@ def start(spec: CommandSpec, given: dict[str, Any]) -> None:
 
 
 def _prepare(spec: CommandSpec, given: dict[str, Any], request: Asked | Resume, screen: Screen) -> Run:
-    from yoloprune.yolo.run.api import prepare, prepare_resume  # takes seconds
-    from yoloprune.yolo.run.own_classes import OtherClassesError
+    from yoloprune.pipeline.api import prepare, prepare_resume  # takes seconds
+    from yoloprune.pipeline.own_classes import OtherClassesError
 
     if isinstance(request, Resume):
         return prepare_resume(request.folder, **request.options, progress=screen)
     weights, check = request.weights, spec.check
     try:
-        return prepare(weights, request.options, progress=screen, check=lambda yolo: check(yolo, weights))
+        return prepare(weights, request.options, progress=screen, check=lambda detector: check(detector, weights))
     except OtherClassesError as error:
         raise UserError(f"{error}: {retyped(spec, given)} --train-epochs 50") from None
 
@@ -110,7 +109,7 @@ def read(spec: CommandSpec, given: dict[str, Any]) -> Asked | Resume:
     if weights is None:
         if not spec.embedded:
             raise UserError("No weights were given; name a checkpoint: yoloprune prune best.pt --target-ratio 0.5.")
-        from yoloprune.yolo.digits import WEIGHTS
+        from yoloprune.demo.digits import WEIGHTS
 
         weights = WEIGHTS
     check_path(weights)

@@ -36,13 +36,10 @@ Without arguments: prunes the embedded digits detector to half its GFLOPs, in a 
 """
 
 
-def _check(yolo: Any, weights: Path) -> None:
-    from yoloprune.yolo.checkpoints import family
-
-    kind = family(yolo)
-    if kind != "v8" or yolo.task != "detect":
+def _check(detector: Any, weights: Path) -> None:
+    if detector.family != "v8" or detector.task != "detect":
         raise UserError(
-            f"{weights} is a {kind} model for the task {yolo.task!r}, not a YOLOv8 detector; "
+            f"{weights} is a {detector.family} model for the task {detector.task!r}, not a YOLOv8 detector; "
             f"use: yoloprune prune --weights {shlex.quote(str(weights))}"
         )
 

@@ -57,9 +57,9 @@ def _val(
     verbose: bool,
     trust: bool,
 ) -> None:
-    from yoloprune.yolo.data_file import check_data_path
-    from yoloprune.yolo.run.keywords import COMMAND_DECIDES, check_keywords
-    from yoloprune.yolo.run.options import check_imgsz
+    from yoloprune.paths import check_data_path
+    from yoloprune.pipeline.keywords import COMMAND_DECIDES, check_keywords
+    from yoloprune.pipeline.options import check_imgsz
 
     from .keywords import with_precision
     from .screen import Screen
@@ -71,27 +71,24 @@ def _val(
     check_data_path(data)
     with Screen.open(verbose=verbose, as_json=as_json) as screen:
         with screen.waiting("Load and check"):
-            from yoloprune.yolo import checkpoints
-            from yoloprune.yolo.run.data import choose_data
-            from yoloprune.yolo.run.device import check_device
-            from yoloprune.yolo.run.imgsz import fitting_imgsz
-            from yoloprune.yolo.run.metrics import named_metrics
-            from yoloprune.yolo.run.target import cost
-            from yoloprune.yolo.validation import validate
+            from yoloprune import detectors
+            from yoloprune.pipeline.data import choose_data, fitting_imgsz
+            from yoloprune.pipeline.metrics import named_metrics
+            from yoloprune.pipeline.targets import cost
 
-            check_device(device)
-            yolo = checkpoints.load(weights, trust=trust)
-            data = choose_data(data, yolo)
-            imgsz, _ = fitting_imgsz(yolo, imgsz)
-            measured = cost(yolo.model)
+            detector = detectors.load(weights, trust=trust)
+            detector.place(device)
+            data = choose_data(data, detector)
+            imgsz, _ = fitting_imgsz(detector, imgsz)
+            measured = cost(detector)
         with screen.phase("Validate"):
-            metrics = validate(yolo, data, imgsz=imgsz, batch=batch, device=device, verbose=verbose, **keywords)
+            metrics = detector.validate(data, imgsz=imgsz, batch=batch, device=device, verbose=verbose, **keywords)
         figures = {
             "GFLOPs": round(measured.gflops, 3),
             "parameters": measured.params,
             "images": metrics.images,
             "imgsz": imgsz,
-            **named_metrics(metrics, yolo.task),
+            **named_metrics(metrics, detector.task),
             "seconds": round(metrics.seconds, 1),
         }
         if as_json:

@@ -35,7 +35,7 @@ PROVIDERS: dict[str, str] = {
     "timm": "yoloprune.graph.handlers.timm",
     "torch_geometric": "yoloprune.graph.handlers.torch_geometric",
     "torchvision": "yoloprune.graph.handlers.torchvision",
-    "ultralytics": "yoloprune.yolo.handlers",
+    "ultralytics": "yoloprune.detectors.ultralytics.handlers",
 }
 
 

@@ -22,7 +22,7 @@ class Measure:
         gflops: GFLOPs at 640 px, as `model.info()` prints them.
         params: Number of parameters.
         size_mb: Size of its checkpoint in MB (10^6 bytes), float16 unless its weights do not fit that.
-        latency_ms: Median milliseconds of one image; see `yoloprune.yolo.latency`.
+        latency_ms: Median milliseconds of one image; see `yoloprune.deploy.latency`.
         metrics: Name to value, from Ultralytics' validator (`mAP50-95`, `mAP50`) and, where COCO annotations are
             known, from pycocotools (`COCO mAP50-95`, `COCO mAP50`).
     """

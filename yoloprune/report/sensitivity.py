@@ -15,7 +15,7 @@ from yoloprune.files import atomic
 from .figure import new_figure
 
 if TYPE_CHECKING:
-    from yoloprune.yolo.sensitivity import Sensitivity
+    from yoloprune.analysis.sensitivity import Sensitivity
 
 __all__ = ["draw_sensitivity", "save_sensitivity", "sensitivity_table"]
 
@@ -59,7 +59,7 @@ def draw_sensitivity(table: Sensitivity, path: Path) -> None:
     Layers are in the order of the network from top to bottom.
 
     Args:
-        table: What `yoloprune.yolo.sensitivity.sensitivity` returned.
+        table: What `yoloprune.analysis.sensitivity.sensitivity` returned.
         path: PNG file to write.
     """
     from matplotlib.colors import LogNorm

@@ -8,7 +8,18 @@ sparsity()  # adds its gradient; then clip and step
 from __future__ import annotations
 
 from .distribution import Distribution, append_row, distribution, read_rows
+from .options import TABLE, Sparsity
 from .regulariser import SCOPES, GroupSparsity
 from .schedule import Schedule
 
-__all__ = ["SCOPES", "Distribution", "GroupSparsity", "Schedule", "append_row", "distribution", "read_rows"]
+__all__ = [
+    "SCOPES",
+    "TABLE",
+    "Distribution",
+    "GroupSparsity",
+    "Schedule",
+    "Sparsity",
+    "append_row",
+    "distribution",
+    "read_rows",
+]

@@ -1,0 +1,135 @@
+"""Measure a model on a data set."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ultralytics
+
+from yoloprune.detectors.base import Metrics
+from yoloprune.progress import current
+
+from .coco import coco_map, find_annotations
+from .datasets import check_data
+from .guard import check_options, offline, quiet
+from .heads import class_count
+from .own_data import own_validator
+
+__all__ = ["CONFIDENCE", "validate"]
+
+CONFIDENCE = 0.25
+"""Ultralytics' default confidence in use: below it nothing is shown."""
+
+
+def validate(
+    yolo: ultralytics.YOLO,
+    data: str | Path,
+    *,
+    imgsz: int = 640,
+    batch: int = 16,
+    device: str | int | None = None,
+    verbose: bool = False,
+    **options: Any,
+) -> Metrics:
+    """Measure a model with Ultralytics' validator, and detectors also with pycocotools where annotations are known.
+
+    Nothing is written into the working directory. `yolo` is not changed.
+
+    Args:
+        yolo: The model.
+        data: A data YAML, or a folder for classification; see `check_data`.
+        imgsz: Image size in pixels.
+        batch: Images per batch.
+        device: Ultralytics' device, e.g. "cpu" or 0; None chooses.
+        verbose: Show Ultralytics' log and progress bar.
+        options: Any other option of Ultralytics' `val`, e.g. `split`, `conf`, `iou`, `workers`.
+
+    Raises:
+        UserError: The data or an option cannot be used.
+    """
+    check_options(options)
+    split = options.get("split") or "val"
+    checked = check_data(data, yolo.task, split=split, nc=class_count(yolo.model), network=yolo.model)
+    annotations = find_annotations(checked, split) if yolo.task == "detect" else None
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="yoloprune-val-") as folder, quiet(verbose), offline():
+        args = {
+            **yolo.overrides,
+            "rect": True,
+            "plots": False,
+            **options,
+            "data": str(checked.get("yaml_file") or Path(data).absolute()),
+            "imgsz": imgsz,
+            "batch": batch,
+            "device": device,
+            "verbose": verbose,
+            "mode": "val",
+        }
+        validator_class = own_validator(yolo.task_map[yolo.task]["validator"])
+        mixins = (_CountDetections,) * (yolo.task != "classify") + (_KeepDetections,) * (annotations is not None)
+        validator_class = type(f"Watched{validator_class.__name__}", (*mixins, validator_class), {})
+        after_batch = [*yolo.callbacks.get("on_val_batch_end", ()), _tell]
+        callbacks = {**yolo.callbacks, "on_val_batch_end": after_batch}
+        validator = validator_class(save_dir=Path(folder), args=args, _callbacks=callbacks)
+        validator.checked = checked
+        validator(model=yolo.model)
+    own = _figures(validator.metrics, yolo.task)
+    coco = (None, None)
+    if annotations:
+        coco = coco_map(annotations, validator.detections, validator.dataloader.dataset.im_files, checked["names"])
+    shown = _shown(validator) if yolo.task != "classify" else (None,) * 4
+    return Metrics(*own, *coco, *shown, images=len(validator.dataloader.dataset), seconds=time.perf_counter() - start)
+
+
+class _CountDetections:
+    """A mixin before a detection validator: counts the boxes that a user sees, those of confidence .25 and more."""
+
+    sure = 0
+
+    def update_metrics(self, preds: Any, batch: Any) -> None:
+        super().update_metrics(preds, batch)
+        self.sure += sum(int((pred["conf"] >= CONFIDENCE).sum()) for pred in preds)
+
+
+def _tell(validator: Any) -> None:
+    """Report how far a validation is to the phase that it belongs to."""
+    images = len(validator.dataloader.dataset)
+    current().part("validation image", min((validator.batch_i + 1) * validator.dataloader.batch_size, images), images)
+
+
+class _KeepDetections:
+    """A mixin before a detection validator: keeps every detection, with the class index as `category_id`.
+
+    Ultralytics' own COCO evaluation wants a package of its own and a fixed folder layout, so it is kept out: it starts
+    only from a non-empty `jdict`.
+    """
+
+    def init_metrics(self, model: Any) -> None:
+        super().init_metrics(model)
+        self.args.save_json = True  # after Ultralytics has decided that it has no COCO evaluation of its own to do
+        self.class_map = list(range(len(model.names)))
+
+    def finalize_metrics(self) -> None:
+        super().finalize_metrics()
+        self.detections, self.jdict = self.jdict, []
+
+
+def _shown(validator: Any) -> tuple[float, float, float, float]:
+    """Precision, recall, F1 and boxes per image at the confidence that users see."""
+    box = validator.metrics.box
+    at = round(CONFIDENCE * (len(box.px) - 1)) if len(box.px) else 0
+    curves = (np.asarray(curve) for curve in (box.p_curve, box.r_curve, box.f1_curve))
+    figures = [float(curve[:, at].mean()) if curve.size else 0.0 for curve in curves]
+    return *figures, validator.sure / max(len(validator.dataloader.dataset), 1)
+
+
+def _figures(metrics: Any, task: str) -> tuple[float, float]:
+    """The two figures of a task, as `Metrics` describes them."""
+    if task == "classify":
+        return float(metrics.top1), float(metrics.top5)
+    main = {"segment": "seg", "pose": "pose"}.get(task, "box")
+    return float(getattr(metrics, main).map), float(getattr(metrics, main).map50)

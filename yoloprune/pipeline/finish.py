@@ -1,0 +1,96 @@
+"""The end of a run: what its last network is validated for, exported to and reported in."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from pathlib import Path
+
+from yoloprune.deploy.formats import export_path
+from yoloprune.deploy.latency import latencies
+from yoloprune.detectors.base import Detector
+from yoloprune.errors import UserError
+from yoloprune.graph import Plan
+from yoloprune.report import Measure, draw_widths, paired_widths, write_html
+
+from .context import Context
+from .manifest import adopt
+from .smaller_image import compare_image_sizes
+from .targets import cost
+
+__all__ = ["finish", "megabytes"]
+
+_ALIKE = 0.01  # largest relative difference of an export from torch; right ones leave less than .001
+
+
+def finish(run: Context, detector: Detector, plan: Plan, started: float) -> Detector:
+    """Write, validate and export the last network, and complete the record.
+
+    Where the run writes a file, everything is measured on the network that the file holds.
+
+    Returns:
+        The detector as it was measured.
+
+    Raises:
+        UserError: The file does not hold the network that the run ended with, or its outputs are no numbers.
+    """
+    options, record = run.options, run.record
+    detector.settle(imgsz=options.imgsz, data=options.data if options.val else None)  # not validated, they may not fit
+    size = None
+    if run.folder:
+        plan.save(run.folder.plan)
+        detector = run.save(detector, run.folder.weights)
+        size = megabytes(run.folder.weights)
+    file = run.original.file
+    detector.settle(file=run.folder.weights if run.folder else file.with_name(f"{file.stem}-pruned.pt"))
+    record.widths = paired_widths(run.original.network, detector.network)
+    after = Measure(*cost(detector), size)
+    if options.val:
+        after.metrics = run.validate(detector, "Validate the pruned")
+        compare_image_sizes(run, after.gflops, after.metrics)
+        _time(run, detector, after)
+    if options.export:
+        record.export = _export(run, detector)
+    record.after = after
+    record.seconds["total"] = round(record.seconds.get("total", 0.0) + time.perf_counter() - started, 2)
+    if run.folder:
+        draw_widths(record.widths, run.folder.picture)
+        write_html(record, run.folder.picture, run.folder.report)
+    run.remember()  # last: it says that the run is finished
+    return detector
+
+
+def _time(run: Context, detector: Detector, after: Measure) -> None:
+    """Measure the latency of the original and of the last network."""
+    options, record = run.options, run.record
+    with run.phase("Measure latency", "latency"):
+        both = (run.original, detector)
+        record.before.latency_ms, after.latency_ms = latencies(both, imgsz=options.imgsz, device=options.device)
+    record.latency_on = detector.device_name(options.device)
+
+
+def _export(run: Context, detector: Detector) -> dict[str, object] | None:
+    """Export and compare; what goes wrong is noted, since all else that the run has done is worth keeping."""
+    options, weights = run.options, run.folder.weights
+    path, report = export_path(weights, options.export), None
+    with run.phase(f"Export to {options.export}", "export"):
+        try:
+            detector.export(path, format=options.export, imgsz=options.imgsz, verbose=run.progress.hears)
+            adopt(path)
+            report = {"file": path.name}
+            if options.export == "onnx":
+                report["difference"] = detector.onnx_difference(path)
+                if not report["difference"] <= _ALIKE:
+                    apart = f"{report['difference']:.1%} of the largest value"
+                    run.note(f"{path.name} predicts other than {weights.name}, by up to {apart}.")
+        except UserError as error:
+            run.note(
+                f"{error} All else is finished; to export again: "
+                f"yoloprune export {shlex.quote(str(weights))} --format {options.export} --imgsz {options.imgsz}"
+            )
+    return report
+
+
+def megabytes(path: Path) -> float:
+    """Size of a file in MB (10^6 bytes)."""
+    return round(path.stat().st_size / 1e6, 3)

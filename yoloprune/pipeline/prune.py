@@ -1,0 +1,150 @@
+"""One pruning: score, plan, prune, recover without training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor, nn
+
+from yoloprune.criteria import CRITERIA, score
+from yoloprune.detectors.base import Detector
+from yoloprune.graph import Graph, Plan
+from yoloprune.graph.remaining import remaining_limit
+from yoloprune.progress import counter
+from yoloprune.recovery import reconstruct
+
+from .exact import check_exact
+from .options import Options
+from .planning import Trial, best_limit, ranking_options
+from .scores import calibrated, run_images
+from .targets import Target, cost, plan_for_target
+
+__all__ = ["Pruned", "prune_once"]
+
+_FEW = 2  # images that saved networks are checked on: a detector of the largest size takes a second for each
+
+
+class Pruned(NamedTuple):
+    """What a pruning gave.
+
+    Attributes:
+        detector: The smaller one.
+        plan: The plan that led to it, against the weights before.
+        notes: Lines for the user.
+        share: Share of the cost that was to stay.
+        error: What `check_exact` found.
+        images: A few of the calibration images on the CPU, if any were looked at.
+    """
+
+    detector: Detector
+    plan: Plan
+    notes: list[str]
+    share: float
+    error: float
+    images: Tensor | None
+
+
+def prune_once(
+    detector: Detector,
+    target: Target,
+    options: Options,
+    *,
+    earlier: tuple[Detector, Plan] | None = None,
+) -> Pruned:
+    """Prune to the target and, if asked for, recover without training.
+
+    Args:
+        detector: The one to prune; left as it is.
+        target: GFLOPs or parameters to reach.
+        options: Criterion, rounding, data and so on.
+        earlier: The detector before the first step and the plan of the steps so far, if there were any.
+
+    Raises:
+        UserError: The target cannot be reached, or the criterion lacks what it needs.
+    """
+    network = detector.network
+    graph = detector.trace(options.prune_head, options.keep)
+    entry = CRITERIA[options.criterion]
+    batches = run_images(detector, options) if entry.needs_batches or options.recover else []
+    share = target.share(cost(detector))
+    scores = score(
+        graph,
+        network,
+        options.criterion,
+        seed=options.seed,
+        batches=batches if entry.needs_batches else None,
+        loss=_loss(detector, options) if entry.needs_batches else None,
+        isomorphic=options.isomorphic,
+        tell=counter("ranking batch"),
+        **(ranking_options(share) if entry.per_mac else {}),
+    )
+    notes: list[str] = []
+    plan_of = partial(
+        plan_for_target,
+        detector,
+        graph,
+        target_gflops=target.gflops,
+        target_params=target.params,
+        round_to=options.round_to,
+    )
+    tries = options.recover and options.max_pruning_ratio is None
+    trial = Trial(detector, batches, options.seed) if tries else None
+    if options.max_pruning_ratio is None:
+        limit = _limit(partial(plan_of, scores), trial, share, notes)
+    else:
+        limit = _given_limit(options, graph, earlier)
+    network.cpu()
+    plan = plan_of(scores, max_pruning_ratio=limit)
+    error = check_exact(detector, graph, plan)
+    pruned = detector.holding(plan.apply(network))
+    pruned.block_foreign_training()
+    if options.recover:
+        notes += _recover(pruned, detector, plan, batches, options.seed)
+    images = batches[0]["img"][:_FEW].cpu() if batches else None
+    return Pruned(pruned, plan, notes, share, error, images)
+
+
+def _given_limit(options: Options, graph: Graph, earlier: tuple[Detector, Plan] | None) -> float | np.ndarray:
+    """Share of its channels that a layer may lose in this step, so that in all it loses what was asked for at most."""
+    if earlier is None:
+        return options.max_pruning_ratio
+    first, plan = earlier
+    original = first.trace(options.prune_head, options.keep)
+    return remaining_limit(options.max_pruning_ratio, graph, original, plan)
+
+
+def _limit(plan_of: Callable[..., Plan], trial: Trial | None, share: float, notes: list[str]) -> float:
+    """Share of its channels that a layer may lose in this step: by trial, where there are images, what keeps most."""
+    if trial is None:
+        return 1.0
+    found = best_limit(plan_of, trial, share)
+    if found.error < found.unlimited:
+        notes.append(
+            f"No layer loses more than {found.max_pruning_ratio:.0%} of its channels: disagreement with the unpruned "
+            f"network {found.error:.3g}, without this limit {found.unlimited:.3g}, on calibration images that recovery "
+            "did not use."
+        )
+    return found.max_pruning_ratio
+
+
+def _recover(pruned: Detector, original: Detector, plan: Plan, batches: list[dict[str, Any]], seed: int) -> list[str]:
+    images = [b["img"] for b in batches]
+    networks = [of.network.to(images[0].device) for of in (pruned, original)]
+    skip = original.unreconstructed
+    report = reconstruct(*networks, plan, images, skip=skip, seed=seed, tell=counter("layer"))
+    calibrated(pruned, original, images)
+    if report.batches == len(batches):
+        return []
+    return [
+        f"Recovery used {report.batches} of {len(batches)} calibration batches, to stay within 8 GB; "
+        "a smaller imgsz lets more of them fit."
+    ]
+
+
+def _loss(detector: Detector, options: Options) -> Callable[[nn.Module, dict[str, Any]], Tensor]:
+    if CRITERIA[options.criterion].needs_loss:
+        return detector.training_loss(options.train)
+    return detector.ranking_loss(options.seed)

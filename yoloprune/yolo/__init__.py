@@ -1,1 +1,0 @@
-"""The YOLO layer: what Ultralytics' networks, trainers, validators and exporters need."""

@@ -1,1 +1,0 @@
-"""The run: load, measure, (prune, fine-tune) x steps, validate, export, write results."""
