@@ -20,7 +20,7 @@ from ultralytics.utils.torch_utils import select_device
 
 from yoloprune.detectors import GFLOPS_IMGSZ
 from yoloprune.detectors.ultralytics import checkpoints
-from yoloprune.pipeline.targets import gflops
+from yoloprune.detectors.ultralytics.cost import gflops
 
 WARM_UP, ROUNDS = 20, 100
 

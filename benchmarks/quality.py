@@ -32,14 +32,16 @@ from ultralytics.utils.torch_utils import select_device
 from yoloprune.criteria import score
 from yoloprune.detectors import GFLOPS_IMGSZ
 from yoloprune.detectors.ultralytics import checkpoints
+from yoloprune.detectors.ultralytics.calibration_data import calibration_batches, training_loss
+from yoloprune.detectors.ultralytics.cost import gflops
+from yoloprune.detectors.ultralytics.detector import UltralyticsDetector
 from yoloprune.detectors.ultralytics.model import YOLO, with_network
 from yoloprune.detectors.ultralytics.probe import sampled_fisher_loss
 from yoloprune.detectors.ultralytics.trace import trace_yolo
 from yoloprune.detectors.ultralytics.validation import validate
 from yoloprune.graph import Plan
-from yoloprune.pipeline.data import calibration_batches, training_loss
 from yoloprune.pipeline.planning import Trial, best_limit
-from yoloprune.pipeline.targets import gflops, plan_for_target
+from yoloprune.pipeline.targets import plan_for_target
 from yoloprune.recovery import recalibrate_bn, reconstruct
 
 SHARED = Path(os.environ.get("YOLOPRUNE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
@@ -110,8 +112,9 @@ def pruned_by(
         given |= {"relative": True}
     scores = score(graph, network, row.criterion, **given)
     target = ratio * gflops(network, GFLOPS_IMGSZ)
-    plan_of = partial(plan_for_target, graph, network, imgsz=GFLOPS_IMGSZ, target_gflops=target)
-    trial = Trial(network, batches, seed) if row.limit else None
+    detector = UltralyticsDetector(yolo)
+    plan_of = partial(plan_for_target, detector, graph, target_gflops=target)
+    trial = Trial(detector, batches, seed) if row.limit else None
     if row.limit:
         found = best_limit(partial(plan_of, scores), trial, ratio)
         plan_of = partial(plan_of, max_pruning_ratio=found.max_pruning_ratio)

@@ -27,16 +27,17 @@ from ultralytics.models.yolo.detect.train import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel
 
 from yoloprune.detectors import GFLOPS_IMGSZ
+from yoloprune.detectors.base import Distillation, Training
 from yoloprune.detectors.ultralytics import checkpoints
+from yoloprune.detectors.ultralytics.cost import gflops
+from yoloprune.detectors.ultralytics.detector import UltralyticsDetector
 from yoloprune.detectors.ultralytics.model import with_network
-from yoloprune.detectors.ultralytics.trainers.distillation import Distillation, bind_distillation
+from yoloprune.detectors.ultralytics.trainers.distillation import bind_distillation
 from yoloprune.detectors.ultralytics.trainers.pruned import PrunedDetectionTrainer
 from yoloprune.detectors.ultralytics.trainers.rollback import bind_rollback
-from yoloprune.detectors.ultralytics.trainers.sparse import Sparsity
 from yoloprune.detectors.ultralytics.validation import validate
-from yoloprune.pipeline.targets import gflops
-from yoloprune.pipeline.train import sparse_train
 from yoloprune.resources import resource
+from yoloprune.sparsity import Sparsity
 
 SAME = {"workers": 0, "plots": False, "cache": "ram", "amp": False}  # float32, so that figures of all devices compare
 L2, TAYLOR, DEFAULT = ROWS[0], ROWS[2], ROWS[9]
@@ -129,8 +130,7 @@ def measure(base, way: Way, ratio: float, everything: list[dict], args: argparse
         sparse = round(way.sparse * args.epochs)
         yolo, plan, target = checkpoints.load(teacher), None, ratio * gflops(base.model, GFLOPS_IMGSZ)
         if sparse:
-            yolo = sparse_train(
-                teacher,
+            asked = Training(
                 data=args.data,
                 epochs=sparse,
                 imgsz=args.imgsz,
@@ -139,9 +139,10 @@ def measure(base, way: Way, ratio: float, everything: list[dict], args: argparse
                 seed=seed,
                 sparsity=Sparsity(strength=args.sparsity),
                 prune_head=True,
-                train={**SAME, "lr0": 1e-3},
-                folder=folder / "sparse",
+                keywords={**SAME, "lr0": 1e-3},
+                instead="leave it out",
             )
+            yolo = UltralyticsDetector(yolo).train(teacher, folder / "sparse", asked).detector.model
         if way.row is None:
             network = narrower(base.model, target)
         else:

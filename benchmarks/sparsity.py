@@ -33,19 +33,19 @@ from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import select_device
 
+from yoloprune import detectors
 from yoloprune.criteria import score
 from yoloprune.criteria.labels import slice_sums, weights
 from yoloprune.demo import digits
+from yoloprune.detectors.base import Training
+from yoloprune.detectors.ultralytics.calibration_data import calibration_batches
 from yoloprune.detectors.ultralytics.guard import quiet
 from yoloprune.detectors.ultralytics.model import YOLO, with_network
 from yoloprune.detectors.ultralytics.trace import trace_yolo
-from yoloprune.detectors.ultralytics.trainers.sparse import Sparsity
 from yoloprune.detectors.ultralytics.validation import validate
 from yoloprune.graph import Graph, trace
-from yoloprune.pipeline.data import calibration_batches
-from yoloprune.pipeline.train import sparse_train
 from yoloprune.recovery import recalibrate_bn
-from yoloprune.sparsity import SCOPES, GroupSparsity
+from yoloprune.sparsity import SCOPES, GroupSparsity, Sparsity
 
 BATCH = 8
 PACKAGES = ("torch", "torchvision", "ultralytics", "yoloprune", "torch-pruning")
@@ -183,8 +183,7 @@ def scores(runs: list[tuple[str, float]], epochs: int, growth: float) -> Iterato
             options = Sparsity(strength=strength, scope="group" if scope == "none" else scope, growth=growth)
             start = time.perf_counter()
             with quiet():
-                yolo = sparse_train(
-                    digits.WEIGHTS,
+                asked = Training(
                     data=str(data),
                     epochs=epochs,
                     imgsz=160,
@@ -193,9 +192,11 @@ def scores(runs: list[tuple[str, float]], epochs: int, growth: float) -> Iterato
                     seed=0,
                     sparsity=options,
                     prune_head=True,
-                    train=RECIPE,
-                    folder=Path(scratch) / f"{scope}-{strength:g}",
+                    keywords=RECIPE,
+                    instead="leave it out",
                 )
+                folder = Path(scratch) / f"{scope}-{strength:g}"
+                yolo = detectors.load(digits.WEIGHTS).train(digits.WEIGHTS, folder, asked).detector.model
             seconds = time.perf_counter() - start
             yield {"scope": scope, "strength": strength, "train_s": seconds, **_describe(yolo, data)}
 

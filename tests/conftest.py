@@ -6,6 +6,7 @@ Ultralytics reads its environment when it is imported, so it is set here, before
 from __future__ import annotations
 
 import atexit
+import copy
 import os
 import random
 import shutil
@@ -26,6 +27,11 @@ os.environ.update(
 import numpy as np  # noqa: E402  (the environment comes first)
 import pytest  # noqa: E402
 import torch  # noqa: E402
+import ultralytics  # noqa: E402
+
+from tests.small_yolo import enliven, narrow, write_data  # noqa: E402
+from yoloprune.detectors.ultralytics.guard import quiet  # noqa: E402
+from yoloprune.detectors.ultralytics.model import YOLO  # noqa: E402
 
 SHARED = Path(os.environ.get("YOLOPRUNE_SHARED", ROOT.parent / "shared"))
 
@@ -75,3 +81,27 @@ def coco_weights() -> Path:
     if damaged:
         pytest.skip(f"{path} is damaged ({damaged}); copy it again")
     return path
+
+
+@pytest.fixture(scope="session")
+def _narrow_n() -> YOLO:
+    torch.manual_seed(0)
+    with quiet():
+        yolo = YOLO("yolov8n.yaml")
+    narrow(yolo.model)
+    enliven(yolo.model)
+    return yolo
+
+
+@pytest.fixture
+def pruned_yolo(_narrow_n: YOLO) -> YOLO:
+    """A YOLOv8n from its YAML with 10 of 16 inner channels left in one Bottleneck."""
+    fresh = YOLO(ultralytics.YOLO("yolov8n.yaml"))
+    fresh.model = copy.deepcopy(_narrow_n.model)
+    return fresh
+
+
+@pytest.fixture
+def tiny_data(tmp_path: Path) -> Path:
+    """The data YAML of four 64 px images per split with 80 classes, named as COCO's placeholders are."""
+    return write_data(tmp_path / "tiny", [str(i) for i in range(80)])

@@ -6,8 +6,8 @@ import copy
 
 import pytest
 import torch
-from small_networks import Residual
 
+from tests.sparsity.small_networks import Residual
 from yoloprune.graph import trace
 from yoloprune.sparsity import SCOPES, GroupSparsity
 

@@ -6,10 +6,10 @@ import copy
 from pathlib import Path
 
 import torch
-from small_networks import plain, scatter
 from torch import distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.sparsity.small_networks import plain, scatter
 from yoloprune.graph import trace
 from yoloprune.sparsity import GroupSparsity, Schedule
 

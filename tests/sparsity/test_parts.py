@@ -10,8 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_networks import plain, scatter
 
+from tests.sparsity.small_networks import plain, scatter
 from yoloprune.criteria import score
 from yoloprune.errors import UserError
 from yoloprune.graph import trace

@@ -10,9 +10,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_networks import Residual, Shared, plain, scatter
 from torch import nn
 
+from tests.sparsity.small_networks import Residual, Shared, plain, scatter
 from yoloprune.errors import UserError
 from yoloprune.graph import trace
 from yoloprune.sparsity import SCOPES, GroupSparsity, regulariser

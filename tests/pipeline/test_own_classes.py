@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import small_yolo
 import ultralytics
-from small_yolo import equal, put, write_data
 
 import yoloprune
+from tests import small_yolo
+from tests.small_yolo import equal, put, write_data
 from yoloprune.detectors.ultralytics import checkpoints
 from yoloprune.detectors.ultralytics.model import YOLO
 from yoloprune.detectors.ultralytics.stock_training import is_marked

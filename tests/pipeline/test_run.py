@@ -12,19 +12,20 @@ import pytest
 import torch
 import ultralytics
 import yaml
-from small_yolo import equal, put, write_data
 from torch import nn
 
 import yoloprune
+from tests.small_yolo import equal, put, write_data
 from yoloprune.demo import digits
 from yoloprune.detectors.ultralytics import checkpoints
+from yoloprune.detectors.ultralytics.cost import gflops
 from yoloprune.errors import UserError
 from yoloprune.files import atomic
 from yoloprune.pipeline import train as fine_tuning
 from yoloprune.pipeline.exact import _alone
 from yoloprune.pipeline.options import Options
 from yoloprune.pipeline.recipe import merge, read_recipe
-from yoloprune.pipeline.targets import Cost, gflops, step_targets
+from yoloprune.pipeline.targets import Cost, step_targets
 from yoloprune.report import Record
 
 BY_WEIGHTS = {"criterion": "l2", "recover": False}  # which takes no images

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 import ultralytics
-from small_yolo import write_data
 
+from tests.small_yolo import write_data
+from yoloprune import detectors
 from yoloprune.analysis import sensitivity as module
 from yoloprune.analysis.sensitivity import Sensitivity, sensitivity
 from yoloprune.demo import digits
-from yoloprune.detectors.ultralytics import checkpoints
-from yoloprune.detectors.ultralytics.differences import prediction_divergence, relative_change
+from yoloprune.detectors.base import relative_change
+from yoloprune.detectors.ultralytics.detector import UltralyticsDetector
+from yoloprune.detectors.ultralytics.differences import prediction_divergence
 from yoloprune.detectors.ultralytics.model import YOLO
 from yoloprune.detectors.ultralytics.probe import dense_predictions
-from yoloprune.detectors.ultralytics.trace import trace_yolo
 from yoloprune.errors import UserError
-from yoloprune.pipeline.data import calibration_batches
 from yoloprune.progress import Progress
 
 FEW = {"imgsz": 64, "images": 2, "device": "cpu"}
@@ -32,7 +32,7 @@ def data(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def table(data) -> Sensitivity:
-    return sensitivity(checkpoints.load(digits.WEIGHTS), data, ratios=(0.1, 0.75), **FEW)
+    return sensitivity(detectors.load(digits.WEIGHTS), data, ratios=(0.1, 0.75), **FEW)
 
 
 def test_every_set_is_measured_in_the_order_of_the_network(table) -> None:
@@ -54,39 +54,40 @@ def test_more_is_worse_and_saves_more(table) -> None:
 
 
 def test_the_error_is_that_of_the_network_with_these_channels_zeroed(data, monkeypatch) -> None:
-    yolo = checkpoints.load(digits.WEIGHTS)
-    before = {name: tensor.clone() for name, tensor in yolo.model.state_dict().items()}
+    detector = detectors.load(digits.WEIGHTS)
+    network = detector.network
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     told, seen, own = [], [], module._try
     monkeypatch.setattr(module, "_try", lambda *args: seen.append(args[-1]) or own(*args))
     progress = Progress()
     progress.part = lambda what, done, total, detail="": told.append((what, done, total))
     with progress.phase("Measure"):
-        found = sensitivity(yolo, data, ratios=(0.5,), criterion="l2", **FEW)
+        found = sensitivity(detector, data, ratios=(0.5,), criterion="l2", **FEW)
     assert told[-1] == ("trial", len(found.rows), len(found.rows))
-    assert all(torch.equal(tensor, before[name]) for name, tensor in yolo.model.state_dict().items())
-    graph = trace_yolo(yolo.model)
-    (batch,) = calibration_batches(yolo, data, images=2, imgsz=64, batch=8, device=torch.device("cpu"))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    graph = detector.trace()
+    (batch,) = detector.calibration_batches(data, images=2, imgsz=64, batch=8, device=torch.device("cpu"))
     row = max(found.rows, key=lambda row: row.errors[0])
     removed = next(trial for trial in seen if set(trial) <= set(row.components))
     mask = np.zeros(graph.n_components, bool)
     mask[removed] = True
     plan = graph.plan(mask)
-    masked = plan.mask_(copy.deepcopy(yolo.model))
+    masked = plan.mask_(copy.deepcopy(network))
     with torch.no_grad():
-        got, want = (list(dense_predictions(network(batch["img"]))) for network in (masked, yolo.model))
+        got, want = (list(dense_predictions(net(batch["img"]))) for net in (masked, network))
     assert row.errors[0] == pytest.approx(float(prediction_divergence(got, want, 16)), rel=1e-2)
     assert row.saved[0] == pytest.approx(found.gflops * (1 - plan.macs() / graph.macs()))
 
 
 def test_the_head_is_measured_on_request(data) -> None:
-    found = sensitivity(checkpoints.load(digits.WEIGHTS), data, ratios=(0.5,), criterion="l2", prune_head=True, **FEW)
+    found = sensitivity(detectors.load(digits.WEIGHTS), data, ratios=(0.5,), criterion="l2", prune_head=True, **FEW)
     assert any(row.name.startswith("22.cv3") for row in found.rows)
 
 
 def test_a_head_without_boxes_is_measured_by_its_outputs(tmp_path) -> None:
     yolo = YOLO(ultralytics.YOLO("yolov8n-cls.yaml"))
     folder = write_data(tmp_path / "cls", ["a", "b"], task="classify")
-    found = sensitivity(yolo, str(folder), ratios=(0.5,), criterion="l2", **FEW)
+    found = sensitivity(UltralyticsDetector(yolo), str(folder), ratios=(0.5,), criterion="l2", **FEW)
     assert found.measure == "relative squared change of the head's outputs"
     assert all(np.isfinite(row.errors[0]) and row.errors[0] >= 0 for row in found.rows)
 
@@ -109,4 +110,4 @@ def test_relative_change_of_nested_outputs() -> None:
 )
 def test_wrong_values(data, wrong, sentence) -> None:
     with pytest.raises(UserError, match=sentence):
-        sensitivity(checkpoints.load(digits.WEIGHTS), data, **{**FEW, **wrong})
+        sensitivity(detectors.load(digits.WEIGHTS), data, **{**FEW, **wrong})

@@ -7,10 +7,11 @@ import copy
 import pytest
 import torch
 import ultralytics
-from small_yolo import enliven
 
 import yoloprune
+from tests.small_yolo import enliven
 from yoloprune.demo import digits
+from yoloprune.detectors.ultralytics.detector import UltralyticsDetector
 from yoloprune.detectors.ultralytics.guard import quiet
 from yoloprune.detectors.ultralytics.heads import class_layers
 from yoloprune.detectors.ultralytics.model import YOLO, with_network
@@ -42,7 +43,9 @@ def test_shrunken_logits_are_found_again(name, layers) -> None:
             layer.bias.mul_(0.7).sub_(1)
         assert scale is not None
     size = 160 if name.startswith("rtdetr") else 64
-    fits = calibrated(shrunken, yolo, [torch.rand(2, 3, size, size) for _ in range(2)])
+    fits = calibrated(
+        UltralyticsDetector(shrunken), UltralyticsDetector(yolo), [torch.rand(2, 3, size, size) for _ in range(2)]
+    )
     assert len(fits) == layers
     wanted = torch.tensor(0.3).exp() if "world" in name else torch.tensor(1 / 0.7)
     assert all(fit.scale == pytest.approx(float(wanted), rel=1e-3) for fit in fits)

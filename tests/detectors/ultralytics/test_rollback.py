@@ -7,18 +7,18 @@ import copy
 import pytest
 import torch
 import ultralytics
-from small_yolo import OTHER_TASKS, SHORT, equal, write_data
 from ultralytics.utils.torch_utils import unwrap_model
 
+from tests.small_yolo import OTHER_TASKS, SHORT, equal, write_data
 from yoloprune.demo import digits
+from yoloprune.detectors.base import Distillation, Training
 from yoloprune.detectors.ultralytics import checkpoints
 from yoloprune.detectors.ultralytics.model import YOLO
-from yoloprune.detectors.ultralytics.trainers import rollback as way_back
+from yoloprune.detectors.ultralytics.trainers import rollback
 from yoloprune.detectors.ultralytics.trainers.continuation import Continuation
-from yoloprune.detectors.ultralytics.trainers.distillation import Distillation, bind_distillation
 from yoloprune.detectors.ultralytics.trainers.pruned import PrunedDetectionTrainer
 from yoloprune.detectors.ultralytics.trainers.rollback import bind_rollback
-from yoloprune.detectors.ultralytics.trainers.training import train_or_go_on
+from yoloprune.detectors.ultralytics.trainers.training import train as run
 from yoloprune.graph import Plan
 
 TRAIN = {"imgsz": 96, "batch": 8, "epochs": 1, "fraction": 0.1, "plots": False, "workers": 0, "device": "cpu"}
@@ -30,7 +30,7 @@ def test_a_setback_leads_back_to_the_best_network(tmp_path):
     untrained = copy.deepcopy(yolo.model).float().state_dict()
     data = str(digits.write(tmp_path / "digits"))
     wild = {"imgsz": 160, "epochs": 2, "optimizer": "AdamW", "lr0": 0.02, "lrf": 1.0, "warmup_epochs": 0.0, "nbs": 8}
-    paces = []
+    scales = []
 
     def look(trainer):
         now = unwrap_model(trainer.model).state_dict()
@@ -39,19 +39,19 @@ def test_a_setback_leads_back_to_the_best_network(tmp_path):
         assert all(torch.equal(untrained[name].half(), saved["ema"].state_dict()[name]) for name in untrained)
         fresh = trainer.build_optimizer(unwrap_model(trainer.model), name="AdamW")
         fresh.load_state_dict(saved["optimizer"])  # as a resumed training does
-        paces.append({g["param_group"]: g.get("pace") for g in fresh.param_groups})
+        scales.append({g["param_group"]: g.get("lr_scale") for g in fresh.param_groups})
 
     yolo.add_callback("on_model_save", look)
     yolo.train(trainer=trainer, data=data, project=str(tmp_path), name="train", **(TRAIN | wild))
     assert yolo.trainer.best_fitness < 0.5
-    assert [p["weight"] for p in paces] == [pytest.approx(0.3), pytest.approx(0.09)]
-    assert {p["bn"] for p in paces} == {p["bias"] for p in paces} == {None}
+    assert [p["weight"] for p in scales] == [pytest.approx(0.3), pytest.approx(0.09)]
+    assert {p["bn"] for p in scales} == {p["bias"] for p in scales} == {None}
 
 
 def test_a_resumed_training_goes_on_after_a_setback(tmp_path, monkeypatch):
     Plan({}, {}, 0, 0).save(tmp_path / "plan.json")
     options = Distillation(teacher=str(digits.WEIGHTS), plan=str(tmp_path / "plan.json"))
-    data, paces, start = str(digits.write(tmp_path / "digits")), [], tmp_path / "start.pt"
+    data, scales, start = str(digits.write(tmp_path / "digits")), [], tmp_path / "start.pt"
     yolo = checkpoints.load(digits.WEIGHTS)
     for weight in [p for p in yolo.model.parameters() if p.dim() == 4]:  # so that there is something to learn
         weight.data += 0.15 * weight.std() * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
@@ -60,9 +60,9 @@ def test_a_resumed_training_goes_on_after_a_setback(tmp_path, monkeypatch):
     keywords = {name: wild.pop(name) for name in ("imgsz", "epochs", "batch", "device")}
 
     def train(name):
-        folder, bind = tmp_path / name, lambda trainer: bind_distillation(bind_rollback(trainer), options)
-        trained = train_or_go_on(start, folder, bind=bind, otherwise="", data=data, train=wild, seed=0, **keywords)
-        paces.append(trained.trainer.optimizer.param_groups[0].get("pace"))
+        folder, asked = tmp_path / name, {"instead": "", "data": data, "keywords": wild, "seed": 0, **keywords}
+        trained = run(start, folder, Training(distillation=options, rollback=True, **asked))
+        scales.append(trained.trainer.optimizer.param_groups[0].get("lr_scale"))
         return checkpoints.load(folder / "weights" / "last.pt").model
 
     whole, original = train("whole"), Continuation.on_train_epoch_start
@@ -77,16 +77,16 @@ def test_a_resumed_training_goes_on_after_a_setback(tmp_path, monkeypatch):
         train("cut")
     monkeypatch.undo()
     assert equal(whole, train("cut"))
-    assert paces[0] == paces[1] < 1  # there was a setback
+    assert scales[0] == scales[1] < 1  # there was a setback
     assert not equal(whole, checkpoints.load(start).model)  # and something learnt after it
 
 
 @pytest.mark.parametrize(("model", "task"), [*OTHER_TASKS, ("yolov8-rtdetr.yaml", "detect")])
-def test_every_task_has_a_way_back(tmp_path, model, task, monkeypatch):
+def test_every_task_rolls_back(tmp_path, model, task, monkeypatch):
     """Whatever the epoch gives counts as a setback here."""
     yolo = YOLO(ultralytics.RTDETR(model) if "rtdetr" in model else model)
     data = write_data(tmp_path / "data", ["a", "b"], task=task)
-    monkeypatch.setattr(way_back, "SETBACK", 2.0)
+    monkeypatch.setattr(rollback, "SETBACK", 2.0)
     trainer, known = bind_rollback(yolo._smart_load("trainer")), {}
 
     def note(trainer):

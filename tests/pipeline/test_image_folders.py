@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from small_yolo import equal, write_data
 
 import yoloprune
+from tests.small_yolo import equal, write_data
 from yoloprune.demo import digits
 from yoloprune.detectors.ultralytics import checkpoints
+from yoloprune.detectors.ultralytics.calibration_data import calibration_batches, split_sizes
 from yoloprune.detectors.ultralytics.datasets import check_data
 from yoloprune.detectors.ultralytics.model import YOLO
 from yoloprune.detectors.ultralytics.validation import validate
 from yoloprune.errors import UserError
-from yoloprune.pipeline.data import calibration_batches, split_sizes
 from yoloprune.pipeline.images import on_disk
 
 CPU = torch.device("cpu")

@@ -12,10 +12,10 @@ import pytest
 import torch
 import ultralytics
 import yaml
-from small_yolo import equal
 from typer.testing import CliRunner
 
 import yoloprune
+from tests.small_yolo import equal
 from yoloprune.cli.app import app
 from yoloprune.demo import digits
 from yoloprune.demo.digits import WEIGHTS

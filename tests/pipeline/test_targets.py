@@ -14,9 +14,10 @@ from torch import nn
 from yoloprune import prune
 from yoloprune.demo import digits
 from yoloprune.detectors.ultralytics import checkpoints
+from yoloprune.detectors.ultralytics.cost import gflops
 from yoloprune.detectors.ultralytics.trace import trace_yolo
 from yoloprune.errors import UserError
-from yoloprune.pipeline.targets import gflops, reachable
+from yoloprune.pipeline.targets import reachable
 
 
 @pytest.fixture

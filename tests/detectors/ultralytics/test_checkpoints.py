@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 import torch
 import ultralytics
-from small_yolo import narrow, shapes, write_data
 from torch import nn
 
+from tests.small_yolo import narrow, shapes, write_data
 from yoloprune.detectors.ultralytics import checkpoints
 from yoloprune.detectors.ultralytics.families import network_family
 from yoloprune.detectors.ultralytics.guard import quiet
 from yoloprune.detectors.ultralytics.model import YOLO
-from yoloprune.detectors.ultralytics.stock_training import SENTENCE, is_marked, is_pruned, mark
+from yoloprune.detectors.ultralytics.stock_training import SENTENCE, block_stock_training, is_marked, is_pruned
 from yoloprune.errors import UserError
 
 
@@ -93,8 +93,8 @@ def test_only_pruned_networks_are_marked(tmp_path: Path) -> None:
 
 def test_the_mark_leaves_the_original_rows(pruned_yolo: YOLO) -> None:
     rows = list(pruned_yolo.model.yaml["backbone"])
-    mark(pruned_yolo.model)
-    mark(pruned_yolo.model)
+    block_stock_training(pruned_yolo.model)
+    block_stock_training(pruned_yolo.model)
     assert pruned_yolo.model.yaml["backbone"] == [[-1, 1, SENTENCE, []], *rows]
 
 
@@ -102,7 +102,7 @@ def test_stock_world_training_stops_although_it_builds_from_a_file_name() -> Non
     with quiet():
         yolo = YOLO("yolov8n-worldv2.yaml")
     narrow(yolo.model)
-    mark(yolo.model)
+    block_stock_training(yolo.model)
     with pytest.raises(FileNotFoundError, match="pruned, train it with yoloprune"):
         ultralytics.nn.tasks.WorldModel(yolo.model.yaml["yaml_file"])
 

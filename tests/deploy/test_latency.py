@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from yoloprune import prune
+from yoloprune import detectors, prune
 from yoloprune.demo import digits
-from yoloprune.deploy.latency import _milliseconds, device_name, latencies
-from yoloprune.detectors.ultralytics import checkpoints
+from yoloprune.deploy.latency import _milliseconds, latencies
+from yoloprune.detectors.ultralytics.devices import device_name
 
 NAP = 0.01
 
@@ -23,13 +23,13 @@ class Sleeping(nn.SiLU):
 
 
 def test_the_slower_network_takes_longer_and_both_are_left_alone() -> None:
-    quick, slow = (checkpoints.load(digits.WEIGHTS).model for _ in range(2))
-    slow.model[0].act = Sleeping()
-    before = [name for name, _ in quick.named_modules()]
+    quick, slow = (detectors.load(digits.WEIGHTS) for _ in range(2))
+    slow.network.model[0].act = Sleeping()
+    before = [name for name, _ in quick.network.named_modules()]
     first, second = latencies([quick, slow], imgsz=64, device="cpu", seconds=0.1)
     assert 0 < first < second
     assert second >= 1000 * NAP
-    assert [name for name, _ in quick.named_modules()] == before  # not fused
+    assert [name for name, _ in quick.network.named_modules()] == before  # not fused
 
 
 def test_the_device_is_named() -> None:

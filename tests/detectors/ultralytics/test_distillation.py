@@ -7,17 +7,17 @@ from dataclasses import replace
 import pytest
 import torch
 import ultralytics
-from small_yolo import launched
 from ultralytics.utils.torch_utils import unwrap_model
 
 import yoloprune
+from tests.small_yolo import launched
 from yoloprune.demo import digits
+from yoloprune.detectors.base import Distillation
 from yoloprune.detectors.ultralytics import checkpoints
+from yoloprune.detectors.ultralytics.heads import can_distill
 from yoloprune.detectors.ultralytics.trainers.distillation import (
-    Distillation,
     _Criterion,
     bind_distillation,
-    can_distill,
 )
 from yoloprune.detectors.ultralytics.trainers.pruned import PrunedDetectionTrainer
 from yoloprune.errors import UserError

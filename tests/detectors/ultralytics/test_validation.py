@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 import torch
 import ultralytics
-from small_yolo import write_data
 
+from tests.small_yolo import write_data
 from yoloprune.detectors.ultralytics import checkpoints
+from yoloprune.detectors.ultralytics.calibration_data import calibration_batches
 from yoloprune.detectors.ultralytics.coco import coco_map, find_annotations
 from yoloprune.detectors.ultralytics.datasets import check_data
 from yoloprune.detectors.ultralytics.guard import quiet
 from yoloprune.detectors.ultralytics.model import YOLO
 from yoloprune.detectors.ultralytics.validation import validate
 from yoloprune.errors import UserError
-from yoloprune.pipeline.data import calibration_batches
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from small_yolo import write_data
 from ultralytics.utils import LOGGER
 
+from tests.small_yolo import write_data
 from yoloprune.demo.digits import WEIGHTS
 from yoloprune.detectors.ultralytics.guard import quiet
 from yoloprune.pipeline.api import prepare

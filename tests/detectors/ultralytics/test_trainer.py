@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 import ultralytics
-from small_yolo import OTHER_TASKS, SHORT, narrow, shapes, write_data
 from ultralytics.utils.dist import ddp_cleanup, generate_ddp_file
 from ultralytics.utils.patches import torch_load
 
+from tests.small_yolo import OTHER_TASKS, SHORT, narrow, shapes, write_data
 from yoloprune.detectors.ultralytics import checkpoints
 from yoloprune.detectors.ultralytics.guard import quiet
 from yoloprune.detectors.ultralytics.model import YOLO

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
-from small_yolo import equal, put
 
 import yoloprune
+from tests.small_yolo import equal, put
+from yoloprune import detectors
 from yoloprune.demo import digits
-from yoloprune.detectors.ultralytics import checkpoints
 from yoloprune.errors import UserError
 from yoloprune.pipeline.data import with_data
 from yoloprune.pipeline.options import Options
@@ -46,8 +46,9 @@ def ticking(monkeypatch):
 
 
 def settled(data, **more) -> tuple:
-    yolo = checkpoints.load(digits.WEIGHTS)
-    return yolo, with_data(Options(target_ratio=0.7, data=str(data), epochs=1, **{**SMALL, **more}), yolo)
+    detector = detectors.load(digits.WEIGHTS)
+    options = Options(target_ratio=0.7, data=str(data), epochs=1, **{**SMALL, **more})
+    return detector, with_data(options, detector)
 
 
 def test_fine_tuning_takes_what_is_left_after_all_else(tmp_path, ticking) -> None:
@@ -167,9 +168,9 @@ def test_heads_are_compared_on_the_network_that_is_pruned(tmp_path, monkeypatch)
     data = digits.write(tmp_path / "digits")
     started: list[torch.nn.Module] = []
 
-    def watched(yolo, target, options, **more):
-        started.append(yolo.model)
-        return prune_once(yolo, target, options, **more)
+    def watched(detector, target, options, **more):
+        started.append(detector.network)
+        return prune_once(detector, target, options, **more)
 
     for place in ("steps", "heads"):
         monkeypatch.setattr(f"yoloprune.pipeline.{place}.prune_once", watched)

@@ -10,10 +10,10 @@ import pytest
 import torch
 import ultralytics
 from onnx import numpy_helper
-from small_yolo import enliven, narrow
 
+from tests.small_yolo import enliven, narrow
 from yoloprune.detectors.ultralytics import checkpoints
-from yoloprune.detectors.ultralytics.exporting import agreement, export
+from yoloprune.detectors.ultralytics.exporting import export, onnx_difference
 from yoloprune.detectors.ultralytics.guard import quiet
 from yoloprune.detectors.ultralytics.model import YOLO
 from yoloprune.errors import UserError
@@ -29,7 +29,7 @@ def test_a_pruned_network_exports_to_the_asked_path(
     assert [file.name for file in path.parent.iterdir()] == ["out.onnx"]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["deep", "pruned.pt"]
     assert capfd.readouterr() == ("", "")
-    assert agreement(yolo, path) < 1e-3
+    assert onnx_difference(yolo, path) < 1e-3
     assert not hasattr(yolo.model.model[-1], "export") or not yolo.model.model[-1].export
     assert yolo.model.pt_path == str(tmp_path / "pruned.pt")
 
@@ -42,19 +42,19 @@ def test_the_stock_class_opens_the_export(pruned_yolo: YOLO, tmp_path: Path) -> 
     assert len(result) == 1
 
 
-def test_agreement_sees_a_wrong_weight(pruned_yolo: YOLO, tmp_path: Path) -> None:
+def test_the_comparison_sees_a_wrong_weight(pruned_yolo: YOLO, tmp_path: Path) -> None:
     path = export(pruned_yolo, tmp_path / "out.onnx", imgsz=64)
     graph = onnx.load(path)
     weight = next(tensor for tensor in graph.graph.initializer if tensor.dims == [16, 3, 3, 3])
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight)[::-1].copy(), weight.name))
     onnx.save(graph, path)
-    assert agreement(pruned_yolo, path) > 1e-3
+    assert onnx_difference(pruned_yolo, path) > 1e-3
 
 
 def test_the_trained_network_agrees(coco_weights: Path, tmp_path: Path) -> None:
     yolo = checkpoints.load(coco_weights)
     path = export(yolo, tmp_path / "coco.onnx", imgsz=160)
-    assert agreement(yolo, path) < 1e-3
+    assert onnx_difference(yolo, path) < 1e-3
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_other_heads_agree(name: str, tmp_path: Path) -> None:
     narrow(yolo.model)
     enliven(yolo.model)
     path = export(yolo, tmp_path / "out.onnx", imgsz=64)
-    assert agreement(yolo, path) < 1e-3
+    assert onnx_difference(yolo, path) < 1e-3
 
 
 @pytest.mark.filterwarnings("ignore:Constant folding", "ignore:Exporting aten")
@@ -76,7 +76,7 @@ def test_rtdetr_agrees(tmp_path: Path) -> None:
         yolo = YOLO(ultralytics.RTDETR("yolov8-rtdetr.yaml"))
     enliven(yolo.model)
     path = export(yolo, tmp_path / "out.onnx", imgsz=64)
-    assert agreement(yolo, path) < 1e-3
+    assert onnx_difference(yolo, path) < 1e-3
 
 
 def test_options_pass_through(pruned_yolo: YOLO, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_options_pass_through(pruned_yolo: YOLO, tmp_path: Path) -> None:
     model = onnx.load(path)
     assert model.opset_import[0].version == 17
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
-    assert agreement(pruned_yolo, path) < 1e-3
+    assert onnx_difference(pruned_yolo, path) < 1e-3
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning", "ignore:.torch.jit:FutureWarning")
@@ -96,7 +96,7 @@ def test_other_formats_pass_through(pruned_yolo: YOLO, tmp_path: Path) -> None:
 
 def test_the_file_says_at_which_size_it_is_compared(pruned_yolo: YOLO, tmp_path: Path) -> None:
     path = export(pruned_yolo, tmp_path / "out.onnx", imgsz=33, batch=2)
-    assert agreement(pruned_yolo, path) < 1e-3
+    assert onnx_difference(pruned_yolo, path) < 1e-3
 
 
 def test_an_earlier_export_is_replaced_once_the_new_one_is_there(
@@ -149,10 +149,10 @@ def test_a_missing_package_is_named_and_not_installed(
     assert ultralytics.utils.checks.AUTOINSTALL, "the setting is back"
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match="'onnxruntime'"):
-        agreement(pruned_yolo, tmp_path / "out.onnx")
+        onnx_difference(pruned_yolo, tmp_path / "out.onnx")
 
 
 def test_a_file_that_is_no_onnx(pruned_yolo: YOLO, tmp_path: Path) -> None:
     (tmp_path / "out.onnx").write_text("hello")
     with pytest.raises(UserError, match="ONNX Runtime cannot load"):
-        agreement(pruned_yolo, tmp_path / "out.onnx")
+        onnx_difference(pruned_yolo, tmp_path / "out.onnx")

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
-from small_yolo import put
 
 import yoloprune
+from tests.small_yolo import put
 from yoloprune.demo.digits import WEIGHTS
 from yoloprune.errors import UserError
 from yoloprune.files import atomic

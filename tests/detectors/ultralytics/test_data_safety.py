@@ -20,21 +20,23 @@ import numpy as np
 import pytest
 import torch
 import ultralytics
-from small_yolo import SHORT, write_data
 from torch import nn
 from ultralytics.models.yolo.model import YOLOE, YOLOWorld
 
 import yoloprune
+from tests.small_yolo import SHORT, write_data
 from yoloprune.analysis.sensitivity import sensitivity
 from yoloprune.detectors.ultralytics import checkpoints
+from yoloprune.detectors.ultralytics.calibration_data import calibration_batches
 from yoloprune.detectors.ultralytics.datasets import check_data
+from yoloprune.detectors.ultralytics.detector import UltralyticsDetector
 from yoloprune.detectors.ultralytics.exporting import export
 from yoloprune.detectors.ultralytics.guard import quiet
 from yoloprune.detectors.ultralytics.model import YOLO
 from yoloprune.detectors.ultralytics.trainers.pruned import PrunedWorldTrainer
 from yoloprune.detectors.ultralytics.validation import validate
 from yoloprune.errors import UserError
-from yoloprune.pipeline.data import calibration_batches, choose_data
+from yoloprune.pipeline.data import choose_data
 from yoloprune.replaced import rebound
 
 CPU = torch.device("cpu")
@@ -119,7 +121,14 @@ READING: dict[str, Callable[[YOLO, str, Path], Any]] = {
     "calibrate": lambda yolo, data, out: calibration_batches(yolo, data, images=4, imgsz=64, batch=2, device=CPU),
     "prune": lambda yolo, data, out: yoloprune.prune(yolo, target_ratio=0.8, data=data, imgsz=64, device="cpu"),
     "sensitivity": lambda yolo, data, out: sensitivity(
-        yolo, data, imgsz=64, images=2, ratios=[0.5], device="cpu", criterion="l2", keep=["model.[1-9]*"]
+        UltralyticsDetector(yolo),
+        data,
+        imgsz=64,
+        images=2,
+        ratios=[0.5],
+        device="cpu",
+        criterion="l2",
+        keep=["model.[1-9]*"],
     ),
     "train": _train,
     "export": _export,
@@ -176,7 +185,7 @@ def test_planted_caches_where_a_checkpoint_names_its_data(
     checkpoints.save(pruned_yolo, tmp_path / "own.pt")
     _plant(tiny_data.parent / "labels" / "val.cache", canary)
     yolo = checkpoints.load(tmp_path / "own.pt")
-    assert validate(yolo, choose_data(None, yolo), imgsz=64, device="cpu").images == 4
+    assert validate(yolo, choose_data(None, UltralyticsDetector(yolo)), imgsz=64, device="cpu").images == 4
     assert not canary.exists()
 
 

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 import ultralytics
-from small_yolo import SHORT, enliven, equal, write_data
 from torch import nn
 from ultralytics.nn.tasks import ClassificationModel
 
 import yoloprune
+from tests.small_yolo import SHORT, enliven, equal, write_data
 from yoloprune.demo import digits
 from yoloprune.detectors.ultralytics import checkpoints, exporting, outputs
+from yoloprune.detectors.ultralytics.detector import UltralyticsDetector
 from yoloprune.detectors.ultralytics.guard import quiet
 from yoloprune.detectors.ultralytics.model import YOLO
 from yoloprune.detectors.ultralytics.stock_training import SENTENCE, is_marked, is_pruned
@@ -123,11 +124,11 @@ def test_what_float16_cannot_hold() -> None:
 def test_where_rounding_changes_the_predictions_float32_is_kept(
     pruned_yolo: YOLO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert save_checked(pruned_yolo, tmp_path / "a.pt", imgsz=64).note is None
+    assert save_checked(UltralyticsDetector(pruned_yolo), tmp_path / "a.pt", imgsz=64).note is None
     monkeypatch.setattr(saving, "_ALIKE", 1e-6)
-    saved = save_checked(pruned_yolo, tmp_path / "b.pt", imgsz=64)
+    saved = save_checked(UltralyticsDetector(pruned_yolo), tmp_path / "b.pt", imgsz=64)
     assert "rounded to float16 its predictions differ by" in saved.note
-    assert equal(saved.network, pruned_yolo.model)
+    assert equal(saved.detector.network, pruned_yolo.model)
 
 
 @pytest.mark.parametrize("name", ["yolov8n-seg.yaml", "yolov8n-cls.yaml", "yolov8-rtdetr.yaml"])
@@ -135,10 +136,10 @@ def test_other_heads_are_compared_too(name: str, tmp_path: Path) -> None:
     with quiet():
         yolo = YOLO(ultralytics.RTDETR(name) if "rtdetr" in name else name)
     enliven(yolo.model)
-    saved = save_checked(yolo, tmp_path / "a.pt", imgsz=160)
+    saved = save_checked(UltralyticsDetector(yolo), tmp_path / "a.pt", imgsz=160)
     assert saved.note is None
     network, image = outputs.deployed(yolo.model), outputs.photograph(160, 160, 3)
-    ours, theirs = outputs.run(network, image), outputs.run(outputs.deployed(saved.network), image)
+    ours, theirs = outputs.run(network, image), outputs.run(outputs.deployed(saved.detector.network), image)
     assert 0 < outputs.typical(network, ours, theirs) < 0.02
 
 
@@ -155,7 +156,7 @@ def test_a_file_that_holds_another_network_is_found_out(
 
     monkeypatch.setattr(checkpoints, "load", damaged)
     with pytest.raises(UserError, match=r"pruned\.pt' does not predict what it did before it was saved"):
-        save_checked(pruned_yolo, tmp_path / "pruned.pt", imgsz=64)
+        save_checked(UltralyticsDetector(pruned_yolo), tmp_path / "pruned.pt", imgsz=64)
     assert (tmp_path / "pruned.pt").exists()
 
 
@@ -163,21 +164,19 @@ def test_a_network_that_puts_out_no_numbers_is_not_passed_off_as_finished(pruned
     with torch.no_grad():
         pruned_yolo.model.model[-1].cv3[0][2].weight[0] = float("nan")
     with pytest.raises(UserError, match="puts out NaN or infinite values on real images"):
-        save_checked(pruned_yolo, tmp_path / "pruned.pt", imgsz=64)
+        save_checked(UltralyticsDetector(pruned_yolo), tmp_path / "pruned.pt", imgsz=64)
     assert (tmp_path / "pruned.pt").exists()
 
 
 def test_the_measured_network_is_the_one_of_the_file(model, tmp_path: Path, images, monkeypatch) -> None:
     validated = []
+    real = UltralyticsDetector.validate
     monkeypatch.setattr(
-        "yoloprune.pipeline.context.validate",
-        lambda yolo, *args, **options: validated.append(yolo) or real(yolo, *args, **options),
+        UltralyticsDetector, "validate", lambda own, *args, **more: validated.append(own) or real(own, *args, **more)
     )
-    from yoloprune.detectors.ultralytics.validation import validate as real
-
     result = yoloprune.prune(model, **images, project=tmp_path, name="run")
     of_the_file = checkpoints.load(tmp_path / "run" / "pruned.pt")
-    assert equal(validated[1].model, of_the_file.model)  # between the original and that on smaller images
+    assert equal(validated[1].network, of_the_file.model)  # between the original and that on smaller images
     assert equal(result.model.model, of_the_file.model)
     assert exporting.onnx_difference(of_the_file, tmp_path / "run" / "pruned.onnx") < 1e-4
 
@@ -202,7 +201,7 @@ def test_a_model_that_puts_out_no_numbers_is_not_taken_for_one_that_cannot_be_fo
     model.model.float().model[1].bn.running_var.neg_()
     graph = trace_yolo(model.model)
     with pytest.raises(UserError, match="puts out NaN or infinite values before anything is pruned"):
-        check_exact(model.model, graph, graph.random_plan(0.5))
+        check_exact(UltralyticsDetector(model), graph, graph.random_plan(0.5))
 
 
 @pytest.mark.parametrize("kind", ["path", "model", "dict"])
@@ -325,7 +324,6 @@ def test_outputs_that_are_no_numbers_do_not_hide_behind_others(pruned_yolo: YOLO
 
 
 def test_load_is_the_safe_one() -> None:
-    assert yoloprune.load is checkpoints.load
     assert type(yoloprune.load(digits.WEIGHTS)) is YOLO
 
 
@@ -333,4 +331,4 @@ def test_a_model_that_predicts_the_same_for_every_image_is_refused(model) -> Non
     model.model.model[0].conv.weight.data.zero_()
     graph = trace_yolo(model.model)
     with pytest.raises(UserError, match="predicts the same for every image"):
-        check_exact(model.model, graph, graph.random_plan(0.5))
+        check_exact(UltralyticsDetector(model), graph, graph.random_plan(0.5))

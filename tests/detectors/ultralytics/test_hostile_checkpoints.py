@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 import torch
 import ultralytics
-from small_yolo import SHORT
 from ultralytics.nn.tasks import load_checkpoint
 
 from benchmarks.hostile_cases import Call, Place, attempt, checkpoint
 from benchmarks.hostile_checkpoints import checkpoints as hostile_checkpoints
 from benchmarks.hostile_runs import recipes
+from tests.small_yolo import SHORT
 from yoloprune.detectors.ultralytics import checkpoints, unpickling
 from yoloprune.detectors.ultralytics.guard import offline, quiet
 from yoloprune.detectors.ultralytics.model import YOLO
