@@ -1,1 +1,1 @@
-"""TODO."""
+"""The embedded digits detector and its data."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What a network costs where it is used: export formats, latency."""

@@ -31,7 +31,12 @@ _REDUCTIONS = frozenset(["mean", "var", "std", "var_mean", "std_mean"])
 
 @exclusive
 def mask_error(
-    model: nn.Module, plan: Plan, example_inputs: Any, select: Callable[[Any], Any] = lambda output: output
+    model: nn.Module,
+    plan: Plan,
+    example_inputs: Any,
+    select: Callable[[Any], Any] = lambda output: output,
+    *,
+    allow_constant: bool = False,
 ) -> float:
     """Measure how far the pruned network is from the original with the removed slices zeroed.
 
@@ -40,13 +45,15 @@ def mask_error(
         plan: What is removed.
         example_inputs: As for `trace`. In double precision (model and inputs) nothing but errors is left.
         select: What of the output is compared; by default all of it.
+        allow_constant: Whether outputs may depend on parameters alone, and not on the inputs.
 
     Returns:
         Largest difference of any output tensor, relative to the largest value in it; infinite where the two networks
         take other courses or their outputs have other shapes.
 
     Raises:
-        UserError: All outputs are the same for another input, bit for bit, so that no wrong channel could show.
+        UserError: All outputs are the same for another input, bit for bit, so that no wrong channel might show, and
+            `allow_constant` is off.
         Exception: Whatever the pruned network raises.
 
     Examples:
@@ -63,7 +70,7 @@ def mask_error(
     except _AnotherCourseError:
         return float("inf")
     error = difference(found, small)
-    if error < _VISIBLE and _is_constant(large, example_inputs, Statistics(statistics.record), select, found):
+    if not allow_constant and error < _VISIBLE and _is_constant(large, example_inputs, Statistics(statistics.record), select, found):
         raise UserError(
             "The network's outputs are the same for another input, bit for bit, so they cannot show a wrong channel; "
             "give weights and inputs with which its outputs depend on what it sees."

@@ -34,6 +34,7 @@ class Case(NamedTuple):
         inputs: Makes its inputs.
         share: Of the channels that do not reach the output, the share that can go.
         statistics: Whether it takes statistics over channels, which are held fixed in the comparison.
+        constant: Whether its outputs depend on parameters alone.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Case(NamedTuple):
     inputs: Callable[[], tuple] = lambda: (torch.randn(2, 3, 6, 6),)
     share: float = 1.0
     statistics: bool = False
+    constant: bool = False
 
 
 def conv(n_in: int, n_out: int, k: int = 1, **kwargs: object) -> nn.Conv2d:

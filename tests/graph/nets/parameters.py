@@ -69,7 +69,7 @@ CASES = [
             lambda net, x: x + net.s * net.m(x), s=lambda: nn.Parameter(torch.rand(16, 1, 1)), m=lambda: conv(16, 16)
         ),
     ),
-    Case("class token, position embedding, layer scale", Patches),
+    Case("class token, position embedding, layer scale", Patches, constant=True),
     Case(
         "parameter as bias",
         between(lambda net, x: x + net.b[None, :, None, None], b=lambda: nn.Parameter(torch.rand(16))),

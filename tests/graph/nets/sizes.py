@@ -237,6 +237,7 @@ CASES = [
         "written over by a constant",
         between(lambda net, x: x.clone().copy_(torch.ones(16, 1, 1, dtype=x.dtype))),
         share=0.0,
+        constant=True,
     ),
     Case("all written over by a constant", between(lambda net, x: torch.cat([x, _write_all(x)], 1), 32), share=0.0),
     Case("numbers that NumPy reads", between(lambda net, x: x * float(x.detach().numpy().max(1).mean())), share=0.0),
