@@ -1,5 +1,5 @@
 # make demo   install into .venv, then prune the embedded detector with the default settings
-# make test   install with the test tools, then ruff and the test suite
+# make test   install with the test tools, then ruff, mypy and the test suite
 # Both need a Python from 3.10 to 3.13 and nothing else. PYTHON=/path/to/python picks one.
 
 SHELL := /bin/bash
@@ -9,22 +9,36 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off
 
-.PHONY: help demo test quality style bench clean
+.PHONY: help demo test test-fast contracts quality style bench clean
 
 help:
-	@echo 'make demo     prune the embedded detector: weights/yolov8n-digits.pt at half its GFLOPs'
-	@echo 'make test     ruff and the test suite'
-	@echo 'make quality  ruff alone: rules and format'
-	@echo 'make style    let ruff mend what it can'
-	@echo 'make bench    graph speed beside torch-pruning (minutes)'
-	@echo 'make clean    remove .venv and the caches'
+	@echo 'make demo       prune the embedded detector: weights/yolov8n-digits.pt at half its GFLOPs'
+	@echo 'make test       all checks and the whole test suite, on all cores'
+	@echo 'make test-fast  the core, a sample of the operators and one run: under two minutes on two cores'
+	@echo 'make contracts  what is used of internals, in the oldest and the newest Ultralytics that pip finds'
+	@echo 'make quality    ruff and mypy alone'
+	@echo 'make style      let ruff mend what it can'
+	@echo 'make bench      graph speed beside torch-pruning (minutes)'
+	@echo 'make clean      remove .venv and the caches'
 
 demo: $(VENV)/.installed
 	$(BIN)/yoloprune v8
 
-test: $(VENV)/.installed-test
-	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+test: quality
+	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-fast: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n auto --dist worksteal -m 'not slow' tests/graph/test_trace.py tests/graph/test_operators.py \
+	  tests/criteria tests/recovery tests/sparsity/test_regulariser.py tests/pipeline/test_options.py \
+	  tests/detectors/test_third_family.py
+
+# A version is installed into a folder of its own, which comes before the environment's: nothing else is fetched.
+OLDEST := 8.4.165
+contracts: $(VENV)/.installed-test
+	@for version in '==$(OLDEST)' '>=$(OLDEST),<8.5'; do \
+	  rm -rf .contracts && $(PIP) --quiet --no-deps --target .contracts "ultralytics$$version" && \
+	  PYTHONPATH=.contracts $(BIN)/python -m pytest -m contract -q -p no:cacheprovider || exit 1; \
+	done; rm -rf .contracts
 
 quality: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -38,7 +52,7 @@ bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/graph.py --json benchmarks/graph.json
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .contracts .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist
 
 # A stamp says that this extra of this pyproject.toml is installed; it is written last, so a broken install is repeated.
 $(VENV)/.installed: pyproject.toml | $(BIN)/python

@@ -24,6 +24,8 @@ os.environ.update(
     YOLO_AUTOINSTALL="false",
     MPLBACKEND="Agg",
 )
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # whose threads would wait for each other
+    os.environ["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // int(workers), 1))
 import numpy as np  # noqa: E402  (the environment comes first)
 import pytest  # noqa: E402
 import torch  # noqa: E402

@@ -70,7 +70,11 @@ def mask_error(
     except _AnotherCourseError:
         return float("inf")
     error = difference(found, small)
-    if not allow_constant and error < _VISIBLE and _is_constant(large, example_inputs, Statistics(statistics.record), select, found):
+    if (
+        not allow_constant
+        and error < _VISIBLE
+        and _is_constant(large, example_inputs, Statistics(statistics.record), select, found)
+    ):
         raise UserError(
             "The network's outputs are the same for another input, bit for bit, so they cannot show a wrong channel; "
             "give weights and inputs with which its outputs depend on what it sees."

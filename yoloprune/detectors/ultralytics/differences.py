@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from ultralytics.nn.modules.head import OBB
-from ultralytics.utils.metrics import ap_per_class, box_iou
+from ultralytics.utils.metrics import box_iou
 from ultralytics.utils.nms import non_max_suppression
 
 from yoloprune.detectors.base import relative_change
 
 from .heads import can_distill
+from .internals import average_precisions
 from .probe import dense_predictions
 from .trace import predictions
 
@@ -133,7 +134,7 @@ class PseudoLabelError:
         scores, classes = torch.cat(found)[:, 4].numpy(), torch.cat(found)[:, 5].numpy()
         if not len(hits):
             return 1.0
-        return 1.0 - float(ap_per_class(hits, scores, classes, torch.cat(self.truth)[:, 5].numpy())[5].mean())
+        return 1.0 - float(average_precisions(hits, scores, classes, torch.cat(self.truth)[:, 5].numpy()).mean())
 
 
 @torch.no_grad()

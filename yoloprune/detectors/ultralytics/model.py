@@ -17,6 +17,7 @@ from ultralytics.utils.checks import check_model_file_from_stem
 from yoloprune.errors import UserError
 
 from .guard import offline
+from .internals import checkpoint_args, task_trainer
 from .own_data import own_trainer, own_validator
 from .reading import read_network
 from .stock_training import block_stock_training, is_pruned, same_widths
@@ -32,8 +33,7 @@ class YOLO(ultralytics.YOLO):
     own predictors, validators and trainers.
 
     Examples:
-        >>> from yoloprune.detectors.ultralytics.model import YOLO
-        >>> model = YOLO("pruned.pt")  # doctest: +SKIP
+        >>> model = yoloprune.load("pruned.pt")  # doctest: +SKIP
         >>> model.train(data="coco.yaml", epochs=100)  # doctest: +SKIP
     """
 
@@ -59,7 +59,7 @@ class YOLO(ultralytics.YOLO):
             return
         self.model, self.ckpt = vars(self).pop("_read", None) or read_network(weights)
         self.task = self.model.task
-        self.overrides = self.model.args = self._reset_ckpt_args(self.model.args)
+        self.overrides = self.model.args = checkpoint_args(self, self.model.args)
         self.ckpt_path = self.model_name = self.model.pt_path
         self.overrides.update(model=self.ckpt_path, task=self.task)
 
@@ -125,7 +125,7 @@ class YOLO(ultralytics.YOLO):
             self.ckpt = self.ckpt or {"model": self.model}  # without it Ultralytics builds from the YAML's name
         # naming the trainer also keeps a training on several data sets in this process, and so with this trainer
         with offline():
-            return super().train(trainer=trainer or self._smart_load("trainer"), **kwargs)
+            return super().train(trainer=trainer or task_trainer(self), **kwargs)
 
 
 def with_network(yolo: Model, network: nn.Module) -> YOLO:

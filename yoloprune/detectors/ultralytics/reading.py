@@ -16,12 +16,13 @@ import torch
 from torch import nn
 from ultralytics.cfg import TASKS
 from ultralytics.nn import tasks
-from ultralytics.nn.tasks import BaseModel, _SafeLoad, guess_model_task
+from ultralytics.nn.tasks import BaseModel
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 from yoloprune.errors import UserError
 from yoloprune.paths import check_path
 
+from .internals import check_activation, guess_task
 from .stock import current_name, find_stock
 from .unpickling import ForeignNameError, TorchArchive, damaged, names_in, read
 
@@ -158,7 +159,7 @@ def _as_ultralytics_loads(network: BaseModel, checkpoint: dict[str, Any], path: 
     network.args = {**DEFAULT_CFG_DICT, **(checkpoint.get("train_args") or {})}
     network.pt_path = str(path.absolute())
     if getattr(network, "task", None) not in TASKS:
-        network.task = guess_model_task(network)
+        network.task = guess_task(network)
     if not hasattr(network, "stride"):
         network.stride = torch.tensor([32.0])
     for module in network.modules():
@@ -177,7 +178,7 @@ def _check_rows(path: Path, network: BaseModel) -> None:
         raise UserError(NO_MODEL.format(path))
     try:
         if rows.get("activation"):
-            _SafeLoad.activation(rows["activation"])
+            check_activation(rows["activation"])
     except TypeError:
         raise UserError(
             f"'{path}' has the activation '{rows['activation']}', which is no torch.nn call: refused; {TRUST}"

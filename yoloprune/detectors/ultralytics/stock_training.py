@@ -1,4 +1,4 @@
-"""The mark on a pruned network's `model.yaml` that stops stock training.
+"""The mark on a pruned network's `model.yaml` that blocks stock training.
 
 Stock `train()` rebuilds the network from `model.yaml` and drops the weights that no longer fit, without an error. A
 pruned network has no stock YAML, so its rows get one more in front, whose module name is a sentence. Ultralytics'
@@ -17,18 +17,17 @@ from __future__ import annotations
 
 import copy
 
-import torch
 from torch import nn
 from ultralytics.nn.modules.head import WorldDetect
-from ultralytics.nn.tasks import parse_model
 
 from .guard import offline, quiet
+from .internals import described
 
 __all__ = ["SENTENCE", "block_stock_training", "is_marked", "is_pruned", "same_widths"]
 
 SENTENCE = (
     "This network was pruned by yoloprune, and stock Ultralytics training would rebuild it at its full width. "
-    "Train it with yoloprune instead: from yoloprune.detectors.ultralytics.model import YOLO; YOLO(weights).train(...)"
+    "Train it with yoloprune instead: import yoloprune; yoloprune.load(weights).train(...)"
 )
 KEY = "pruned_by"  # key in model.yaml
 WORLD_FILE = ", pruned, train it with yoloprune and not with stock Ultralytics.yaml"
@@ -52,11 +51,11 @@ def is_pruned(model: nn.Module) -> bool:
     if not isinstance(rows, dict):
         return False
     try:  # offline: without it parse_model would eval the YAML's activation
-        with quiet(), offline(), torch.device("meta"):
-            described, _ = parse_model(_without_downloads(rows), ch=rows.get("channels", 3), verbose=False)
+        with quiet(), offline():
+            full = described(_without_downloads(rows))
     except Exception:  # rows of an older or newer Ultralytics, or of somebody's own, can raise anything
         return True
-    return not same_widths(model.model, described)
+    return not same_widths(model.model, full)
 
 
 def same_widths(a: nn.Module, b: nn.Module) -> bool:

@@ -22,6 +22,7 @@ from torch import Tensor
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
+from yoloprune.detectors.ultralytics.internals import close_mosaic, restart_loader
 from yoloprune.detectors.ultralytics.unpickling import read
 from yoloprune.errors import UserError
 from yoloprune.files import atomic
@@ -198,14 +199,14 @@ def _restore_loader(trainer: Any, state: dict[str, Any]) -> None:
         return
     closed = args.close_mosaic and trainer.epoch > trainer.epochs - args.close_mosaic
     if closed:  # in an earlier epoch; Ultralytics is about to do it again, which must not restart the loader
-        trainer._close_dataloader_mosaic()
+        close_mosaic(trainer)
         loader.reset = lambda: vars(loader).pop("reset")
     dataset = loader.dataset
     if hasattr(dataset, "buffer"):
         dataset.buffer.clear()
         for index in state["buffer"]:  # loading an image puts it into the buffer
             dataset.load_image(index)
-    loader.iterator = loader._get_iterator()  # draws a seed, so it comes before the generator's state
+    restart_loader(loader)  # draws a seed, so it comes before the generator's state
     loader.generator.set_state(state["generator"])
     closes = args.close_mosaic and trainer.epoch == trainer.epochs - args.close_mosaic  # and starts the loader anew
     if len(dataset) % loader.batch_size == 0 and not closes:

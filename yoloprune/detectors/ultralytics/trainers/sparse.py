@@ -11,10 +11,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
-from torch import nn
-from ultralytics.utils.torch_utils import unwrap_model
-
 from yoloprune.criteria import score
+from yoloprune.detectors.ultralytics.internals import student_of
 from yoloprune.detectors.ultralytics.trace import trace_yolo
 from yoloprune.errors import UserError
 from yoloprune.graph import Graph
@@ -62,7 +60,7 @@ class SparseTrainer:
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         """Also write how the relative scores of the averaged weights, which are what is pruned, are spread."""
         super().save_metrics(metrics)
-        scores = score(self._graph, _network(self.ema.ema), "l2")
+        scores = score(self._graph, student_of(self.ema.ema), "l2")
         strength = self.sparsity.strength * self.sparsity.schedule(self._progress)
         append_row(self.save_dir / TABLE, distribution(self._graph, scores, epoch=self.epoch + 1, strength=strength))
 
@@ -76,24 +74,18 @@ class SparseTrainer:
 
     @cached_property
     def _graph(self) -> Graph:
-        return trace_yolo(_network(self.model), self.prune_head, self.keep)
+        return trace_yolo(student_of(self.model), self.prune_head, self.keep)
 
     @cached_property
     def _regulariser(self) -> GroupSparsity:
         options = self.sparsity
         return GroupSparsity(
             self._graph,
-            _network(self.model),
+            student_of(self.model),
             strength=options.strength,
             alpha=options.alpha,
             scope=options.scope,
         )
-
-
-def _network(model: nn.Module) -> nn.Module:
-    """The network itself, without wrappers; of a distillation, the student."""
-    model = unwrap_model(model)
-    return getattr(model, "student_model", model)
 
 
 def bind(trainer: type, sparsity: Sparsity, *, prune_head: bool = False, keep: Sequence[str] = ()) -> type:

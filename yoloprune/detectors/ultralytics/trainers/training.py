@@ -9,6 +9,7 @@ from typing import Any
 from yoloprune.detectors.base import Training
 from yoloprune.detectors.ultralytics import checkpoints
 from yoloprune.detectors.ultralytics.guard import check_options, offline
+from yoloprune.detectors.ultralytics.internals import task_trainer
 from yoloprune.detectors.ultralytics.model import YOLO
 from yoloprune.detectors.ultralytics.own_data import own_trainer
 from yoloprune.detectors.ultralytics.reading import read_network
@@ -61,7 +62,7 @@ def train(start: Path, folder: Path, training: Training) -> YOLO:
         keywords |= {**training.keywords, **limit}
     continuation.attach(yolo)
     watch_training(yolo)
-    trainer = _bound(own_trainer(yolo._smart_load("trainer")), training)
+    trainer = _bound(own_trainer(task_trainer(yolo)), training)
     try:
         with offline():
             yolo.train(trainer=trainer, data=training.data, device=training.device, **keywords)
