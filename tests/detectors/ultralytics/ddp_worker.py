@@ -16,10 +16,12 @@ from ultralytics.engine import validator
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from yoloprune.detectors.ultralytics.trainers.distillation import Distillation, bind_distillation
+from yoloprune.detectors.base import Distillation
+from yoloprune.detectors.ultralytics.trainers.distillation import bind_distillation
 from yoloprune.detectors.ultralytics.trainers.pruned import PrunedDetectionTrainer
 from yoloprune.detectors.ultralytics.trainers.rollback import bind_rollback
-from yoloprune.detectors.ultralytics.trainers.sparse import SparseDetectionTrainer, Sparsity, bind
+from yoloprune.detectors.ultralytics.trainers.sparse import bind
+from yoloprune.sparsity import Sparsity
 
 kind, folder, options = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
 backend, parallel = validator.AutoBackend, nn.parallel.DistributedDataParallel
@@ -34,11 +36,11 @@ def on_cpu(trainer: type) -> type:
 
 
 made = {
-    "way back": lambda: bind_rollback(on_cpu(PrunedDetectionTrainer)),
+    "rollback": lambda: bind_rollback(on_cpu(PrunedDetectionTrainer)),
     "distill": lambda: bind_distillation(
         on_cpu(PrunedDetectionTrainer), Distillation(teacher=options["model"], plan=str(folder / "plan.json"))
     ),
-    "sparse": lambda: bind(on_cpu(SparseDetectionTrainer), Sparsity(strength=0.05, warmup=0.0)),
+    "sparse": lambda: bind(on_cpu(PrunedDetectionTrainer), Sparsity(strength=0.05, warmup=0.0)),
 }
 trainer = made[kind]()(overrides=options)
 trainer.world_size = 2
@@ -51,7 +53,7 @@ def note() -> None:
         {
             "model": {name: t.clone() for name, t in unwrap_model(trainer.model).state_dict().items()},
             "ema": {name: t.clone() for name, t in trainer.ema.ema.state_dict().items()},
-            "pace": trainer.optimizer.param_groups[0].get("pace", 1),
+            "scale": trainer.optimizer.param_groups[0].get("lr_scale", 1),
             "momentum": len(trainer.optimizer.state),
         }
     )

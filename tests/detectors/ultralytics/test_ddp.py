@@ -36,13 +36,13 @@ def alike(a: dict, b: dict) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a if "running" not in name and "tracked" not in name)
 
 
-def test_all_processes_go_back(tmp_path) -> None:
+def test_all_processes_roll_back(tmp_path) -> None:
     """At a wild rate each epoch leads back, and both processes start the next one alike."""
     wild = {"optimizer": "AdamW", "lr0": 0.02, "lrf": 1.0, "warmup_epochs": 0.0, "nbs": 8}
     untrained = checkpoints.load(digits.WEIGHTS).model.float().state_dict()
-    for noted in trained("way back", tmp_path, epochs=3, **wild):
+    for noted in trained("rollback", tmp_path, epochs=3, **wild):
         epochs = noted[:3]
-        assert [epoch["pace"] for epoch in epochs] == [1, pytest.approx(0.3), pytest.approx(0.09)]
+        assert [epoch["scale"] for epoch in epochs] == [1, pytest.approx(0.3), pytest.approx(0.09)]
         assert not any(epoch["momentum"] for epoch in epochs)
         for epoch in epochs:
             assert all(torch.equal(untrained[name], epoch["model"][name]) for name in untrained)

@@ -87,7 +87,7 @@ def test_what_the_process_allows_torch_to_call_is_not_called(tmp_path: Path) -> 
     place = Place(tmp_path)
     place.saved({"model": Call(leave, str(place.canary))})
     with torch.serialization.safe_globals([leave]):
-        with pytest.raises(UserError, match=r"names 'test_hostile_checkpoints\.leave'"):
+        with pytest.raises(UserError, match=r"names 'tests\.detectors\.ultralytics\.test_hostile_checkpoints\.leave'"):
             checkpoints.load(place.path("evil.pt"))
         assert not place.canary.exists()
         torch.load(place.path("evil.pt"), weights_only=True)
