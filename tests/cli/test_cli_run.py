@@ -171,7 +171,7 @@ def test_interrupt_and_resume(yoloprune, tmp_path, few_digits) -> None:
     begun = [tmp_path / "cut" / "steps" / step / "train" / "weights" / "continue.pt" for step in "12"]
     code, said = _run([*words, "--name", "cut"], stop=signal.SIGINT, when=begun[0])
     assert code == 130
-    assert f"go on with: yoloprune prune --resume {tmp_path / 'cut'}" in said
+    assert f"continue with: yoloprune prune --resume {tmp_path / 'cut'}" in said
     assert "Traceback" not in said
     resume = ["v8", "--resume", tmp_path / "cut"]
     code, _ = _run(resume, stop=signal.SIGKILL, when=begun[1])
@@ -329,7 +329,7 @@ def test_ctrl_c_in_a_phase_is_one_line(yoloprune, tmp_path, monkeypatch) -> None
     result = yoloprune(*words)
     assert result.exit_code == 130
     again = f"yoloprune prune --resume '{tmp_path / 'a b'}'"
-    assert result.stderr == f"yoloprune: Interrupted (nothing finished yet); go on with: {again}\n"
+    assert result.stderr == f"yoloprune: Interrupted (nothing finished yet); continue with: {again}\n"
     monkeypatch.undo()
     assert yoloprune("prune", "--resume", tmp_path / "a b").exit_code == 0
 

@@ -115,7 +115,7 @@ def test_the_advice_on_ctrl_c_works(few, tmp_path, monkeypatch, where) -> None:
     words = {**_short(few), "epochs": 1} if where == "steps.fine_tune" else ALONE
     words = {**words, "data": "digits", "val": True, "imgsz": 32} if where == "pipeline.write_digits" else words
     said = _stopped(where, monkeypatch, KeyboardInterrupt, **words, project=tmp_path / "my runs", name="run")
-    command = said.partition("go on with: ")[2]
+    command = said.partition("continue with: ")[2]
     assert command == f"yoloprune prune --resume '{tmp_path / 'my runs' / 'run'}'"
     result = _typed(command)
     assert result.exit_code == 0, result.output
@@ -138,7 +138,7 @@ def test_the_advice_for_a_model_in_memory_works(tmp_path, monkeypatch) -> None:
     with pytest.raises(KeyboardInterrupt) as caught:
         yoloprune.prune(model, **ALONE, project=tmp_path, name="run")
     monkeypatch.undo()
-    command = str(caught.value).partition("go on with: ")[2]
+    command = str(caught.value).partition("continue with: ")[2]
     assert command == f"yoloprune.prune(model, resume={str(tmp_path / 'run')!r})"
     assert eval(command, {"yoloprune": yoloprune, "model": model}).report.finished
 
@@ -169,7 +169,7 @@ def test_trust_is_typed_again(tmp_path, monkeypatch) -> None:
     assert canary.exists()
     canary.unlink()
     typed = f"yoloprune prune --resume {run} --trust"
-    assert str(caught.value).endswith(f"go on with: {typed}")
+    assert str(caught.value).endswith(f"continue with: {typed}")
     with pytest.raises(UserError) as refused:
         yoloprune.prune(resume=run)
     assert not canary.exists()

@@ -160,7 +160,7 @@ def test_full_disk(finished, tmp_path, monkeypatch, name) -> None:
     with pytest.raises(UserError) as caught:
         yoloprune.prune(WEIGHTS, **ALONE, target_ratio=0.6, steps=2, project=run.parent, name=run.name)
     said = str(caught.value)
-    assert said.startswith(f"'{run / name}' cannot be written (No space left on device); make room, then go on with: ")
+    assert said.startswith(f"'{run / name}' cannot be written (No space left on device); make room, then continue with: ")
     assert said.endswith(f" --resume '{run}'")
     monkeypatch.undo()
     _resumed(run, finished)
@@ -184,7 +184,7 @@ def test_full_disk_before_there_is_anything_to_resume(tmp_path, monkeypatch, nam
 def test_the_command_that_goes_on_can_be_pasted(tmp_path) -> None:
     record = Record("a.pt", "v8", "detect", 640, Measure(8.0, 1))
     said = where_it_stands(RunFolder(tmp_path / "my runs"), record, ONE_STEP)
-    assert shlex.split(said.partition("go on with: ")[2])[-1] == str(tmp_path / "my runs")
+    assert shlex.split(said.partition("continue with: ")[2])[-1] == str(tmp_path / "my runs")
 
 
 def test_an_interrupted_run_says_what_is_finished(tmp_path) -> None:

@@ -1,4 +1,4 @@
-"""How much the predictions hang on each layer's width: every tied set of channels is pruned alone, and measured."""
+"""How much the predictions depend on each layer's width: every tied set of channels is pruned alone, and measured."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def sensitivity(
         keep: Names or patterns of modules whose output channels stay and are not measured.
         device: As in Ultralytics.
         seed: Seed of scoring.
-        unfinished: JSON file for what is measured so far: after an interruption the same call goes on from it.
+        unfinished: JSON file for what is measured so far: after an interruption the same call resumes from it.
 
     Raises:
         UserError: A value is out of its range, the data cannot be used, or nothing can be pruned.

@@ -143,7 +143,7 @@ def _own(defaults: Mapping[str, str]) -> list[Flag]:
             "resume",
             ("--resume",),
             OUTPUT,
-            "Go on with the interrupted run in this folder, with its own options.",
+            "Continue the interrupted run in this folder, with its own options.",
             metavar="<path>",
         ),
         Flag("dry_run", ("--dry-run",), OUTPUT, "Plan, say what would be done, and write nothing."),

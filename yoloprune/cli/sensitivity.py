@@ -56,7 +56,7 @@ def command(
 
       yoloprune sensitivity best.pt --data my.yaml --ratios 0.1,0.5 --prune-head
 
-    After Ctrl-C or a kill the same command goes on: PREFIX.unfinished.json holds what is measured until then.
+    After Ctrl-C or a kill the same command continues: PREFIX.unfinished.json holds what is measured until then.
     """
     with reported():
         path, pairs = read_weights([word], weights, NAME)
@@ -115,7 +115,7 @@ def _sensitivity(
                 )
         except KeyboardInterrupt:
             if unfinished.exists():
-                raise KeyboardInterrupt("Interrupted; the same command goes on where it was.") from None
+                raise KeyboardInterrupt("Interrupted; the same command continues from there.") from None
             raise
         table_file.parent.mkdir(parents=True, exist_ok=True)
         save_sensitivity(found, table_file)

@@ -84,7 +84,7 @@ class Asked(NamedTuple):
 
 
 class Resume(NamedTuple):
-    """A run to go on with: its folder, and what may be typed again."""
+    """A run to resume: its folder, and what may be typed again."""
 
     folder: Path
     options: dict[str, Any]
@@ -122,7 +122,7 @@ def _read_resume(folder: Path, typed: dict[str, Any], weights: Path | None, pair
     more = sorted(typed.keys() - _WITH_RESUME)
     if more or weights or pairs:
         wrong = "the weights" if weights else "the key=value pairs" if pairs else flag(more[0])
-        raise UserError(f"--resume goes on with the options that the run was started with; leave out {wrong}.")
+        raise UserError(f"--resume uses the options that the run was started with; leave out {wrong}.")
     if not (folder / "args.yaml").is_file():
         raise UserError(f"{folder} is not the folder of a pruning run (it has no args.yaml); give the one to resume.")
     return Resume(folder, {name: value for name, value in typed.items() if name not in _SHOWN})

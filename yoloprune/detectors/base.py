@@ -528,11 +528,11 @@ class Detector(ABC):
 
     @abstractmethod
     def train(self, start: Path, folder: Path, training: Training) -> Trained:
-        """Train the network of a checkpoint as it is, pruned or not, or go on with a training that was interrupted.
+        """Train the network of a checkpoint as it is, pruned or not, or resume a training that was interrupted.
 
         Args:
             start: The checkpoint.
-            folder: The trainer's folder. What it keeps there lets the same call go on after a kill at any moment.
+            folder: The trainer's folder. What it keeps there lets the same call resume after a kill at any moment.
             training: What to do.
 
         Raises:
@@ -540,7 +540,7 @@ class Detector(ABC):
         """
 
     def forget_training(self, folder: Path) -> None:
-        """Remove what going on with a training needs, once its result is safe elsewhere."""
+        """Remove what resuming a training needs, once its result is safe elsewhere."""
 
     @abstractmethod
     def validate(

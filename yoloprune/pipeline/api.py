@@ -72,7 +72,7 @@ def prune(
 
     Raises:
         UserError: A mistake in the arguments, before any work is done.
-        KeyboardInterrupt: Ctrl-C; the message says what is finished and how to go on.
+        KeyboardInterrupt: Ctrl-C; the message says what is finished and how to continue.
 
     Examples:
         >>> result = prune(YOLO("yolov8s.pt"), target_gflops=14, data="my.yaml")  # doctest: +SKIP
@@ -81,7 +81,7 @@ def prune(
     if resume is not None:
         more = sorted(options.keys() - {"device", "trust"})
         if more:
-            raise UserError(f"resume goes on with the options that the run was started with; leave {more[0]}= out.")
+            raise UserError(f"resume uses the options that the run was started with; leave {more[0]}= out.")
         with turn, detectors.quiet():
             return result_of(prepare_resume(resume, model=model, **options).go())
     if model is None:

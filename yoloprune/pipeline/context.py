@@ -86,7 +86,7 @@ class Context:
         self.record.seconds[kind] = round(self.record.seconds.get(kind, 0.0) + clock.seconds, 2)
 
     def save(self, detector: Detector, path: Path) -> Detector:
-        """Write a checkpoint, and return the detector with the network that the file holds, to go on with.
+        """Write a checkpoint, and return the detector with the network that the file holds, to continue with.
 
         Raises:
             UserError: That is not the network that was saved; see `save_checked`.

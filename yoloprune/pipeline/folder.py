@@ -154,7 +154,7 @@ class RunFolder:
         self.manifest.open()
 
     def reopen(self) -> None:
-        """Go on with the list of this run's files, once what a killed process left unfinished is removed.
+        """Take up the list of this run's files, once what a killed process left unfinished is removed.
 
         Raises:
             OSError: There is no list.

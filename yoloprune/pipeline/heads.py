@@ -13,7 +13,7 @@ from .targets import Cost, Target
 
 __all__ = ["compare_heads", "compares_heads", "head_advice", "kept_head", "still_compares_heads"]
 
-_CLEARLY_MORE = 0.02  # mAP50-95; below, the two heads are alike on a small validation set
+_CLEARLY_MORE = 0.02  # mAP50-95; below, the two heads are equal within the noise of a small validation set
 
 
 def compares_heads(detector: Detector, options: Options) -> bool:

@@ -1,4 +1,4 @@
-"""What stops a run half-way, Ctrl-C and a full disk, and how to go on."""
+"""What stops a run half-way, Ctrl-C and a full disk, and how to continue."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Interrupted", "disk_full", "where_it_stands"]
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during a run; the message says what is finished and how to go on."""
+    """Ctrl-C during a run; the message says what is finished and how to continue."""
 
 
 def where_it_stands(folder: RunFolder | None, record: Record, options: Options, *, in_memory: bool = False) -> str:
@@ -33,7 +33,7 @@ def where_it_stands(folder: RunFolder | None, record: Record, options: Options, 
     if epochs := _epochs(folder, done + 1):
         finished.append(f"{epochs} epoch{'s' * (epochs > 1)} of fine-tuning")
     stands = f"{' and '.join(finished)} finished" if finished else "nothing finished yet"
-    return f"Interrupted ({stands}); go on with: {_resume(folder, options, in_memory)}"
+    return f"Interrupted ({stands}); continue with: {_resume(folder, options, in_memory)}"
 
 
 def _epochs(folder: RunFolder, step: int) -> int:
@@ -43,7 +43,7 @@ def _epochs(folder: RunFolder, step: int) -> int:
 
 
 def disk_full(error: OSError, folder: RunFolder | None, options: Options, *, in_memory: bool = False) -> str | None:
-    """A sentence on what could not be written for lack of room and how to go on; None for any other error.
+    """A sentence on what could not be written for lack of room and how to continue; None for any other error.
 
     Args:
         error: What was raised.
@@ -54,7 +54,7 @@ def disk_full(error: OSError, folder: RunFolder | None, options: Options, *, in_
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return None
     where = error.filename or (folder.path if folder else "a file")
-    then = f"go on with: {_resume(folder, options, in_memory)}" if folder else "start the run again"
+    then = f"continue with: {_resume(folder, options, in_memory)}" if folder else "start the run again"
     return f"'{where}' cannot be written ({error.strerror}); make room, then {then}"
 
 

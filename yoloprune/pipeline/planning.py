@@ -17,7 +17,7 @@ from yoloprune.recovery import reconstruct
 
 __all__ = ["TRIALS", "Limited", "Trial", "best_limit", "ranking_options"]
 
-_SHARES = (0.9, 0.6, 0.3, 0.0)  # least width of a layer, in widths that layers would have if all gave alike
+_SHARES = (0.9, 0.6, 0.3, 0.0)  # least width of a layer, in widths that layers would have if all gave the same share
 TRIALS = len(_SHARES)
 
 
@@ -62,7 +62,7 @@ def best_limit(plan_of: Callable[..., Plan], error_of: Callable[[Plan], float], 
 # head pruned, 320 px) each of 85, 70 and 50 % of the GFLOPs has its best near this.
 _INFLUENCE = 0.5  # times the square of the share that stays
 
-# What many removals do together is less than the sum, since the layers behind are re-solved for all of them: dear
+# What many removals do together is less than the sum, since the layers behind are re-solved for all of them: expensive
 # channels go sooner than their errors alone would have it. On two halves of those images, each measured with networks
 # made from the other, powers of 1, about 1.2, 1.3 and about 1.4 left a mean mAP50-95 of .094, .124, .124 and .115 at
 # 50 %, and of .279, .281, .282 and .278 at 70 %; on one half .319, .316 and .316 (1, 1.2, 1.4) at 85 %, and with the

@@ -44,7 +44,7 @@ def compare_image_sizes(run: Context, gflops: float, metrics: dict[str, float]) 
         if gap < -_ALIKE
         else "pruning is the better choice"
         if gap > _ALIKE
-        else "the two are alike"
+        else "the two are equal within the noise"
     )
     run.note(
         f"For comparison, the unpruned network has {name} {told}, at no trouble; the pruned one {metrics[name]:.3f} at "

@@ -124,7 +124,7 @@ def _fine_tuned(run: Context, pruned: Detector, row: StepRow, which: str, remove
 
 
 def _allowed(run: Context, pruned: Detector, row: StepRow) -> Allowed | None:
-    """What the budget leaves for the step's fine-tuning; one that was begun goes on."""
+    """What the budget leaves for the step's fine-tuning; one that was begun continues."""
     if row.epochs:
         return Allowed(row.epochs, max(run.budget.left(), 1.0))
     allowed, said = run.budget.for_fine_tuning(

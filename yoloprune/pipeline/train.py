@@ -134,7 +134,7 @@ def fine_tune(
     removed: float,
     allowed: Allowed | None = None,
 ) -> Trained:
-    """Train a pruned network, into `folder`, or go on with a training that was interrupted there.
+    """Train a pruned network, into `folder`, or resume one that was interrupted there.
 
     Args:
         pruned: The pruned detector.

@@ -14,7 +14,7 @@ _current = threading.local()
 
 
 class _Abandoned(BaseException):
-    """Ends a walk that nobody wants to go on with."""
+    """Ends a pass that is no longer wanted."""
 
 
 class Walk:

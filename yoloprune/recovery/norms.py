@@ -20,7 +20,7 @@ __all__ = ["recalibrate_bn"]
 def recalibrate_bn(model: nn.Module, batches: Iterable[Any]) -> int:
     """Replace the running statistics of every batch norm by the average over calibration batches, in place.
 
-    Removing channels shifts what later layers see, and batch norms go on with statistics of the unpruned network.
+    Removing channels shifts what later layers see, and batch norms keep statistics of the unpruned network.
     Everything else, dropout included, stays in evaluation mode. Not to be used after `reconstruct`, which keeps the
     original statistics valid.
 

@@ -1,4 +1,4 @@
-"""Which layers the predictions hang on: a table for the terminal, a CSV file and a picture."""
+"""Which layers the predictions depend on: a table for the terminal, a CSV file and a picture."""
 
 from __future__ import annotations
 

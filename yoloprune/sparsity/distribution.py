@@ -1,4 +1,4 @@
-"""How the relative scores of all prunable channels are spread, and how that goes on over a training."""
+"""How the relative scores of all prunable channels are spread, and how that changes over a training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A label-free stand-in for the training loss: how much a detector's predictions hang on what lies before them."""
+"""A label-free stand-in for the training loss: how much a detector's predictions depend on the layers before them."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Continuation:
         """Make the trainer's folder as it was after the last whole epoch.
 
         Returns:
-            Whether there is something to go on from, by training `self.last` with Ultralytics' `resume`.
+            Whether there is something to resume from, by training `self.last` with Ultralytics' `resume`.
 
         Raises:
             UserError: The file holds something else.

@@ -46,7 +46,7 @@ class Rollback:
             group["lr"] = rate
 
     def save_model(self) -> bool:
-        """Ultralytics' checkpoints, of the network that training goes on with, and its learning rates."""
+        """Ultralytics' checkpoints, of the network that training continues with, and its learning rates."""
         if self._goes_back and self.fitness < SETBACK * (known := max(self._start_fitness, self.best_fitness)):
             if self._start_fitness > self.best_fitness:
                 self._left = read(self._start)["model"]

@@ -30,7 +30,7 @@ _EVENTS = ("on_train_epoch_start", "on_train_batch_end", "on_val_batch_end", "on
 
 
 def train(start: Path, folder: Path, training: Training) -> YOLO:
-    """Train a checkpoint's network as it is, or go on with a training that was interrupted in `folder`.
+    """Train a checkpoint's network as it is, or resume a training that was interrupted in `folder`.
 
     Without sparsity Ultralytics' network of the best epoch comes out, else the one of the last. Unless the keywords say
     otherwise, there is no weight decay in group-sparse training, whose place the regulariser takes, and nothing stops
@@ -92,7 +92,7 @@ def _bound(trainer: type, training: Training) -> type:
 
 
 def _unfinished(last: Path) -> YOLO:
-    """The YOLO to go on from: Ultralytics takes the options of a training from it, and ends with the best beside it."""
+    """The YOLO to resume from: Ultralytics takes the options of a training from it, and ends with the best beside it."""
     anew = f"remove the folder '{last.parents[1]}' and resume again: this training then starts anew"
     best = last.with_name("best.pt")
     with readable(last, anew):
