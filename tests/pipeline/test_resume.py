@@ -160,7 +160,8 @@ def test_full_disk(finished, tmp_path, monkeypatch, name) -> None:
     with pytest.raises(UserError) as caught:
         yoloprune.prune(WEIGHTS, **ALONE, target_ratio=0.6, steps=2, project=run.parent, name=run.name)
     said = str(caught.value)
-    assert said.startswith(f"'{run / name}' cannot be written (No space left on device); make room, then continue with: ")
+    full = "cannot be written (No space left on device); make room, then continue with: "
+    assert said.startswith(f"'{run / name}' {full}")
     assert said.endswith(f" --resume '{run}'")
     monkeypatch.undo()
     _resumed(run, finished)

@@ -15,8 +15,8 @@ def isomorphic(graph, model: nn.Module, scores: np.ndarray) -> np.ndarray:
 
     Isomorphic Pruning (Fang et al., ECCV 2024, section 3): scores of unlike sub-structures, such as a chain of plain
     convolutions and a residual stream, have unlike distributions, so each class is ranked on its own and one global
-    threshold takes the same share of each. Two groups are isomorphic if the same kinds of layers, with equal kernel sizes
-    and groups, hold their channels in the same dimensions; widths may differ.
+    threshold takes the same share of each. Two groups are isomorphic if the same kinds of layers, with equal kernel
+    sizes and groups, hold their channels in the same dimensions; widths may differ.
 
     Args:
         graph: Dependency graph with `groups`.

@@ -264,7 +264,7 @@ def test_all_of_ultralytics_builds_its_datasets_as_expected() -> None:
 def test_rebound_leaves_the_function_itself_alone() -> None:
     assert rebound(write_data, cv2=None) is not write_data
     assert write_data.__globals__["cv2"] is cv2
-    with pytest.raises(LookupError, match="write_data of tests.small_yolo does not use pickle"):
+    with pytest.raises(LookupError, match=r"write_data of tests\.small_yolo does not use pickle"):
         rebound(write_data, pickle=None)
 
 

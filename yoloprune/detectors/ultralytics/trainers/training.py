@@ -92,7 +92,7 @@ def _bound(trainer: type, training: Training) -> type:
 
 
 def _unfinished(last: Path) -> YOLO:
-    """The YOLO to resume from: Ultralytics takes the options of a training from it, and ends with the best beside it."""
+    """The YOLO to resume from; Ultralytics takes a training's options from it and ends with the best one beside it."""
     anew = f"remove the folder '{last.parents[1]}' and resume again: this training then starts anew"
     best = last.with_name("best.pt")
     with readable(last, anew):
