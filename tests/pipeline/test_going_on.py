@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import yoloprune
 from tests.small_yolo import equal
+from yoloprune import detectors
 from yoloprune.cli.app import app
 from yoloprune.demo import digits
 from yoloprune.demo.digits import WEIGHTS
@@ -78,7 +79,7 @@ def _typed(command: str) -> Any:
     return CliRunner().invoke(app, words)
 
 
-@pytest.mark.parametrize("where", ["pipeline.finish", "steps._fine_tuned"])
+@pytest.mark.parametrize("where", ["run.finish", "steps._fine_tuned"])
 def test_a_step_is_never_pruned_twice(few, tmp_path, monkeypatch, where) -> None:
     words = _short(few) if where == "steps._fine_tuned" else {**ALONE, "steps": 1}
     _stopped(where, monkeypatch, SystemExit, **words, project=tmp_path, name="run")
@@ -95,25 +96,25 @@ def test_a_step_is_never_pruned_twice(few, tmp_path, monkeypatch, where) -> None
     assert {n: t.shape for n, t in applied.state_dict().items()} == {
         n: t.shape for n, t in result.model.model.state_dict().items()
     }
-    if where == "pipeline.finish":
+    if where == "run.finish":
         assert equal(result.model.model, network)
         assert not step.exists()  # its files are the run's
     assert not Record.load(tmp_path / "run" / "results.json").pruned
 
 
 PLACES = [
-    "pipeline.write_digits",
-    "pipeline._megabytes_saved",
+    "run.write_digits",
+    "run._megabytes_saved",
     "steps.prune_once",
     "steps.fine_tune",
-    "pipeline.finish",
+    "run.finish",
 ]
 
 
 @pytest.mark.parametrize("where", PLACES)
 def test_the_advice_on_ctrl_c_works(few, tmp_path, monkeypatch, where) -> None:
     words = {**_short(few), "epochs": 1} if where == "steps.fine_tune" else ALONE
-    words = {**words, "data": "digits", "val": True, "imgsz": 32} if where == "pipeline.write_digits" else words
+    words = {**words, "data": "digits", "val": True, "imgsz": 32} if where == "run.write_digits" else words
     said = _stopped(where, monkeypatch, KeyboardInterrupt, **words, project=tmp_path / "my runs", name="run")
     command = said.partition("continue with: ")[2]
     assert command == f"yoloprune prune --resume '{tmp_path / 'my runs' / 'run'}'"
@@ -122,7 +123,7 @@ def test_the_advice_on_ctrl_c_works(few, tmp_path, monkeypatch, where) -> None:
     assert Record.load(tmp_path / "my runs" / "run" / "results.json").finished
 
 
-@pytest.mark.parametrize("where", ["pipeline.make_folder", "folder.Manifest.save", "pipeline.Options.save"])
+@pytest.mark.parametrize("where", ["run.make_folder", "folder.Manifest.save", "run.Options.save"])
 def test_ctrl_c_before_anything_is_there_to_go_on_with(tmp_path, monkeypatch, where) -> None:
     said = _stopped(where, monkeypatch, KeyboardInterrupt, **ALONE, project=tmp_path, name="run")
     assert said == "Interrupted; nothing was written."
@@ -197,7 +198,7 @@ def test_trust_in_a_foreign_folder_does_nothing(tmp_path) -> None:
 
 def test_trust_is_not_needed_for_weights_that_do_not_need_it(tmp_path, monkeypatch) -> None:
     words = {**ALONE, "trust": True, "project": tmp_path, "name": "run"}
-    _stopped("pipeline.finish", monkeypatch, SystemExit, **words)
+    _stopped("run.finish", monkeypatch, SystemExit, **words)
     assert yoloprune.prune(resume=tmp_path / "run").report.finished
 
 
@@ -241,7 +242,7 @@ def test_the_state_of_another_training_is_named(few, tmp_path, monkeypatch) -> N
 
 def test_what_lies_in_the_place_of_the_original_is_not_taken_for_it(tmp_path) -> None:
     """It guides the fine-tuning; here somebody put another network there before the run had written its own."""
-    original = checkpoints.load(WEIGHTS)
+    original = detectors.load(WEIGHTS)
     options = Options(**ALONE, project=tmp_path, name="run")
     folder = make_folder(options)
     folder.begin(options)
@@ -249,5 +250,5 @@ def test_what_lies_in_the_place_of_the_original_is_not_taken_for_it(tmp_path) ->
     folder.teacher.write_bytes(b"another")
     for _ in range(2):
         saved = saved_original(SimpleNamespace(original=original, folder=folder))
-        assert equal(checkpoints.load(saved).model, original.model)
+        assert equal(checkpoints.load(saved).model, original.network)
     folder.close()

@@ -6,7 +6,6 @@ import copy
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,11 +20,11 @@ from yoloprune.detectors.ultralytics import checkpoints
 from yoloprune.detectors.ultralytics.cost import gflops
 from yoloprune.errors import UserError
 from yoloprune.files import atomic
-from yoloprune.pipeline import train as fine_tuning
 from yoloprune.pipeline.exact import _alone
 from yoloprune.pipeline.options import Options
 from yoloprune.pipeline.recipe import merge, read_recipe
 from yoloprune.pipeline.targets import Cost, step_targets
+from yoloprune.pipeline.train import train_keywords
 from yoloprune.report import Record
 
 BY_WEIGHTS = {"criterion": "l2", "recover": False}  # which takes no images
@@ -270,17 +269,12 @@ def test_options_survive_the_file(tmp_path) -> None:
     assert Options(**content) == options
 
 
-def test_learning_rate_follows_what_a_step_removes(tmp_path, monkeypatch) -> None:
-    seen = []
-
-    def train(*args, train, **options):
-        seen.append(train)
-        return SimpleNamespace(task="detect", trainer=SimpleNamespace(measured={}, epoch=0))
-
-    monkeypatch.setattr(fine_tuning, "train_or_go_on", train)
-    for options in ({"lr0_per_share": 0.001}, {"lr0_per_share": 0.001, "train": {"lr0": 0.5}}, {}):
-        fine_tuning.fine_tune(tmp_path / "a.pt", Options(target_ratio=0.7, **options), tmp_path, None, removed=0.3)
-    assert [train.get("lr0") for train in seen] == [pytest.approx(3e-4), 0.5, None]
+def test_learning_rate_follows_what_a_step_removes() -> None:
+    found = [
+        train_keywords(Options(target_ratio=0.7, **options), removed=0.3).get("lr0")
+        for options in ({"lr0_per_share": 0.001}, {"lr0_per_share": 0.001, "train": {"lr0": 0.5}}, {})
+    ]
+    assert found == [pytest.approx(3e-4), 0.5, None]
     with pytest.raises(UserError, match="lr0_per_share=0 is out of range"):
         Options(target_ratio=0.7, lr0_per_share=0)
 
