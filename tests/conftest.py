@@ -32,6 +32,9 @@ import torch  # noqa: E402
 import ultralytics  # noqa: E402
 
 from tests.small_yolo import enliven, narrow, write_data  # noqa: E402
+from tests.toy_family import Toy, ToyDetector  # noqa: E402
+from yoloprune import detectors  # noqa: E402
+from yoloprune.detectors.base import Training  # noqa: E402
 from yoloprune.detectors.ultralytics.guard import quiet  # noqa: E402
 from yoloprune.detectors.ultralytics.model import YOLO  # noqa: E402
 
@@ -107,3 +110,20 @@ def pruned_yolo(_narrow_n: YOLO) -> YOLO:
 def tiny_data(tmp_path: Path) -> Path:
     """The data YAML of four 64 px images per split with 80 classes, named as COCO's placeholders are."""
     return write_data(tmp_path / "tiny", [str(i) for i in range(80)])
+
+
+@pytest.fixture(scope="session")
+def _trained_toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("toy")
+    start = folder / "toy.pt"
+    ToyDetector(Toy()).save(start, float32=True)
+    asked = Training(data="toy", epochs=8, imgsz=64, batch=16, device="cpu", seed=0, instead="")
+    ToyDetector(Toy()).train(start, folder, asked).detector.save(start, float32=True)
+    return start
+
+
+@pytest.fixture
+def toy(_trained_toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A trained checkpoint of the toy family, which has its line in the registry."""
+    monkeypatch.setattr(detectors, "FAMILIES", ["tests.toy_family:ToyDetector", *detectors.FAMILIES])
+    return Path(shutil.copy(_trained_toy, tmp_path / "toy.pt"))

@@ -18,7 +18,7 @@ from yoloprune.pipeline.typed import kinds_of
 from .errors import reported
 from .options import with_default
 
-__all__ = ["DEFAULTS", "PAIRS", "PANELS", "RECIPE", "CommandSpec", "Flag", "flags_of", "run_command"]
+__all__ = ["DEFAULTS", "PAIRS", "PANELS", "RECIPE", "CommandSpec", "Flag", "flag_of", "flags_of", "run_command"]
 
 _TYPES = get_type_hints(Options)
 
@@ -115,6 +115,11 @@ def flags_of(shown: Mapping[str, str]) -> list[Flag]:
     """
     options = (_flag(name, *what, shown.get(name, "")) for name, what in declared(Options).items() if what[1].panel)
     return sorted([*options, *_own(shown)], key=lambda flag: PANELS.index(flag.panel))
+
+
+def flag_of(name: str, shown: str = "") -> Flag:
+    """The option of a run of this name; `shown` stands for another default."""
+    return _flag(name, *declared(Options)[name], shown)
 
 
 def _flag(name: str, of: Any, what: Declared, given: str) -> Flag:

@@ -105,7 +105,7 @@ def read(spec: CommandSpec, given: dict[str, Any]) -> Asked | Resume:
         return _read_resume(Path(resume), typed, weights, pairs)
     recipe = typed.pop("recipe", None) or ("digits" if spec.embedded and weights is None else "custom")
     dry = typed.pop("dry_run", False)
-    options = merge({**DEFAULTS, **read_recipe(recipe)}, _options(typed, pairs))
+    options = merge({**DEFAULTS, **read_recipe(recipe)}, read_options(typed, pairs))
     if weights is None:
         if not spec.embedded:
             raise UserError("No weights were given; name a checkpoint: yoloprune prune best.pt --target-ratio 0.5.")
@@ -160,7 +160,7 @@ def _off(name: str, value: Any) -> bool:
     return value is False and what is not None and (not what[1].flags or "/" in what[1].flags[0])
 
 
-def _options(typed: dict[str, Any], pairs: dict[str, Any]) -> dict[str, Any]:
+def read_options(typed: dict[str, Any], pairs: dict[str, Any]) -> dict[str, Any]:
     """Parameters of the command as fields of `Options`."""
     types, fields = get_type_hints(Options), declared(Options)
     options: dict[str, Any] = {"train": pairs}

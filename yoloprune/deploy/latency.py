@@ -19,7 +19,7 @@ _LEAST = 5  # rounds
 
 
 def latencies(
-    detectors: Sequence[Detector], *, imgsz: int, device: str | None = None, seconds: float = 4.0
+    detectors: Sequence[Detector], *, imgsz: int | Sequence[int], device: str | None = None, seconds: float = 4.0
 ) -> list[float]:
     """Median milliseconds of one square image, in float32 and with batch norms fused, as Ultralytics predicts.
 
@@ -27,21 +27,22 @@ def latencies(
 
     Args:
         detectors: Detectors; left as they are.
-        imgsz: Image size in px.
+        imgsz: Image size in px, or one for each.
         device: As Ultralytics takes it; the first of several.
         seconds: About how long to measure, but for a few rounds at least.
     """
     place = detectors[0].place(device)
     fused = [detector.fused().to(place) for detector in detectors]
-    image = torch.zeros(1, detectors[0].channels, imgsz, imgsz, device=place)
+    sizes = [imgsz] * len(fused) if isinstance(imgsz, int) else imgsz
+    images = [torch.zeros(1, of.channels, n, n, device=place) for of, n in zip(detectors, sizes, strict=True)]
     rounds: list[list[float]] = []
     with torch.inference_mode():
         for _ in range(_WARM_UP):
-            for network in fused:
+            for network, image in zip(fused, images, strict=True):
                 network(image)
         started = time.perf_counter()
         while len(rounds) < _LEAST or time.perf_counter() - started < seconds:
-            rounds.append([_milliseconds(network, image) for network in fused])
+            rounds.append([_milliseconds(*each) for each in zip(fused, images, strict=True)])
     return [statistics.median(times) for times in zip(*rounds, strict=True)]
 
 

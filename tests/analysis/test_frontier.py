@@ -1,0 +1,115 @@
+"""Image sizes and shares of pruning side by side, on a detector that is measured in a moment."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.toy_family import ToyDetector
+from yoloprune import detectors
+from yoloprune.analysis import frontier as module
+from yoloprune.analysis.frontier import Frontier, Wanted, frontier
+from yoloprune.errors import UserError
+from yoloprune.pipeline.options import Options
+from yoloprune.report.frontier import draw_frontier, frontier_table, save_frontier
+
+OPTIONS = Options(target_ratio=0.5, data="toy", imgsz=128, round_to=1, calibration_images=16, device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def _in_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "latencies", partial(module.latencies, seconds=0.1))
+
+
+def measured(toy: Path, folder: Path, **more: Any) -> Frontier:
+    return frontier([toy], more.pop("options", OPTIONS), folder, **{"sizes": (128, 64), "shares": (0.5,), **more})
+
+
+def test_sizes_and_shares_are_measured_side_by_side(toy: Path, tmp_path: Path) -> None:
+    found = measured(toy, tmp_path / "toys")
+    assert {(p.imgsz, p.share) for p in found.points} == {(128, 1.0), (128, 0.5), (64, 1.0), (64, 0.5)}
+    own = detectors.load(toy)
+    by = {(p.imgsz, p.share): p for p in found.points}
+    assert by[128, 1.0].gflops == pytest.approx(own.gflops() * (128 / 640) ** 2)
+    assert by[64, 1.0].gflops == pytest.approx(by[128, 1.0].gflops / 4)
+    assert 0.4 < by[64, 0.5].gflops / by[64, 1.0].gflops <= 0.5
+    assert all(p.latency_ms > 0 and 0 <= p.quality <= 1 for p in found.points)
+    assert [p.gflops for p in found.points] == sorted(p.gflops for p in found.points)
+    pruned = detectors.load(tmp_path / "toys" / by[64, 0.5].file)
+    assert pruned.params == by[64, 0.5].params < own.params
+    assert found.best is None and found.command is None
+
+
+def test_the_front_has_what_no_cheaper_point_reaches(toy: Path, tmp_path: Path) -> None:
+    found = measured(toy, tmp_path / "toys", shares=(0.7, 0.4))
+    front = found.front()
+    for point in found.points:
+        better = any(other.gflops <= point.gflops and other.quality > point.quality for other in found.points)
+        assert (point in front) <= (not better)
+    assert [p.quality for p in front] == sorted({p.quality for p in front})
+
+
+def test_a_cost_is_met_at_every_size_and_the_best_is_named(toy: Path, tmp_path: Path) -> None:
+    found = measured(toy, tmp_path / "toys", wanted=Wanted(ratio=0.3), sizes=(128, 96, 64))
+    own = detectors.load(toy).gflops() * (128 / 640) ** 2
+    shares = {p.imgsz: p.share for p in found.points if p.share < 1}
+    assert shares == {128: pytest.approx(0.3), 96: pytest.approx(0.3 * (128 / 96) ** 2, abs=1e-4)}
+    assert found.best.gflops <= 0.3 * own
+    cheap = [p for p in found.points if p.gflops <= 0.3 * own]
+    assert {p.imgsz for p in cheap} == {128, 96, 64}, "at 64 px nothing need go"
+    assert found.best.quality == max(p.quality for p in cheap)
+    if found.best.share < 1:
+        assert f"--target-ratio {found.best.share:g} --imgsz {found.best.imgsz} --data toy" in found.command
+    with pytest.raises(UserError, match=r"No point costs as little as was asked for; the cheapest is toy"):
+        measured(toy, tmp_path / "toys", wanted=Wanted(ms=1e-6))
+
+
+def test_an_interrupted_frontier_continues(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, real, done = tmp_path / "toys", module.prune_once, []
+
+    def stop(*args: Any, **more: Any) -> Any:
+        if done:
+            raise KeyboardInterrupt
+        done.append(args)
+        return real(*args, **more)
+
+    monkeypatch.setattr(module, "prune_once", stop)
+    with pytest.raises(KeyboardInterrupt):
+        measured(toy, folder)
+    known = json.loads((folder / "frontier.json").read_text())["points"]
+    assert len(known) == 3
+    monkeypatch.setattr(module, "prune_once", real)
+    monkeypatch.setattr(ToyDetector, "validate", lambda own, *args, of=ToyDetector.validate, **more: (
+        done.append(more), of(own, *args, **more))[1])  # fmt: skip
+    found = measured(toy, folder)
+    assert len(found.points) == 4
+    assert len(done) == 2, "one pruning before, one validation after"
+    with pytest.raises(UserError, match="holds a frontier of other weights, data or options; give another --name"):
+        measured(toy, folder, options=replace(OPTIONS, seed=3))
+
+
+def test_with_epochs_unpruned_networks_are_trained_as_long(toy: Path, tmp_path: Path) -> None:
+    found = measured(toy, tmp_path / "toys", options=replace(OPTIONS, epochs=1), sizes=(64,))
+    assert [p.epochs for p in found.points] == [1, 1]
+    before = detectors.load(toy).network.state_dict()
+    after = detectors.load(tmp_path / "toys" / "toy-100-64.pt").network.state_dict()
+    assert not torch.equal(before["head.weight"], after["head.weight"])
+    assert not list((tmp_path / "toys").glob("*.start.pt"))
+
+
+def test_what_is_shown_and_written(toy: Path, tmp_path: Path) -> None:
+    found = measured(toy, tmp_path / "toys", wanted=Wanted(ratio=0.6))
+    save_frontier(found, tmp_path / "f.csv")
+    rows = list(csv.DictReader((tmp_path / "f.csv").read_text().splitlines()))
+    assert [float(row["gflops"]) for row in rows] == [p.gflops for p in found.points]
+    assert {row["on_front"] for row in rows} <= {"True", "False"}
+    draw_frontier(found, tmp_path / "f.png")
+    assert (tmp_path / "f.png").stat().st_size > 10_000
+    assert frontier_table(found).row_count == len(found.points)

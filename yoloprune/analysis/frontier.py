@@ -1,0 +1,323 @@
+"""What accuracy costs: image sizes and shares of pruning side by side, and which of them is the best at a cost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from yoloprune import detectors
+from yoloprune.deploy.latency import latencies
+from yoloprune.detectors import GFLOPS_IMGSZ
+from yoloprune.detectors.base import Detector, Training
+from yoloprune.errors import UserError
+from yoloprune.files import atomic, clean_leftovers, readable
+from yoloprune.pipeline.data import choose_data, fitting_imgsz
+from yoloprune.pipeline.lock import FolderLock
+from yoloprune.pipeline.metrics import named_metrics
+from yoloprune.pipeline.options import Options
+from yoloprune.pipeline.prune import prune_once
+from yoloprune.pipeline.targets import Target
+from yoloprune.pipeline.train import train_keywords
+from yoloprune.progress import Progress
+
+__all__ = ["Frontier", "Point", "Wanted", "frontier"]
+
+_LEAST_SHARE = 0.98  # of the cost: pruning less than that is not worth a network of one's own
+_STEPS = (1.0, 0.81, 0.64, 0.49)  # shares of the cost at which sizes are looked at by default
+
+
+@dataclass
+class Point:
+    """One network at one image size.
+
+    Attributes:
+        weights: The checkpoint that it comes from.
+        imgsz: Image size in px.
+        share: Share of its GFLOPs that pruning left; 1 for the unpruned network.
+        gflops: GFLOPs of one image of that size.
+        params: Number of parameters.
+        metrics: Validation at that size.
+        epochs: Epochs of training that it has had.
+        latency_ms: Median milliseconds of one image, measured in turns with all others; None until it is.
+    """
+
+    weights: str
+    imgsz: int
+    share: float
+    gflops: float
+    params: int
+    metrics: dict[str, float]
+    epochs: int = 0
+    latency_ms: float | None = None
+
+    @property
+    def quality(self) -> float:
+        """mAP50-95, or top-1 accuracy."""
+        return next(iter(self.metrics.values()))
+
+    @property
+    def label(self) -> str:
+        """A few words that tell it from the others."""
+        pruned = "unpruned" if self.share == 1 else f"pruned to {self.share:.0%}"
+        return f"{Path(self.weights).stem} {pruned} at {self.imgsz} px"
+
+    @property
+    def file(self) -> str:
+        """Name of its checkpoint in the folder of a frontier."""
+        return f"{Path(self.weights).stem}-{round(100 * self.share)}-{self.imgsz}.pt"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a network may cost; of several figures all must hold, without any each point of the front is as good.
+
+    Attributes:
+        gflops: GFLOPs of one image at the size that is used.
+        ratio: The same as a share of the first network's at its own image size.
+        ms: Milliseconds of one image on this machine.
+    """
+
+    gflops: float | None = None
+    ratio: float | None = None
+    ms: float | None = None
+
+
+@dataclass
+class Frontier:
+    """What `frontier` found.
+
+    Attributes:
+        points: All points, the cheapest first.
+        wanted: What was asked for.
+        measure: Name of the figure that tells which is better.
+        command: The command that makes the best network for what was asked for; None if nothing was, or an unpruned one
+            is the best.
+    """
+
+    points: list[Point]
+    wanted: Wanted
+    measure: str
+    command: str | None = None
+    best: Point | None = field(default=None)
+
+    def front(self) -> list[Point]:
+        """The points that no cheaper one is as good as, the cheapest first."""
+        found: list[Point] = []
+        for point in self.points:
+            if not found or point.quality > found[-1].quality:
+                found.append(point)
+        return found
+
+
+def frontier(
+    weights: Sequence[str | Path],
+    options: Options,
+    folder: Path,
+    *,
+    sizes: Sequence[int] = (),
+    shares: Sequence[float] = (0.85, 0.7, 0.5),
+    wanted: Wanted | None = None,
+    progress: Progress | None = None,
+    command: str = "yoloprune prune",
+) -> Frontier:
+    """Measure networks at several image sizes, unpruned and pruned at that size, on a validation set.
+
+    Where a cost is asked for, each network is pruned at each size to exactly that cost, and not to `shares`. The same
+    call, after an interruption, continues with what is missing; everything that is pruned is kept in `folder`.
+
+    Args:
+        weights: Checkpoints.
+        options: Data, image size, epochs and how to prune; its target is not looked at.
+        folder: Where results and networks go.
+        sizes: Image sizes in px; by default the network's own and those at .81, .64 and .49 of its cost.
+        shares: Shares of GFLOPs to prune to.
+        wanted: What a network may cost.
+        progress: Where to report to.
+        command: How the proposed command begins.
+
+    Returns:
+        All points, and the best one for what is wanted.
+
+    Raises:
+        UserError: The data cannot be used, another frontier is in the folder, or no point costs little enough.
+    """
+    wanted, progress = wanted or Wanted(), progress or Progress()
+    networks = {str(path): detectors.load(path, trust=options.trust) for path in weights}
+    first = next(iter(networks.values()))
+    imgsz, _ = fitting_imgsz(first, options.imgsz)
+    data = choose_data(options.data, first, images=True, labels=bool(options.epochs), validates=True)
+    options = replace(options, imgsz=imgsz, data=data, criterion=options.criterion or "output_error", recover=True)
+    chosen = sorted({fitting_imgsz(first, size)[0] for size in sizes} or set(_default_sizes(imgsz, first.stride)))[::-1]
+    most = _most(wanted, first, imgsz)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FolderLock(folder)
+    try:
+        clean_leftovers(folder)
+        state = _State(folder / "frontier.json", _digest(options, list(networks)))
+        for path, detector in networks.items():
+            for size in chosen:
+                for share in (1.0, *_shares(detector, size, most, shares)):
+                    if state.find(path, size, share) is None:
+                        state.add(_measured(path, detector, share, replace(options, imgsz=size), folder, progress))
+        _time(state, networks, folder, options, progress)
+    finally:
+        lock.release()
+    return _result(state.points, wanted, most, options, command)
+
+
+def _default_sizes(imgsz: int, stride: int) -> Iterator[int]:
+    for share in _STEPS:
+        yield max(round(imgsz * share**0.5 / stride), 1) * stride
+
+
+def _most(wanted: Wanted, first: Detector, imgsz: int) -> float:
+    """What a network may cost, in GFLOPs of one image at its size."""
+    own = _gflops(first, imgsz)
+    return min(wanted.gflops or inf, (wanted.ratio or inf) * own)
+
+
+def _gflops(detector: Detector, imgsz: int) -> float:
+    """GFLOPs of one image of that size; in proportion to those at 640 px, as Ultralytics prints them."""
+    return detector.gflops() * (imgsz / GFLOPS_IMGSZ) ** 2
+
+
+def _shares(detector: Detector, imgsz: int, most: float, shares: Sequence[float]) -> list[float]:
+    """What to prune to at a size: the shares asked for or, where a cost is asked for, the one that it leaves."""
+    if most == inf:
+        return sorted(shares, reverse=True)
+    share = most / _gflops(detector, imgsz)
+    return [round(share, 4)] if share < _LEAST_SHARE else []
+
+
+def _measured(path: str, detector: Detector, share: float, options: Options, folder: Path, progress: Progress) -> Point:
+    """Prune (and train) one network and validate it."""
+    point = Point(path, options.imgsz, share, 0.0, 0, {})
+    network, file = detector, folder / point.file
+    if share < 1:
+        with progress.phase(f"{point.label}: prune"):
+            target = Target(share * detector.gflops(), None)
+            network = prune_once(detector, target, replace(options, target_ratio=share)).detector
+            network.save(file)
+            network = network.holding(type(network).load(file, trust=options.trust).network)
+    if options.epochs:
+        start = file.with_suffix(".start.pt")
+        network.save(start)
+        with progress.phase(f"{point.label}: train for {options.epochs} epochs"):
+            asked = Training(
+                data=options.data,
+                epochs=options.epochs,
+                imgsz=options.imgsz,
+                batch=options.batch,
+                device=options.device,
+                seed=options.seed,
+                keywords=train_keywords(options, 1 - share * (options.imgsz / _own_size(detector)) ** 2),
+                rollback=options.rollback,
+                instead="give --epochs 0",
+            )
+            trained = network.train(start, folder / f"{file.stem}-train", asked)
+        network, point.epochs = network.holding(trained.detector.network), trained.epochs
+        network.save(file)
+        network.forget_training(folder / f"{file.stem}-train")
+        start.unlink()
+    with progress.phase(f"{point.label}: validate"):
+        found = network.validate(
+            options.data,
+            imgsz=options.imgsz,
+            batch=int(options.batch) if options.batch >= 1 else 16,
+            device=options.device,
+            verbose=progress.hears,
+        )
+    point.metrics = named_metrics(found, detector.task)
+    point.gflops, point.params = _gflops(network, options.imgsz), network.params
+    progress.say(f"{next(iter(point.metrics))} {point.quality:.3f} at {point.gflops:.2f} GFLOPs")
+    return point
+
+
+def _own_size(detector: Detector) -> int:
+    """The image size in px that a detector was trained at, or Ultralytics' default."""
+    return fitting_imgsz(detector, None)[0]
+
+
+def _time(state: _State, networks: dict[str, Detector], folder: Path, options: Options, progress: Progress) -> None:
+    """Measure the latency of all points in turns."""
+    if all(point.latency_ms for point in state.points):
+        return
+    made = []
+    for point in state.points:
+        own = networks[point.weights]
+        file = folder / point.file
+        made.append(own.holding(type(own).load(file, trust=options.trust).network) if file.exists() else own)
+    with progress.phase("Measure latency"):
+        found = latencies(made, imgsz=[point.imgsz for point in state.points], device=options.device)
+    for point, ms in zip(state.points, found, strict=True):
+        point.latency_ms = ms
+    state.save()
+
+
+class _State:
+    """The points that are measured, on disk after each."""
+
+    def __init__(self, path: Path, digest: str) -> None:
+        self._path, self._digest = path, digest
+        self.points: list[Point] = []
+        if path.is_file():
+            with readable(path, "give another --name"):
+                content = json.loads(path.read_text(encoding="utf-8"))
+                self.points = [Point(**point) for point in content["points"]]
+            if content["work"] != digest:
+                raise UserError(
+                    f"'{path.parent}' holds a frontier of other weights, data or options; give another --name."
+                )
+
+    def find(self, weights: str, imgsz: int, share: float) -> Point | None:
+        """The point that was measured before."""
+        key = (weights, imgsz, share)
+        return next((point for point in self.points if (point.weights, point.imgsz, point.share) == key), None)
+
+    def add(self, point: Point) -> None:
+        """Write one more point down."""
+        self.points = sorted([*self.points, point], key=lambda p: (p.gflops, -p.share))
+        for known in self.points:
+            known.latency_ms = None  # measured in turns with all others, or not at all
+        self.save()
+
+    def save(self) -> None:
+        content: dict[str, Any] = {"work": self._digest, "points": [asdict(point) for point in self.points]}
+        with atomic(self._path) as tmp:
+            tmp.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _digest(options: Options, weights: Sequence[str]) -> str:
+    """Whatever decides the figures but sizes and shares, which may be added to."""
+    digest = hashlib.sha256()
+    for path in weights:
+        digest.update(Path(path).read_bytes())
+    skipped = {"imgsz", "target_ratio", "target_gflops", "target_params", "project", "name", "exist_ok", "download"}
+    digest.update(repr(sorted((k, v) for k, v in asdict(options).items() if k not in skipped)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _result(points: list[Point], wanted: Wanted, most: float, options: Options, command: str) -> Frontier:
+    found = Frontier(points, wanted, next(iter(points[0].metrics)))
+    if most == inf and wanted.ms is None:
+        return found
+    cheap = [p for p in points if p.gflops <= most * 1.0001 and (p.latency_ms or 0) <= (wanted.ms or inf)]
+    if not cheap:
+        least = min(points, key=lambda point: point.gflops)
+        raise UserError(
+            f"No point costs as little as was asked for; the cheapest is {least.label} with {least.gflops:.2f} GFLOPs "
+            f"and {least.latency_ms:.2f} ms; give smaller --sizes or --shares."
+        )
+    best = found.best = max(cheap, key=lambda point: point.quality)
+    if best.share < 1:
+        words = [*command.split(), best.weights, "--target-ratio", f"{best.share:g}", "--imgsz", str(best.imgsz)]
+        words += ["--data", str(options.data)] + ["--prune-head"] * options.prune_head
+        words += ["--epochs", str(options.epochs)]
+        found.command = shlex.join(words)
+    return found
