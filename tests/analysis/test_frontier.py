@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+import yoloprune
 from tests.toy_family import ToyDetector
 from yoloprune import detectors
 from yoloprune.analysis import frontier as module
@@ -28,8 +29,8 @@ def _in_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "latencies", partial(module.latencies, seconds=0.1))
 
 
-def measured(toy: Path, folder: Path, **more: Any) -> Frontier:
-    return frontier([toy], more.pop("options", OPTIONS), folder, **{"sizes": (128, 64), "shares": (0.5,), **more})
+def measured(toy: Path, folder: Path, options: Options = OPTIONS, **more: Any) -> Frontier:
+    return frontier({str(toy): detectors.load(toy)}, options, folder, **{"sizes": (128, 64), "shares": (0.5,), **more})
 
 
 def test_sizes_and_shares_are_measured_side_by_side(toy: Path, tmp_path: Path) -> None:
@@ -113,3 +114,18 @@ def test_what_is_shown_and_written(toy: Path, tmp_path: Path) -> None:
     draw_frontier(found, tmp_path / "f.png")
     assert (tmp_path / "f.png").stat().st_size > 10_000
     assert frontier_table(found).row_count == len(found.points)
+
+
+def test_a_run_can_choose_the_image_size(toy: Path, tmp_path: Path) -> None:
+    """What the cost is at the size that is used counts, so there is less to prune at a smaller one."""
+    common = {"data": "toy", "imgsz": 128, "round_to": 1, "calibration_images": 16, "device": "cpu"}
+    result = yoloprune.prune(toy, target_ratio=0.4, choose_imgsz=True, val=True, **common)
+    (said,) = (note for note in result.report.notes if "without training at 40% of the cost" in note)
+    imgsz = result.report.imgsz
+    assert f"{imgsz} px are taken" in said
+    cost = result.report.after.gflops / result.report.before.gflops * (imgsz / 128) ** 2
+    assert 0.97 * 0.4 <= cost <= 0.4
+    with pytest.raises(UserError, match="Image sizes are compared on validation images"):
+        yoloprune.prune(toy, target_ratio=0.4, choose_imgsz=True, **common)
+    with pytest.raises(UserError, match="has no fewer parameters"):
+        yoloprune.prune(toy, target_params=1000, choose_imgsz=True, val=True, **common)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import inf
 from pathlib import Path
 from typing import Any
 
-from yoloprune import detectors
 from yoloprune.deploy.latency import latencies
 from yoloprune.detectors import GFLOPS_IMGSZ
 from yoloprune.detectors.base import Detector, Training
@@ -22,11 +22,12 @@ from yoloprune.pipeline.lock import FolderLock
 from yoloprune.pipeline.metrics import named_metrics
 from yoloprune.pipeline.options import Options
 from yoloprune.pipeline.prune import prune_once
+from yoloprune.pipeline.state import fingerprint
 from yoloprune.pipeline.targets import Target
 from yoloprune.pipeline.train import train_keywords
 from yoloprune.progress import Progress
 
-__all__ = ["Frontier", "Point", "Wanted", "frontier"]
+__all__ = ["Frontier", "Point", "Wanted", "choose_imgsz", "frontier"]
 
 _LEAST_SHARE = 0.98  # of the cost: pruning less than that is not worth a network of one's own
 _STEPS = (1.0, 0.81, 0.64, 0.49)  # shares of the cost at which sizes are looked at by default
@@ -116,7 +117,7 @@ class Frontier:
 
 
 def frontier(
-    weights: Sequence[str | Path],
+    networks: Mapping[str, Detector],
     options: Options,
     folder: Path,
     *,
@@ -132,7 +133,7 @@ def frontier(
     call, after an interruption, continues with what is missing; everything that is pruned is kept in `folder`.
 
     Args:
-        weights: Checkpoints.
+        networks: Detectors by the checkpoint that each comes from; left as they are.
         options: Data, image size, epochs and how to prune; its target is not looked at.
         folder: Where results and networks go.
         sizes: Image sizes in px; by default the network's own and those at .81, .64 and .49 of its cost.
@@ -148,7 +149,6 @@ def frontier(
         UserError: The data cannot be used, another frontier is in the folder, or no point costs little enough.
     """
     wanted, progress = wanted or Wanted(), progress or Progress()
-    networks = {str(path): detectors.load(path, trust=options.trust) for path in weights}
     first = next(iter(networks.values()))
     imgsz, _ = fitting_imgsz(first, options.imgsz)
     data = choose_data(options.data, first, images=True, labels=bool(options.epochs), validates=True)
@@ -159,7 +159,7 @@ def frontier(
     lock = FolderLock(folder)
     try:
         clean_leftovers(folder)
-        state = _State(folder / "frontier.json", _digest(options, list(networks)))
+        state = _State(folder / "frontier.json", _digest(options, networks))
         for path, detector in networks.items():
             for size in chosen:
                 for share in (1.0, *_shares(detector, size, most, shares)):
@@ -244,7 +244,7 @@ def _own_size(detector: Detector) -> int:
     return fitting_imgsz(detector, None)[0]
 
 
-def _time(state: _State, networks: dict[str, Detector], folder: Path, options: Options, progress: Progress) -> None:
+def _time(state: _State, networks: Mapping[str, Detector], folder: Path, options: Options, progress: Progress) -> None:
     """Measure the latency of all points in turns."""
     if all(point.latency_ms for point in state.points):
         return
@@ -293,11 +293,11 @@ class _State:
             tmp.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
-def _digest(options: Options, weights: Sequence[str]) -> str:
+def _digest(options: Options, networks: Mapping[str, Detector]) -> str:
     """Whatever decides the figures but sizes and shares, which may be added to."""
     digest = hashlib.sha256()
-    for path in weights:
-        digest.update(Path(path).read_bytes())
+    for path, detector in networks.items():
+        digest.update(f"{path}{fingerprint(detector.network)}".encode())
     skipped = {"imgsz", "target_ratio", "target_gflops", "target_params", "project", "name", "exist_ok", "download"}
     digest.update(repr(sorted((k, v) for k, v in asdict(options).items() if k not in skipped)).encode())
     return digest.hexdigest()[:16]
@@ -321,3 +321,39 @@ def _result(points: list[Point], wanted: Wanted, most: float, options: Options, 
         words += ["--epochs", str(options.epochs)]
         found.command = shlex.join(words)
     return found
+
+
+def choose_imgsz(
+    detector: Detector, options: Options, *, weights: str, progress: Progress | None = None
+) -> tuple[Options, str]:
+    """Spend a part of what a run is to save on a smaller image, where that keeps more: tried without training.
+
+    Args:
+        detector: The detector to prune; left as it is.
+        options: The options of the run; its target is a cost at its image size.
+        weights: What to call the detector.
+        progress: Where to report to.
+
+    Returns:
+        The options with the image size and the target at that size, and a sentence.
+
+    Raises:
+        UserError: The run does not validate, so that sizes cannot be compared, or none can be pruned to the target.
+    """
+    if not options.val:
+        raise UserError("Image sizes are compared on validation images; leave --no-val out, or give --imgsz.")
+    if options.target_params is not None:
+        raise UserError("A smaller image has no fewer parameters; give --target-gflops or --target-ratio.")
+    ratio = options.target_ratio or options.target_gflops / detector.gflops()
+    settings = replace(options, epochs=0, budget=None, target_gflops=None, target_ratio=ratio)
+    with tempfile.TemporaryDirectory(prefix="yoloprune-frontier-") as folder:
+        found = frontier({weights: detector}, settings, Path(folder), wanted=Wanted(ratio=ratio), progress=progress)
+    pruned = [point for point in found.points if point.share < 1]
+    if not pruned:
+        raise UserError(f"A share of {ratio:.0%} needs no pruning at any of the sizes; give a smaller target.")
+    best = max(pruned, key=lambda point: point.quality)
+    tried = ", ".join(f"{point.quality:.3f} {point.label.partition(' ')[2]}" for point in reversed(pruned))
+    said = f"{found.measure} without training at {ratio:.0%} of the cost: {tried}; {best.imgsz} px are taken."
+    if found.best.share == 1:
+        said += f" The unpruned network at {found.best.imgsz} px has {found.best.quality:.3f}."
+    return replace(options, imgsz=best.imgsz, target_gflops=None, target_ratio=best.share, choose_imgsz=False), said

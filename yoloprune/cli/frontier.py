@@ -116,12 +116,14 @@ def _frontier(given: dict[str, Any]) -> None:
     folder = Path(options.project or "runs/frontier").expanduser() / (options.name or "frontier")
     with Screen.open(as_json=as_json) as screen:
         with screen.waiting("Load"):
+            from yoloprune import detectors
             from yoloprune.analysis.frontier import Wanted, frontier
             from yoloprune.report.frontier import draw_frontier, frontier_table, save_frontier
 
+            networks = {str(path): detectors.load(path, trust=options.trust) for path in weights}
         try:
             found = frontier(
-                weights, options, folder, sizes=sizes, shares=shares, wanted=Wanted(**cost), progress=screen
+                networks, options, folder, sizes=sizes, shares=shares, wanted=Wanted(**cost), progress=screen
             )
         except KeyboardInterrupt:
             raise KeyboardInterrupt("Interrupted; the same command continues from there.") from None

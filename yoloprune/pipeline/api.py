@@ -138,7 +138,13 @@ def prepare(
             check(detector)
         if options.download and options.data:
             detector.fetch(options.data, trust=options.trust)
-        return Run(detector, options, weights=weights, progress=progress, keeps_images=keeps_images)
+        said = None
+        if options.choose_imgsz:
+            from yoloprune.analysis.frontier import choose_imgsz  # which prunes through this package
+
+            name = weights or str(detector.file)
+            options, said = choose_imgsz(detector, options, weights=name, progress=progress)
+        return Run(detector, options, weights=weights, progress=progress, keeps_images=keeps_images, remark=said)
 
 
 def prepare_resume(

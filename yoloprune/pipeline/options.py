@@ -91,6 +91,12 @@ class Options:
         shown="what the weights were trained at",
         least=32,
     )
+    choose_imgsz: bool = option(
+        False,
+        "Spend a part of the saving on a smaller image, if that keeps more: sizes are tried without training.",
+        panel=DATA,
+        flags=("--choose-imgsz",),
+    )
     batch: int | float = option(
         16, "Images per batch; -1 or a share of the GPU's memory, such as 0.7, as in Ultralytics.", panel=DATA
     )

@@ -62,6 +62,7 @@ class Run:
         progress: Where to report to.
         remembered: An earlier run to take up, whose options `options` are.
         keeps_images: Whether the data is a list of images that will be gone, and is to be kept in the output folder.
+        remark: A sentence that belongs in the report.
 
     Raises:
         UserError: Anything that can be known to fail before any work is done. Nothing is written then.
@@ -76,6 +77,7 @@ class Run:
         progress: Progress | None = None,
         remembered: Remembered | None = None,
         keeps_images: bool = False,
+        remark: str | None = None,
     ):
         self._weights, self._keeps_images = weights, keeps_images
         trains = options.epochs or options.train_epochs or options.sparse_epochs or options.budget
@@ -96,7 +98,7 @@ class Run:
         if options.budget:
             options = replace(options, epochs=1)  # at least; how many are known once the network is pruned
         options, unvalidated = settle_validation(with_data(options, detector), detector)
-        self._remarks = [line for line in (rounded, other_classes, unvalidated) if line]
+        self._remarks = [line for line in (remark, rounded, other_classes, unvalidated) if line]
         own = cost(detector)
         self._targets = step_targets(options, own)
         if head := kept_head(detector, options, self._targets[-1], own):
