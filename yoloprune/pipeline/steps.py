@@ -142,14 +142,22 @@ def _allowed(run: Context, pruned: Detector, row: StepRow) -> Allowed | None:
 
 
 def _better(run: Context, pruned: Detector, before: dict[str, float], tuned: Detector, row: StepRow) -> Detector:
-    """The fine-tuned network, if it validates better than before: Ultralytics' best epoch is one of its own."""
+    """The fine-tuned network, if it validates better than before: Ultralytics' best epoch is one of its own.
+
+    Both mAP, which hides how sure a detector is, and F1 at the confidence that users see are looked at.
+    """
     after = run.validate(tuned, "Validate the fine-tuned")
-    name = next(iter(before))
-    if after[name] > before[name]:
+    name, seen = next(iter(before)), "F1 (conf .25)"
+    gain, gain_seen = after[name] - before[name], after.get(seen, 0.0) - before.get(seen, 0.0)
+    figures = f"{name} {before[name]:.3f} before, {after[name]:.3f} after"
+    if seen in before:
+        figures += f"; {seen} {before[seen]:.3f} before, {after[seen]:.3f} after"
+    if gain > 0 and gain + gain_seen > 0:
+        run.note(f"Fine-tuning for {row.epochs} epoch{'s' * (row.epochs != 1)} gained {gain:.3f} ({figures}).")
         return tuned
     run.note(
-        f"Fine-tuning did not raise {name} ({before[name]:.3f} before, {after[name]:.3f} after), so the network "
-        "from before it is kept; try a lower --lr0 or more images."
+        f"Fine-tuning did not make the network better ({figures}), so the one from before it is kept; try a lower --lr0 "
+        "or more images."
     )
     row.metrics = before
     return pruned
