@@ -156,7 +156,7 @@ def _better(run: Context, pruned: Detector, before: dict[str, float], tuned: Det
         run.note(f"Fine-tuning for {row.epochs} epoch{'s' * (row.epochs != 1)} gained {gain:.3f} ({figures}).")
         return tuned
     run.note(
-        f"Fine-tuning did not make the network better ({figures}), so the one from before it is kept; try a lower --lr0 "
+        f"Fine-tuning did not make the network better ({figures}), so the one before it is kept; try a lower --lr0 "
         "or more images."
     )
     row.metrics = before
