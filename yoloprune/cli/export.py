@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from .errors import reported
-from .options import Imgsz, Trust, Verbose, Weights, WeightsToo, read_weights, read_whole
+from .options import Download, Imgsz, Trust, Verbose, Weights, WeightsToo, read_weights, read_whole
 
 __all__ = ["NAME", "command"]
 
@@ -28,6 +28,7 @@ def command(
     weights: WeightsToo = None,
     format: Annotated[str, typer.Option("--format", help="Export format of Ultralytics.", metavar="<name>")] = "onnx",
     imgsz: Imgsz = None,
+    download: Download = False,
     verbose: Verbose = False,
     trust: Trust = False,
 ) -> None:
@@ -42,13 +43,18 @@ def command(
       yoloprune export pruned.pt --format tensorrt half=True
     """
     with reported():
-        _export(
-            *read_weights([word, *(words or ())], weights, NAME), format, read_whole("--imgsz", imgsz), verbose, trust
-        )
+        path, keywords = read_weights([word, *(words or ())], weights, NAME)
+        _export(path, keywords, format, read_whole("--imgsz", imgsz), download, verbose, trust)
 
 
 def _export(
-    weights: Path, keywords: dict[str, Any], format: str, imgsz: int | None, verbose: bool, trust: bool
+    weights: Path,
+    keywords: dict[str, Any],
+    format: str,
+    imgsz: int | None,
+    download: bool,
+    verbose: bool,
+    trust: bool,
 ) -> None:
     from yoloprune.deploy.formats import check_can_export, check_format, export_path
     from yoloprune.pipeline.keywords import COMMAND_DECIDES, check_keywords
@@ -69,6 +75,8 @@ def _export(
             from yoloprune.pipeline.data import fitting_imgsz
 
             detector = detectors.load(weights, trust=trust)
+            if download and keywords.get("data"):
+                detector.fetch(keywords["data"], trust=trust)
             imgsz, rounded = fitting_imgsz(detector, imgsz)
         if rounded:
             screen.line(rounded)

@@ -22,7 +22,7 @@ __all__ = ["NAME", "command"]
 NAME = "frontier"
 
 _TAKEN = (
-    *("data", "imgsz", "batch", "device", "seed", "calibration_images", "prune_head", "keep"),
+    *("data", "download", "imgsz", "batch", "device", "seed", "calibration_images", "prune_head", "keep"),
     *("round_to", "epochs", "project", "name", "trust"),
 )
 """Options of a run that mean the same here."""
@@ -121,6 +121,8 @@ def _frontier(given: dict[str, Any]) -> None:
             from yoloprune.report.frontier import draw_frontier, frontier_table, save_frontier
 
             networks = {str(path): detectors.load(path, trust=options.trust) for path in weights}
+            if options.download and options.data:
+                next(iter(networks.values())).fetch(options.data, trust=options.trust)
         try:
             found = frontier(
                 networks, options, folder, sizes=sizes, shares=shares, wanted=Wanted(**cost), progress=screen

@@ -18,6 +18,7 @@ from .keywords import parse_pairs
 __all__ = [
     "Data",
     "Device",
+    "Download",
     "Imgsz",
     "Json",
     "Keep",
@@ -49,6 +50,12 @@ Device = Annotated[
     str | None,
     typer.Option(
         "--device", help=with_default("cpu, 0, mps …, as in Ultralytics.", "Ultralytics chooses"), metavar="<name>"
+    ),
+]
+Download = Annotated[
+    bool,
+    typer.Option(
+        "--download", help="Fetch the data from the URL that the data YAML names, if they are absent.", metavar=""
     ),
 ]
 Imgsz = Annotated[

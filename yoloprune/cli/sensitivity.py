@@ -10,7 +10,7 @@ import typer
 from yoloprune.errors import UserError
 
 from .errors import reported
-from .options import Data, Device, Imgsz, Keep, Trust, Weights, WeightsToo, read_weights, read_whole
+from .options import Data, Device, Download, Imgsz, Keep, Trust, Weights, WeightsToo, read_weights, read_whole
 
 __all__ = ["NAME", "command"]
 
@@ -21,6 +21,7 @@ def command(
     word: Weights = None,
     weights: WeightsToo = None,
     data: Data = None,
+    download: Download = False,
     imgsz: Imgsz = None,
     images: Annotated[
         str, typer.Option("--images", help="Training images to measure on, without labels.", metavar="<number>")
@@ -63,12 +64,13 @@ def command(
         if pairs:
             raise UserError(f"{word} is not understood; sensitivity takes a checkpoint and options.")
         size, count, seed_ = read_whole("--imgsz", imgsz), read_whole("--images", images), read_whole("--seed", seed)
-        _sensitivity(path, data, size, count, ratios, prune_head, keep, criterion, save, trust, device, seed_)
+        _sensitivity(path, data, download, size, count, ratios, prune_head, keep, criterion, save, trust, device, seed_)
 
 
 def _sensitivity(
     weights: Path,
     data: str | None,
+    download: bool,
     imgsz: int | None,
     images: int,
     ratios: str,
@@ -98,6 +100,8 @@ def _sensitivity(
 
             detector = detectors.load(weights, trust=trust)
             detector.place(device)
+            if download and data:
+                detector.fetch(data, trust=trust)
         try:
             with screen.phase("Prune each layer alone"):
                 found = sensitivity(

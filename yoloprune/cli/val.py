@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from .errors import reported
-from .options import Data, Device, Imgsz, Json, Trust, Verbose, Weights, WeightsToo, read_weights, read_whole
+from .options import Data, Device, Download, Imgsz, Json, Trust, Verbose, Weights, WeightsToo, read_weights, read_whole
 
 __all__ = ["NAME", "command"]
 
@@ -25,6 +25,7 @@ def command(
     ] = None,
     weights: WeightsToo = None,
     data: Data = None,
+    download: Download = False,
     imgsz: Imgsz = None,
     batch: Annotated[str, typer.Option("--batch", help="Images per batch.", metavar="<number>")] = "16",
     device: Device = None,
@@ -43,13 +44,14 @@ def command(
     with reported():
         path, keywords = read_weights([word, *(words or ())], weights, NAME)
         size, images = read_whole("--imgsz", imgsz), read_whole("--batch", batch, least=1)
-        _val(path, keywords, data, size, images, device, as_json, verbose, trust)
+        _val(path, keywords, data, download, size, images, device, as_json, verbose, trust)
 
 
 def _val(
     weights: Path,
     keywords: dict[str, Any],
     data: str | None,
+    download: bool,
     imgsz: int | None,
     batch: int,
     device: str | None,
@@ -78,6 +80,8 @@ def _val(
 
             detector = detectors.load(weights, trust=trust)
             detector.place(device)
+            if download and data:
+                detector.fetch(data, trust=trust)
             data = choose_data(data, detector)
             imgsz, _ = fitting_imgsz(detector, imgsz)
             measured = cost(detector)
