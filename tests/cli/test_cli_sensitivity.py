@@ -42,7 +42,7 @@ def test_the_same_command_goes_on_after_ctrl_c(yoloprune, tmp_path, few_digits, 
     assert not (tmp_path / "out").exists()
     result, _ = measured("out/cut", stop=5)
     assert result.exit_code == 130
-    assert "the same command goes on" in result.stderr
+    assert "the same command continues" in result.stderr
     whole, number = measured("whole/whole")
     rest, left = measured("out/cut")
     assert whole.exit_code == rest.exit_code == 0
