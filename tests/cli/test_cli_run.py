@@ -166,6 +166,7 @@ def test_interrupt_and_resume(yoloprune, tmp_path, few_digits) -> None:
     """Ctrl-C and SIGKILL in the middle of fine-tuning: the resumed run ends bit for bit where a whole one ends."""
     words = ["v8", "--weights", WEIGHTS, "--target-ratio", "0.7", "--steps", "2", "--epochs", "2", "--data", few_digits]
     words += ["--imgsz", "64", "--no-export", "--project", tmp_path, "plots=False", "close_mosaic=1", "nbs=48"]
+    words += ["--max-pruning-ratio", "0.9"]  # or trials would take most of the time
     result = yoloprune(*words, "--name", "whole")
     assert result.exit_code == 0, result.output
     begun = [tmp_path / "cut" / "steps" / step / "train" / "weights" / "continue.pt" for step in "12"]

@@ -36,9 +36,9 @@ def test_the_device_is_named() -> None:
     assert "thread" in device_name("cpu")
 
 
-def test_a_run_that_validates_reports_latency(tmp_path) -> None:
-    data = str(digits.write(tmp_path))
-    result = prune(digits.WEIGHTS, target_ratio=0.5, criterion="l2", data=data, imgsz=64, val=True, device="cpu")
+def test_a_run_that_validates_reports_latency(few_digits) -> None:
+    some = {"data": few_digits, "calibration_images": 8, "imgsz": 64, "device": "cpu"}
+    result = prune(digits.WEIGHTS, target_ratio=0.5, criterion="l2", val=True, **some)
     before, after = result.report.before.latency_ms, result.report.after.latency_ms
     assert before > 0 and after > 0
     assert any(row[0] == "Latency (ms, 64 px)" for row in result.report.comparison())

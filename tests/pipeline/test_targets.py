@@ -15,7 +15,7 @@ from yoloprune import prune
 from yoloprune.demo import digits
 from yoloprune.detectors.ultralytics import checkpoints
 from yoloprune.detectors.ultralytics.cost import gflops
-from yoloprune.detectors.ultralytics.trace import trace_yolo
+from yoloprune.detectors.ultralytics.detector import UltralyticsDetector
 from yoloprune.errors import UserError
 from yoloprune.pipeline.targets import reachable
 
@@ -67,6 +67,6 @@ def test_a_pruned_network_that_fails_is_the_block_s_fault(yolo) -> None:
             return super().forward(x) + 0 * torch.rand(int("64")).sum() if x.shape[1] == int("64") else x.view(7)
 
     yolo.model.model[3].act = Fixed()
-    graph = trace_yolo(yolo.model)
+    detector = UltralyticsDetector(yolo)
     with pytest.raises(UserError, match=r"does not run .*keep these \(--keep model\.3\.conv\)"):
-        reachable(graph, yolo.model, imgsz=640)
+        reachable(detector, detector.trace())

@@ -119,9 +119,9 @@ def test_a_budget_is_what_the_run_ends_by_and_what_it_remembers(tmp_path, monkey
     assert "six seconds are left" in (tmp_path / "a" / "report.html").read_text()
 
 
-def test_a_run_without_time_for_fine_tuning_is_pruned_all_the_same(tmp_path, monkeypatch):
+def test_a_run_without_time_for_fine_tuning_is_pruned_all_the_same(few_digits, tmp_path, monkeypatch):
     monkeypatch.setattr(TimeBudget, "for_fine_tuning", lambda *args, **more: (None, "too little is left"))
-    data = digits.write(tmp_path / "digits")
+    data = few_digits
     result = yoloprune.prune(
         digits.WEIGHTS, target_ratio=0.7, data=data, budget=60, project=tmp_path, name="a", **SMALL
     )
@@ -144,11 +144,11 @@ def test_sparse_training_that_harms_is_not_kept(tmp_path, monkeypatch):
     assert result.metrics["after"]["mAP50-95"] > 0.5 * result.metrics["before"]["mAP50-95"]
 
 
-def test_group_sparse_epochs_come_before_pruning(tmp_path):
-    data = digits.write(tmp_path / "digits")
+def test_group_sparse_epochs_come_before_pruning(few_digits, tmp_path):
+    data = few_digits
     result = yoloprune.prune(
         digits.WEIGHTS, target_ratio=0.7, data=str(data), sparse_epochs=1, sparsity=0.01, project=tmp_path, name="a",
-        fraction=0.1, **TRAIN, **SMALL,
+        **TRAIN, **SMALL,
     )  # fmt: skip
     assert (tmp_path / "a" / "steps" / "sparse" / "train" / "sparsity.csv").is_file()
     assert (tmp_path / "a" / "steps" / "sparse.pt").is_file()
@@ -164,8 +164,8 @@ def test_group_sparse_epochs_come_before_pruning(tmp_path):
     assert equal(resumed.model.model, result.model.model)
 
 
-def test_heads_are_compared_on_the_network_that_is_pruned(tmp_path, monkeypatch):
-    data = digits.write(tmp_path / "digits")
+def test_heads_are_compared_on_the_network_that_is_pruned(few_digits, tmp_path, monkeypatch):
+    data = few_digits
     started: list[torch.nn.Module] = []
 
     def watched(detector, target, options, **more):
@@ -176,7 +176,7 @@ def test_heads_are_compared_on_the_network_that_is_pruned(tmp_path, monkeypatch)
         monkeypatch.setattr(f"yoloprune.pipeline.{place}.prune_once", watched)
     yoloprune.prune(
         digits.WEIGHTS, target_ratio=0.7, data=str(data), sparse_epochs=1, sparsity=0.01, val=True, compare_heads=True,
-        project=tmp_path, name="a", fraction=0.1, **TRAIN, **SMALL,
+        project=tmp_path, name="a", **TRAIN, **SMALL,
     )  # fmt: skip
     one, two = started
     assert equal(one, two)
@@ -190,8 +190,8 @@ def test_both_heads_are_measured_where_one_is_kept(tmp_path):
         "data": str(data),
         "project": tmp_path,
         **SMALL,
-        "imgsz": 160,
-        "calibration_images": 32,
+        "imgsz": 96,
+        "calibration_images": 16,
     }
     result = yoloprune.prune(digits.WEIGHTS, target_ratio=0.6, name="kept", **more)
     kept, pruned = result.report.head
