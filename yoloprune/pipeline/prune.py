@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from yoloprune.criteria import CRITERIA, score
 from yoloprune.detectors.base import Detector
 from yoloprune.graph import Graph, Plan
-from yoloprune.graph.remaining import remaining_limit
+from yoloprune.graph.per_step_limit import per_step_limit
 from yoloprune.progress import counter
 from yoloprune.recovery import reconstruct
 
@@ -113,7 +113,7 @@ def _given_limit(options: Options, graph: Graph, earlier: tuple[Detector, Plan] 
         return options.max_pruning_ratio
     first, plan = earlier
     original = first.trace(options.prune_head, options.keep)
-    return remaining_limit(options.max_pruning_ratio, graph, original, plan)
+    return per_step_limit(options.max_pruning_ratio, graph, original, plan)
 
 
 def _limit(plan_of: Callable[..., Plan], trial: Trial | None, share: float, notes: list[str]) -> float:

@@ -9,7 +9,7 @@ from torch import nn
 
 from yoloprune.graph import trace
 from yoloprune.graph.budget import cheapest
-from yoloprune.graph.remaining import remaining_limit
+from yoloprune.graph.per_step_limit import per_step_limit
 
 
 class Parts(nn.Module):
@@ -35,7 +35,7 @@ def test_each_part_keeps_its_share_of_the_original() -> None:
     first = original.plan(removed)
     pruned = first.apply(model)
     graph = trace(pruned, x)
-    left = remaining_limit(0.5, graph, original, first)
+    left = per_step_limit(0.5, graph, original, first)
     assert {round(float(left[g.components[0]]), 6) for g in graph.groups if not g.frozen} == {round(1 / 3, 6)}
     last = graph.plan(cheapest(graph, 1, left)).apply(pruned)
     assert (last.a.in_channels, last.b.in_channels, last.stem.out_channels) == (4, 8, 12)
@@ -49,6 +49,6 @@ def test_what_was_not_pruned_may_lose_all_of_the_limit() -> None:
     removed[first_layer.components[:2]] = True
     first = original.plan(removed)
     graph = trace(first.apply(model), x)
-    left = remaining_limit(0.5, graph, original, first)
+    left = per_step_limit(0.5, graph, original, first)
     shares = {g.name: float(left[g.components[0]]) for g in graph.groups if not g.frozen}
     assert shares == {"0.weight": pytest.approx(1 / 3), "1.weight": pytest.approx(0.5)}

@@ -7,10 +7,10 @@ import numpy as np
 from yoloprune.graph.core import Graph
 from yoloprune.graph.plan import Plan
 
-__all__ = ["remaining_limit"]
+__all__ = ["per_step_limit"]
 
 
-def remaining_limit(limit: float, graph: Graph, original: Graph, plan: Plan) -> np.ndarray:
+def per_step_limit(limit: float, graph: Graph, original: Graph, plan: Plan) -> np.ndarray:
     """What share of its present channels each layer may still lose, to lose at most `limit` of its original ones.
 
     Args:
