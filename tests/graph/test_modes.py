@@ -8,7 +8,7 @@ from torch import nn
 
 from tests.graph.exactness import prunable_share
 from tests.graph.nets import CASES
-from yoloprune.graph import madeup, mask_error, trace
+from yoloprune.graph import fake_execution, mask_error, trace
 
 
 class Cells(nn.Module):
@@ -53,7 +53,7 @@ def test_inference_mode_changes_nothing(case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_activations_that_are_not_computed_change_nothing(case, monkeypatch) -> None:
-    monkeypatch.setattr(madeup, "_LARGE", 1)  # small ones are
+    monkeypatch.setattr(fake_execution, "_LARGE", 1)  # small ones are
     assert prunable_share(trace(case.build(), case.inputs())) == pytest.approx(case.share)
 
 

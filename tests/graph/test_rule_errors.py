@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from tests.graph.nets.case import Net, conv
 from yoloprune.errors import UserError
 from yoloprune.graph import trace
-from yoloprune.graph.madeup import FOLLOWERS
+from yoloprune.graph.fake_execution import MEMORY_BOUND
 from yoloprune.graph.rules import COMPOSITES, RULES, RuleError
 
 X = torch.rand(1, 3, 64, 64)
@@ -66,7 +66,7 @@ def test_also_of_what_predicts_shapes(monkeypatch) -> None:
     def fail(*args: object) -> None:
         raise IndexError("no such dimension")
 
-    monkeypatch.setitem(FOLLOWERS, "relu", fail)
+    monkeypatch.setitem(MEMORY_BOUND, "relu", fail)
     with pytest.raises(RuleError, match=r"shapes of the operator aten::relu.*no such dimension"):
         trace(_net(lambda net, h: h.relu()), X)
 

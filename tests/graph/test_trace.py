@@ -16,7 +16,7 @@ from torch import nn
 from tests.graph.exactness import enliven
 from tests.graph.nets.case import Net
 from yoloprune.errors import UserError
-from yoloprune.graph import Plan, mask_error, meetings, trace
+from yoloprune.graph import Plan, mask_error, trace, union_find
 
 
 def live(graph):
@@ -310,7 +310,7 @@ def test_torchvision_models_are_exact(name) -> None:
 def test_meetings_that_are_united_on_the_way_give_the_same_graph(name, monkeypatch) -> None:
     model, image = getattr(torchvision.models, name)(weights=None), torch.zeros(1, 3, 64, 64)
     whole = trace(model, image)
-    monkeypatch.setattr(meetings, "_AT_ONCE", 1000)
+    monkeypatch.setattr(union_find, "_AT_ONCE", 1000)
     folded = trace(model, image)
     assert np.array_equal(whole.component, folded.component)
     assert np.array_equal(whole.frozen, folded.frozen)

@@ -16,10 +16,10 @@ from yoloprune.graph import budget, matrices, tracer
 from yoloprune.graph.cost import Cost
 from yoloprune.graph.labels import Ledger, Slice
 from yoloprune.graph.matrices import Matrix
-from yoloprune.graph.meetings import FROZEN
 from yoloprune.graph.parameters import named_tensors
 from yoloprune.graph.plan import Plan
 from yoloprune.graph.ties import distinct, resolve
+from yoloprune.graph.union_find import FROZEN
 
 __all__ = ["Graph", "Group", "trace"]
 
@@ -78,7 +78,7 @@ class Graph:
         self.statistics = sorted(ledger.statistics)
         self.uncalled = _uncalled(model, {id(tensors[name]) for name in ledger.reached})
         n = ledger.size
-        self.component, meets_constant = ledger.meetings.components(n)
+        self.component, meets_constant = ledger.union_find.components(n)
         self.n_components = int(self.component.max()) + 1
 
         events = [(meets_constant, "meets a constant's channels")]

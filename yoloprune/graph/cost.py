@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from yoloprune.graph.labels import CostTerm
-from yoloprune.graph.lookup import looked_up
+from yoloprune.graph.lookup import take
 
 if TYPE_CHECKING:
     from yoloprune.graph.core import Graph
@@ -66,6 +66,6 @@ def _scale(base: np.ndarray, packed: tuple, owner: np.ndarray, kept: np.ndarray)
     flat, starts, sizes = packed
     out = base.copy()
     if len(sizes):
-        share = np.add.reduceat(looked_up(kept, flat), starts, dtype=np.int64) / sizes
+        share = np.add.reduceat(take(kept, flat), starts, dtype=np.int64) / sizes
         np.multiply.at(out, owner, share)
     return out

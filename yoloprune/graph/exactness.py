@@ -67,7 +67,7 @@ def mask_error(
     large = masked(model, plan)
     try:
         found = outputs(large, example_inputs, Statistics(statistics.record), select)
-    except _AnotherCourseError:
+    except _DivergedError:
         return float("inf")
     error = difference(found, small)
     if (
@@ -86,7 +86,7 @@ def _is_constant(
     model: nn.Module, example_inputs: Any, statistics: Statistics, select: Callable[[Any], Any], found: list[Tensor]
 ) -> bool:
     """Whether a network puts out for another input what it did for this one; False where that cannot be told."""
-    other = _another(example_inputs)
+    other = _other_inputs(example_inputs)
     if other is None:
         return False
     try:
@@ -96,7 +96,7 @@ def _is_constant(
     return len(now) == len(found) and all(torch.equal(a, b) for a, b in zip(now, found, strict=True))
 
 
-def _another(example_inputs: Any) -> Any | None:
+def _other_inputs(example_inputs: Any) -> Any | None:
     """Inputs with other values: noise is added to floating-point tensors, or integers change their places."""
     given = [t for t in tree_leaves(example_inputs) if isinstance(t, Tensor)]
     generator = torch.Generator().manual_seed(1)
@@ -158,7 +158,7 @@ def difference(a: list[Tensor], b: list[Tensor]) -> float:
     return max(found)
 
 
-class _AnotherCourseError(Exception):
+class _DivergedError(Exception):
     """An execution takes other statistics than the one whose statistics it was to repeat."""
 
 
@@ -212,7 +212,7 @@ class Statistics(TorchDispatchMode):
     def _next(self, name: str) -> tuple[torch.Size, Any]:
         was, *noted = next(self._replay, ("",))
         if was != name:
-            raise _AnotherCourseError
+            raise _DivergedError
         return tuple(noted)
 
     def _batch_norm(self, args: tuple, out: tuple) -> tuple:

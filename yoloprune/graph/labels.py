@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from yoloprune.graph.meetings import LABEL, Meetings
+from yoloprune.graph.union_find import LABEL_DTYPE, UnionFind
 
 __all__ = [
     "CostTerm",
@@ -31,9 +31,9 @@ __all__ = [
     "Slice",
     "compact",
     "lines_along",
-    "same_memory",
-    "shrinking",
-    "varying",
+    "same_labels",
+    "shrinking_dim",
+    "varying_dims",
 ]
 
 _AHEAD = 1 << 16  # labels that are written out at once
@@ -67,34 +67,34 @@ class Labels:
         wild: A constant fill (`torch.zeros`): it has no channels of its own and fits any width.
     """
 
-    layers: tuple[Tensor, ...] = ()
+    planes: tuple[Tensor, ...] = ()
     zero: bool = False
-    wild: bool = False
+    channel_free: bool = False
 
 
-def varying(layer: Tensor) -> tuple[int, ...]:
+def varying_dims(plane: Tensor) -> tuple[int, ...]:
     """Dimensions along which the layer's labels differ."""
-    sizes = layer.shape
-    return tuple([d for d, stride in enumerate(layer.stride()) if stride and sizes[d] > 1])
+    sizes = plane.shape
+    return tuple([d for d, stride in enumerate(plane.stride()) if stride and sizes[d] > 1])
 
 
-def shrinking(layer: Tensor) -> int | None:
+def shrinking_dim(plane: Tensor) -> int | None:
     """The dimension along which the layer loses channels: of those that it varies along, the fastest in memory."""
-    return min(varying(layer), key=lambda d: layer.stride(d), default=None)
+    return min(varying_dims(plane), key=lambda d: plane.stride(d), default=None)
 
 
-def compact(layer: Tensor, keep: Iterable[int] | None = None) -> Tensor:
+def compact(plane: Tensor, keep: Iterable[int] | None = None) -> Tensor:
     """The layer with every dimension outside `keep` (by default: every broadcast one) cut to size 1."""
-    keep = varying(layer) if keep is None else tuple(keep)
-    return layer[tuple(slice(None) if d in keep else slice(0, 1) for d in range(layer.dim()))]
+    keep = varying_dims(plane) if keep is None else tuple(keep)
+    return plane[tuple(slice(None) if d in keep else slice(0, 1) for d in range(plane.dim()))]
 
 
-def lines_along(layer: Tensor, dim: int) -> Tensor:
+def lines_along(plane: Tensor, dim: int) -> Tensor:
     """The layer as lines along a dimension, int32 (lines, size)."""
-    return compact(layer).movedim(dim, -1).reshape(-1, layer.shape[dim])
+    return compact(plane).movedim(dim, -1).reshape(-1, plane.shape[dim])
 
 
-def same_memory(a: Tensor, b: Tensor) -> bool:
+def same_labels(a: Tensor, b: Tensor) -> bool:
     """Whether two layers are the very same labels."""
     return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride()
 
@@ -112,7 +112,7 @@ class Ledger:
     """What one execution says about labels, written down as it happens and resolved once at the end."""
 
     slices: list[Slice] = field(default_factory=list)
-    meetings: Meetings = field(default_factory=Meetings)
+    union_find: UnionFind = field(default_factory=UnionFind)
     frozen: list[tuple[Tensor, str]] = field(default_factory=list)
     producers: list[Tensor] = field(default_factory=list)
     ties: list[Tensor] = field(default_factory=list)  # (parts, length): parts lose equally many
@@ -123,25 +123,25 @@ class Ledger:
     reached: set[str] = field(default_factory=set)  # parameters and buffers that some operator was given
     size: int = 1
     _tied: dict[tuple, StorageWeakRef] = field(default_factory=dict)
-    _numbers: Tensor = field(default_factory=lambda: torch.empty(0, dtype=LABEL, device="cpu"))
+    _numbers: Tensor = field(default_factory=lambda: torch.empty(0, dtype=LABEL_DTYPE, device="cpu"))
     _first: int = 1
 
     def allocate(self, parameter: str, tensor: Tensor) -> Labels:
         """Give every dimension of a parameter one fresh label per index (none where the size is 1)."""
-        layers = []
+        planes = []
         for dim, size in enumerate(tensor.shape):
             if size > 1:
                 self.slices.append(Slice(parameter, dim, self.size, size))
                 vector = self._fresh(size)
-                layers.append(vector.as_strided(tensor.shape, [int(d == dim) for d in range(tensor.dim())]))
-        return Labels(tuple(layers), zero=True)
+                planes.append(vector.as_strided(tensor.shape, [int(d == dim) for d in range(tensor.dim())]))
+        return Labels(tuple(planes), zero=True)
 
     def _fresh(self, count: int) -> Tensor:
         """The next labels, cut from larger tensors: small ones would stay between activations and pin their memory."""
         if self.size + count > self._first + len(self._numbers):
             self._first = self.size
             end = self.size + max(count, _AHEAD)
-            self._numbers = torch.arange(self.size, end, dtype=LABEL, device="cpu")  # whatever the default device
+            self._numbers = torch.arange(self.size, end, dtype=LABEL_DTYPE, device="cpu")  # whatever the default device
         start = self.size - self._first
         self.size += count
         return self._numbers[start : start + count]
@@ -155,19 +155,19 @@ class Ledger:
 
     def unite(self, a: Tensor, b: Tensor) -> None:
         """Say that labels which meet at one position (after broadcasting) belong together."""
-        if same_memory(a, b):
+        if same_labels(a, b):
             return
         a, b = torch.broadcast_tensors(a, b)
-        self.meetings.add(a.reshape(-1), b.reshape(-1), self.size)
+        self.union_find.add(a.reshape(-1), b.reshape(-1), self.size)
 
-    def unite_along(self, layer: Tensor, dims: Iterable[int]) -> Tensor:
+    def unite_along(self, plane: Tensor, dims: Iterable[int]) -> Tensor:
         """Unite the labels along `dims`; returns the layer broadcast along them."""
         for d in dims:
-            if layer.shape[d] > 1 and layer.stride(d) != 0:
-                first = layer.narrow(d, 0, 1)
-                self.unite(compact(layer), compact(first, varying(first)))
-                layer = first.expand(layer.shape)
-        return layer
+            if plane.shape[d] > 1 and plane.stride(d) != 0:
+                first = plane.narrow(d, 0, 1)
+                self.unite(compact(plane), compact(first, varying_dims(first)))
+                plane = first.expand(plane.shape)
+        return plane
 
     def freeze(self, labels: Tensor, reason: str) -> None:
         """Say that these labels must stay, and why."""
@@ -178,7 +178,7 @@ class Ledger:
             labels = seen.nonzero().squeeze(1)
         self.frozen.append((labels, reason))
 
-    def unknown(self, operator: str, carried: Iterable[Labels]) -> None:
+    def report_unsupported(self, operator: str, carried: Iterable[Labels]) -> None:
         """Name an operator that no rule covers, and freeze what it touches."""
         self.unsupported[operator] = self.unsupported.get(operator, 0) + 1
         for labels in carried:
@@ -186,8 +186,8 @@ class Ledger:
 
     def freeze_all(self, labels: Labels | None, reason: str) -> None:
         """Freeze every layer of a tensor."""
-        for layer in labels.layers if labels else ():
-            self.freeze(layer, reason)
+        for plane in labels.planes if labels else ():
+            self.freeze(plane, reason)
 
     def tie(self, parts: Tensor) -> None:
         """Parts (rows of a 2-D tensor) may lose different labels, but must lose equally many."""
@@ -195,7 +195,7 @@ class Ledger:
         if parts.shape[0] > 1 and parts.shape[1] > 0:
             self.ties.append(parts)
 
-    def follow(self, lines: Tensor, width: Tensor) -> None:
+    def keep_proportion(self, lines: Tensor, width: Tensor) -> None:
         """A dimension whose size the code derives from another's width keeps the proportion.
 
         Args:
@@ -207,32 +207,32 @@ class Ledger:
         part = math.gcd(lines.shape[-1], len(width))
         self.tie(torch.cat([lines.reshape(-1, part), width.reshape(-1, part)]))
 
-    def rectangle(self, layer: Tensor) -> None:
+    def keep_rectangular(self, plane: Tensor) -> None:
         """A layer that varies along several dimensions must stay a rectangle.
 
         The fastest dimension in memory is the one that shrinks: only then does the order of what is kept survive.
         """
-        dims = varying(layer)
+        dims = varying_dims(plane)
         if len(dims) < 2:
             return
-        key = (layer.data_ptr(), layer.shape, layer.stride())
+        key = (plane.data_ptr(), plane.shape, plane.stride())
         if key in self._tied and not self._tied[key].expired():  # a freed buffer's address may have come back
             return
-        self._tied[key] = StorageWeakRef(layer.untyped_storage())
-        small = compact(layer, dims)
-        fast = shrinking(layer)
-        self.tie(small.movedim(fast, -1).reshape(-1, layer.shape[fast]))
+        self._tied[key] = StorageWeakRef(plane.untyped_storage())
+        small = compact(plane, dims)
+        fast = shrinking_dim(plane)
+        self.tie(small.movedim(fast, -1).reshape(-1, plane.shape[fast]))
 
-    def recompact(self, layer: Tensor) -> Tensor:
+    def rebroadcast(self, plane: Tensor) -> Tensor:
         """Find again the dimensions along which a materialised layer is constant."""
-        found = layer
-        for d in varying(layer):
+        found = plane
+        for d in varying_dims(plane):
             small = compact(found)
             first = small.narrow(d, 0, 1)
             if torch.equal(small, first.expand(small.shape)):
-                found = found.narrow(d, 0, 1).expand(layer.shape)
+                found = found.narrow(d, 0, 1).expand(plane.shape)
         # a part would keep the whole in memory
-        return found if found is layer else compact(found).clone().expand(layer.shape)
+        return found if found is plane else compact(found).clone().expand(plane.shape)
 
     def merge(
         self,
@@ -255,28 +255,28 @@ class Ledger:
         """
         clusters: dict[int, tuple[list[Tensor], set[int]]] = {}
         for i, (_, labels) in enumerate(operands):
-            for layer in labels.layers if labels else ():
-                layer = layer.expand(shape)
-                if varying(layer):
-                    layers, owners = clusters.setdefault(shrinking(layer), ([], set()))
-                    layers.append(layer)
+            for plane in labels.planes if labels else ():
+                plane = plane.expand(shape)
+                if varying_dims(plane):
+                    planes, owners = clusters.setdefault(shrinking_dim(plane), ([], set()))
+                    planes.append(plane)
                     owners.add(i)
         out = {}
-        for shrinks, (layers, owners) in clusters.items():
-            dims = {d for layer in layers for d in varying(layer)}
-            first = out[shrinks] = max(layers, key=lambda layer: len(varying(layer)))
-            for layer in layers:
-                if layer is not first and not same_memory(layer, first):
-                    self.unite(compact(first, dims), compact(layer, dims))
+        for shrinks, (planes, owners) in clusters.items():
+            dims = {d for plane in planes for d in varying_dims(plane)}
+            first = out[shrinks] = max(planes, key=lambda plane: len(varying_dims(plane)))
+            for plane in planes:
+                if plane is not first and not same_labels(plane, first):
+                    self.unite(compact(first, dims), compact(plane, dims))
             if strict:
                 for i, (own, labels) in enumerate(operands):
-                    if i in owners or (labels and labels.wild):
+                    if i in owners or (labels and labels.channel_free):
                         continue
                     offset = len(shape) - len(own)
                     if shrinks >= offset and own[shrinks - offset] > 1:
                         self.freeze(out.pop(shrinks), f"meets values without prunable channels in {where}")
                         break
         for shrinks in list(out):
-            if any(shrinks in varying(layer) for other, layer in out.items() if other != shrinks):
+            if any(shrinks in varying_dims(plane) for other, plane in out.items() if other != shrinks):
                 self.freeze(out.pop(shrinks), f"meets parts of fixed number in {where}")
         return tuple(out.values())

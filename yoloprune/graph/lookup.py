@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-__all__ = ["looked_up"]
+__all__ = ["take"]
 
 
-def looked_up(table: np.ndarray, index: np.ndarray) -> np.ndarray:
+def take(table: np.ndarray, index: np.ndarray) -> np.ndarray:
     """`table[index]` for int32 indices, without the copy of them in int64 that NumPy makes."""
     return torch.from_numpy(table).index_select(0, torch.from_numpy(index)).numpy()

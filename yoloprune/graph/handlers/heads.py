@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-__all__ = ["fewer_heads"]
+__all__ = ["update_num_heads"]
 
 
-def fewer_heads(attention: nn.Module, old: Mapping[str, torch.Size], layer: str = "qkv") -> None:
+def update_num_heads(attention: nn.Module, old: Mapping[str, torch.Size], layer: str = "qkv") -> None:
     """Update the number and the joint width of heads from the rows of the layer that makes queries.
 
     A head keeps its own width, which is a size in the module's code or scales its scores.

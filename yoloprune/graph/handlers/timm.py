@@ -9,7 +9,7 @@ from timm.layers import attention, pos_embed_rel, selective_kernel, std_conv
 from timm.models import beit, cait, edgenext, efficientformer, maxxvit, metaformer, pvt_v2, res2net, tnt, twins, xcit
 
 from yoloprune.graph.attributes import attribute_handler, resize_convolution
-from yoloprune.graph.handlers.heads import fewer_heads
+from yoloprune.graph.handlers.heads import update_num_heads
 
 __all__: list[str] = []
 
@@ -33,10 +33,10 @@ _CONVOLUTIONS = (
 )
 
 attribute_handler(*_CONVOLUTIONS)(resize_convolution)
-attribute_handler(*_QKV, counts=("num_heads",))(fewer_heads)
-attribute_handler(*_QUERIES, counts=("num_heads",))(lambda module, old: fewer_heads(module, old, "q"))
-attribute_handler(tnt.Attention, counts=("num_heads",))(lambda module, old: fewer_heads(module, old, "v"))
-attribute_handler(efficientformer.Attention, counts=("num_heads",), resizes_splits=True)(fewer_heads)
+attribute_handler(*_QKV, counts=("num_heads",))(update_num_heads)
+attribute_handler(*_QUERIES, counts=("num_heads",))(lambda module, old: update_num_heads(module, old, "q"))
+attribute_handler(tnt.Attention, counts=("num_heads",))(lambda module, old: update_num_heads(module, old, "v"))
+attribute_handler(efficientformer.Attention, counts=("num_heads",), resizes_splits=True)(update_num_heads)
 
 
 @attribute_handler(pos_embed_rel.RelPosBias)

@@ -10,7 +10,7 @@ from torchvision.models.video import mvit
 from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
 
 from yoloprune.graph.attributes import attribute_handler
-from yoloprune.graph.handlers.heads import fewer_heads
+from yoloprune.graph.handlers.heads import update_num_heads
 
 __all__: list[str] = []
 
@@ -20,7 +20,9 @@ def _vision_transformer(model: vision_transformer.VisionTransformer, old: Mappin
     model.hidden_dim = model.conv_proj.out_channels
 
 
-attribute_handler(swin_transformer.ShiftedWindowAttention, ShiftedWindowAttention3d, counts=("num_heads",))(fewer_heads)
+attribute_handler(swin_transformer.ShiftedWindowAttention, ShiftedWindowAttention3d, counts=("num_heads",))(
+    update_num_heads
+)
 
 
 @attribute_handler(maxvit.RelativePositionalMultiHeadAttention, counts=("n_heads",))

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from yoloprune.graph.labels import CostTerm, Labels, compact, varying
-from yoloprune.graph.rules.contraction import meet, vector
+from yoloprune.graph.labels import CostTerm, Labels, compact, varying_dims
+from yoloprune.graph.rules.contraction import label_vector, unite_summed
 from yoloprune.graph.rules.registry import Call, composite
 
 __all__: list[str] = []
@@ -25,45 +25,45 @@ def scaled_dot_product_attention(call: Call) -> None:
     given = dict(zip(("query", "key", "value", "attn_mask"), call.args, strict=False)) | call.kwargs
     q, k, v, mask = given["query"], given["key"], given["value"], given.get("attn_mask")
     ledger, out = call.ledger, call.out
-    sides = [[layer for layer in call.layers(t) if t.dim() - 1 in varying(layer)] for t in (q, k)]
+    sides = [[plane for plane in call.planes(t) if t.dim() - 1 in varying_dims(plane)] for t in (q, k)]
     if given.get("scale") is None or not (sides[0] and sides[1]):
-        for layer in sides[0] + sides[1]:
-            ledger.freeze(layer, "is a head's width, by which attention is scaled")
+        for plane in sides[0] + sides[1]:
+            ledger.freeze(plane, "is a head's width, by which attention is scaled")
     else:
         a, b = (ledger.unite_along(s[0], [q.dim() - 2]).select(-2, 0) for s in sides)
         for s in sides:
             for extra in s[1:]:
                 ledger.freeze(extra, "is a head's width twice")
-        dims = set(varying(a)) | set(varying(b))
+        dims = set(varying_dims(a)) | set(varying_dims(b))
         ledger.unite(compact(a, dims), compact(b, dims))
     operands: list[tuple[Any, Labels | None]] = []
     for t, places in ((q, (-1,)), (k, (-1, -2)), (v, (-2,)), (mask, (-1, -2))):
         if t is None:
             continue
-        layers = []
-        for layer in call.layers(t):
-            if (t is q or t is k) and t.dim() - 1 in varying(layer):
+        planes = []
+        for plane in call.planes(t):
+            if (t is q or t is k) and t.dim() - 1 in varying_dims(plane):
                 continue
-            layer = ledger.unite_along(layer, [d % t.dim() for d in places])
+            plane = ledger.unite_along(plane, [d % t.dim() for d in places])
             if given.get("enable_gqa") and t.dim() > 2 and t.shape[-3] != q.shape[-3] and t is not mask:
-                layer = layer.repeat_interleave(q.shape[-3] // t.shape[-3], -3)
-            layers.append(ledger.recompact(layer))
+                plane = plane.repeat_interleave(q.shape[-3] // t.shape[-3], -3)
+            planes.append(ledger.rebroadcast(plane))
         shape = list(t.shape)
         for d in places:
             shape[d] = 1
         if t.dim() > 2:
             shape[-3] = out.shape[-3] if t is not mask else shape[-3]
-        layers = [layer[tuple(slice(0, n) for n in shape)] for layer in layers]
-        operands.append((shape, Labels(tuple(layers))))
-    layers = ledger.merge(out.shape, operands, "scaled_dot_product_attention")
-    call.put(out, Labels(layers, bool((own := call.labels(v)) and own.zero)))
-    for layer in layers:
-        ledger.producers.append(compact(layer).reshape(-1))
-    heads = [compact(v).reshape(-1) for v in layers if out.dim() - 1 not in varying(v)]
+        planes = [plane[tuple(slice(0, n) for n in shape)] for plane in planes]
+        operands.append((shape, Labels(tuple(planes))))
+    planes = ledger.merge(out.shape, operands, "scaled_dot_product_attention")
+    call.put(out, Labels(planes, bool((own := call.labels(v)) and own.zero)))
+    for plane in planes:
+        ledger.producers.append(compact(plane).reshape(-1))
+    heads = [compact(v).reshape(-1) for v in planes if out.dim() - 1 not in varying_dims(v)]
     score = q.shape[:-1].numel() * k.shape[-2]
     left = [compact(s).reshape(-1) for s in sides[0][:1]]
     ledger.costs.append(CostTerm(call.module, "q kᵀ", score * q.shape[-1], tuple(left + heads)))
-    values = tuple(compact(layer).reshape(-1) for layer in layers)
+    values = tuple(compact(plane).reshape(-1) for plane in planes)
     ledger.costs.append(CostTerm(call.module, "a v", score * v.shape[-1], values))
 
 
@@ -83,33 +83,33 @@ def multi_head_attention(call: Call) -> None:
         weights = [a["q_proj_weight"], a["k_proj_weight"], a["v_proj_weight"]]
     else:
         weights = [a["in_proj_weight"]]
-    if any(len(call.layers(w)) < 2 for w in (*weights, a["out_proj_weight"])):
+    if any(len(call.planes(w)) < 2 for w in (*weights, a["out_proj_weight"])):
         for tensor in (*call.args, *call.kwargs.values()):
             if isinstance(tensor, Tensor):
                 ledger.freeze_all(call.labels(tensor), "meets attention with weights that are not parameters")
         return
-    inner = [vector(call, w, 1) for w in weights] * (3 // len(weights))
-    rows = torch.cat([vector(call, w, 0) for w in weights])
+    inner = [label_vector(call, w, 1) for w in weights] * (3 // len(weights))
+    rows = torch.cat([label_vector(call, w, 0) for w in weights])
     for tensor, own in zip((query, key, value), inner, strict=True):
-        meet(call, vector(call, tensor, tensor.dim() - 1), own)
+        unite_summed(call, label_vector(call, tensor, tensor.dim() - 1), own)
     if a["in_proj_bias"] is not None:
-        ledger.unite(vector(call, a["in_proj_bias"], 0), rows)
+        ledger.unite(label_vector(call, a["in_proj_bias"], 0), rows)
     ledger.producers.append(rows)
-    parts = [rows.view(3, heads, -1), vector(call, a["out_proj_weight"], 1).view(1, heads, -1)]
-    parts += [vector(call, a[b], 2).view(1, heads, -1) for b in ("bias_k", "bias_v") if a[b] is not None]
+    parts = [rows.view(3, heads, -1), label_vector(call, a["out_proj_weight"], 1).view(1, heads, -1)]
+    parts += [label_vector(call, a[b], 2).view(1, heads, -1) for b in ("bias_k", "bias_v") if a[b] is not None]
     head = parts[0][0, :, 0]
     for part in parts:
         ledger.unite(part, head.view(1, heads, 1))
-    outer = vector(call, a["out_proj_weight"], 0)
+    outer = label_vector(call, a["out_proj_weight"], 0)
     ledger.producers.append(outer)
     if a["out_proj_bias"] is not None:
-        ledger.unite(vector(call, a["out_proj_bias"], 0), outer)
+        ledger.unite(label_vector(call, a["out_proj_bias"], 0), outer)
     ledger.tie(torch.cat([inner[0].view(heads, -1).T, outer.view(heads, -1).T, head.view(1, -1)]))
     out, scores = call.out
     call.put(out, Labels((outer.expand(out.shape),), zero=True))
     if scores is not None:
         if a["average_attn_weights"]:
-            call.watch(scores, head, "is averaged with the other heads")
+            call.freeze_on_use(scores, head, "is averaged with the other heads")
         else:
             call.put(scores, Labels((head.view(-1, 1, 1).expand(scores.shape),)))
     tokens, places = query.numel() // width, key.numel() // key.shape[-1]

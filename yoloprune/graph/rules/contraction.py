@@ -8,23 +8,23 @@ import torch
 from torch import Tensor
 
 from yoloprune.errors import UserError
-from yoloprune.graph.labels import CostTerm, Labels, compact, shrinking, varying
+from yoloprune.graph.labels import CostTerm, Labels, compact, shrinking_dim, varying_dims
 from yoloprune.graph.rules.registry import Call, rule
-from yoloprune.graph.widths import fixed
+from yoloprune.graph.symbolic_sizes import is_fixed
 
-__all__ = ["meet", "vector"]
+__all__ = ["label_vector", "unite_summed"]
 
 
-def vector(call: Call, tensor: Tensor | None, dim: int) -> Tensor | None:
+def label_vector(call: Call, tensor: Tensor | None, dim: int) -> Tensor | None:
     """Labels along one dimension as a 1-D tensor; labels that also differ along others are united there."""
     if tensor is None:
         return None
     found = None
-    for layer in call.layers(tensor):
-        dims = varying(layer)
+    for plane in call.planes(tensor):
+        dims = varying_dims(plane)
         if dim in dims:
-            layer = call.ledger.unite_along(layer, [d for d in dims if d != dim])
-            line = compact(layer, (dim,)).reshape(-1)
+            plane = call.ledger.unite_along(plane, [d for d in dims if d != dim])
+            line = compact(plane, (dim,)).reshape(-1)
             if found is None:
                 found = line
             else:
@@ -32,22 +32,24 @@ def vector(call: Call, tensor: Tensor | None, dim: int) -> Tensor | None:
     return found
 
 
-def _is_wild(call: Call, tensor: Tensor) -> bool:
+def _is_channel_free(call: Call, tensor: Tensor) -> bool:
     labels = call.labels(tensor)
-    return bool(labels and labels.wild)
+    return bool(labels and labels.channel_free)
 
 
-def meet(call: Call, a: Tensor | None, b: Tensor | None, a_wild: bool = False, b_wild: bool = False) -> None:
+def unite_summed(
+    call: Call, a: Tensor | None, b: Tensor | None, a_channel_free: bool = False, b_channel_free: bool = False
+) -> None:
     """Unite two label vectors that are summed over together; one without a partner must stay."""
     if a is not None and b is not None:
         call.ledger.unite(a, b)
-    elif a is not None and not b_wild:
+    elif a is not None and not b_channel_free:
         call.ledger.freeze(a, f"is summed in {call.name} against values without prunable channels")
-    elif b is not None and not a_wild:
+    elif b is not None and not a_channel_free:
         call.ledger.freeze(b, f"is summed in {call.name} against values without prunable channels")
 
 
-def _vanishes(call: Call, x: Tensor, w: Tensor, source: Tensor | None) -> None:
+def _freeze_unless_zero(call: Call, x: Tensor, w: Tensor, source: Tensor | None) -> None:
     """What goes must add nothing to the sum: the values or the weights are zero where their channels are."""
     if source is not None and not any((labels := call.labels(t)) and labels.zero for t in (x, w)):
         call.ledger.freeze(source, f"is not zero when its slices are, and is summed in {call.name}")
@@ -61,34 +63,34 @@ def convolution(call: Call) -> None:
     ledger = call.ledger
     channel = x.dim() - (w.dim() - 1)  # 1 with a batch dimension, else 0
     n_in, n_out = x.shape[channel], call.out.shape[channel]
-    for layer in call.layers(w):
-        if any(d > 1 for d in varying(layer)):
-            ledger.freeze(layer, "is a kernel size")
-    source = vector(call, x, channel)
-    first, second = vector(call, w, 0), vector(call, w, 1)
-    wild = _is_wild(call, x)
+    for plane in call.planes(w):
+        if any(d > 1 for d in varying_dims(plane)):
+            ledger.freeze(plane, "is a kernel size")
+    source = label_vector(call, x, channel)
+    first, second = label_vector(call, w, 0), label_vector(call, w, 1)
+    channel_free = _is_channel_free(call, x)
     vectors: list[Tensor | None]
     per_in, per_out = n_in // groups, n_out // groups
     produces = True
-    _vanishes(call, x, w, source)
-    asked = None if call.follows or call.request is None else call.request.groups()
-    if groups > 1 and asked is not None:
-        if not fixed(asked) and per_in > 1:
-            asked.used_as_number()
-        elif fixed(asked) and per_in == 1:
+    _freeze_unless_zero(call, x, w, source)
+    requested = None if call.handler_updates_sizes or call.python_call is None else call.python_call.groups()
+    if groups > 1 and requested is not None:
+        if not is_fixed(requested) and per_in > 1:
+            requested.to_plain_int()
+        elif is_fixed(requested) and per_in == 1:
             for line in (source, first):
                 if line is not None:
                     ledger.freeze(line, "has its number fixed by the groups of a convolution")
     if groups == 1:
         w_in, out = (first, second) if transposed else (second, first)
         if n_in > 1:
-            meet(call, source, w_in, a_wild=wild)
+            unite_summed(call, source, w_in, a_channel_free=channel_free)
         vectors = [w_in, out]
     elif per_in == 1:
         # one input channel per group: input and output are the same channel
         per_channel = first.view(groups, -1) if first is not None else None
         if source is None:
-            if first is not None and not wild:
+            if first is not None and not channel_free:
                 ledger.freeze(first, "is a depthwise layer over values without prunable channels")
         elif per_channel is not None:
             ledger.unite(per_channel, source.view(groups, 1))
@@ -105,7 +107,7 @@ def convolution(call: Call) -> None:
         if transposed:
             if source is not None and first is not None:
                 ledger.unite(source, first)
-            elif first is not None and not wild:
+            elif first is not None and not channel_free:
                 ledger.freeze(first, "is summed against values without prunable channels")
             if first is not None:
                 ledger.tie(first.view(groups, per_in))
@@ -117,29 +119,29 @@ def convolution(call: Call) -> None:
             if source is not None and second is not None:
                 ledger.unite(source.view(groups, per_in), second.view(1, per_in))
             else:
-                meet(call, source, second, a_wild=wild)
+                unite_summed(call, source, second, a_channel_free=channel_free)
             out = first
             if out is not None and per_out > 0:
                 ledger.tie(out.view(groups, per_out))
         vectors = [first, second]
-    if bias is not None and (b := vector(call, bias, 0)) is not None:
+    if bias is not None and (b := label_vector(call, bias, 0)) is not None:
         if out is None:
             ledger.freeze(b, "is the bias of a layer without prunable outputs")
         else:
             ledger.unite(b, out)
-    layers = []
+    planes = []
     if out is not None:
         shape = [n_out if d == channel else 1 for d in range(call.out.dim())]
-        layers.append(out.view(shape).expand(call.out.shape))
+        planes.append(out.view(shape).expand(call.out.shape))
         if produces:
             ledger.producers.append(out)
-    for layer in call.layers(x):
-        dims = varying(layer)
+    for plane in call.planes(x):
+        dims = varying_dims(plane)
         if channel and dims == (0,):  # labels along the batch dimension (heads folded into it) pass
-            layers.append(layer[(slice(None), *[slice(0, 1)] * (x.dim() - 1))].expand(call.out.shape))
+            planes.append(plane[(slice(None), *[slice(0, 1)] * (x.dim() - 1))].expand(call.out.shape))
         elif channel not in dims:
-            ledger.freeze(layer, "is a position of a convolution")
-    call.put(call.out, Labels(tuple(layers), zero=len(layers) < 2))
+            ledger.freeze(plane, "is a position of a convolution")
+    call.put(call.out, Labels(tuple(planes), zero=len(planes) < 2))
     positions = (x.numel() // n_in) if transposed else call.out.numel() // n_out
     macs = positions * w.numel() if transposed else positions * n_out * per_in * math.prod(w.shape[2:])
     ledger.costs.append(CostTerm(call.module, call.name, macs, tuple(v for v in vectors if v is not None)))
@@ -154,67 +156,69 @@ def _product(call: Call, a: Tensor, b: Tensor, out_shape: torch.Size) -> tuple[t
 
     def summed(labels: Labels, sum_dim: int, free_dim: int) -> list[Tensor]:
         found = []
-        for layer in labels.layers:
-            dims = varying(layer)
+        for plane in labels.planes:
+            dims = varying_dims(plane)
             if sum_dim in dims:
-                if not layer.shape[free_dim]:
+                if not plane.shape[free_dim]:
                     raise UserError(
                         f"No values reach {call.module or 'the model'} with these example inputs, so what belongs "
                         "together there is not seen; give example inputs that reach it."
                     )
-                layer = ledger.unite_along(layer, [free_dim])
+                plane = ledger.unite_along(plane, [free_dim])
                 for d in dims:
-                    if d not in (sum_dim, free_dim) and layer.stride(d) < layer.stride(sum_dim):
+                    if d not in (sum_dim, free_dim) and plane.stride(d) < plane.stride(sum_dim):
                         # the batch index runs faster in memory: what is kept stays in order only as whole rows
-                        ledger.unite(compact(layer), compact(layer).narrow(d, 0, 1))
-                found.append(layer.select(free_dim, 0))
+                        ledger.unite(compact(plane), compact(plane).narrow(d, 0, 1))
+                found.append(plane.select(free_dim, 0))
         return found
 
     left, right = summed(labels_a, nd - 1, nd - 2), summed(labels_b, nd - 2, nd - 1)
     if k > 1:
         if left and right:
-            for layer in left[1:] + right:
-                dims = set(varying(left[0])) | set(varying(layer))
-                ledger.unite(compact(left[0], dims), compact(layer, dims))
+            for plane in left[1:] + right:
+                dims = set(varying_dims(left[0])) | set(varying_dims(plane))
+                ledger.unite(compact(left[0], dims), compact(plane, dims))
             if not (labels_a.zero or labels_b.zero):
                 ledger.freeze(left[0], f"is not zero when its slices are, and is summed in {call.name}")
-        elif left and not labels_b.wild:
-            for layer in left:
-                ledger.freeze(layer, f"is summed in {call.name} against values without prunable channels")
-        elif right and not labels_a.wild:
-            for layer in right:
-                ledger.freeze(layer, f"is summed in {call.name} against values without prunable channels")
-    rows = tuple(v.narrow(-1, 0, 1).expand(out_shape) for v in labels_a.layers if nd - 1 not in varying(v))
-    columns = tuple(v.narrow(-2, 0, 1).expand(out_shape) for v in labels_b.layers if nd - 2 not in varying(v))
-    layers = ledger.merge(out_shape, [(out_shape, Labels(rows)), (out_shape, Labels(columns))], call.name, strict=False)
-    layers = tuple(layer for layer in layers if varying(layer))
-    for layer in layers:
-        ledger.producers.append(compact(layer).reshape(-1))
-        ledger.rectangle(layer)
-    vectors = [compact(v).reshape(-1) for v in (left or right)[:1]] + [compact(v).reshape(-1) for v in layers]
+        elif left and not labels_b.channel_free:
+            for plane in left:
+                ledger.freeze(plane, f"is summed in {call.name} against values without prunable channels")
+        elif right and not labels_a.channel_free:
+            for plane in right:
+                ledger.freeze(plane, f"is summed in {call.name} against values without prunable channels")
+    rows = tuple(v.narrow(-1, 0, 1).expand(out_shape) for v in labels_a.planes if nd - 1 not in varying_dims(v))
+    columns = tuple(v.narrow(-2, 0, 1).expand(out_shape) for v in labels_b.planes if nd - 2 not in varying_dims(v))
+    planes = ledger.merge(out_shape, [(out_shape, Labels(rows)), (out_shape, Labels(columns))], call.name, strict=False)
+    planes = tuple(plane for plane in planes if varying_dims(plane))
+    for plane in planes:
+        ledger.producers.append(compact(plane).reshape(-1))
+        ledger.keep_rectangular(plane)
+    vectors = [compact(v).reshape(-1) for v in (left or right)[:1]] + [compact(v).reshape(-1) for v in planes]
     ledger.costs.append(CostTerm(call.module, call.name, math.prod(out_shape) * k, tuple(vectors)))
-    return layers, (not rows or labels_a.zero) and (not columns or labels_b.zero)
+    return planes, (not rows or labels_a.zero) and (not columns or labels_b.zero)
 
 
 @rule("mm", "bmm", "matmul")
 def product(call: Call) -> None:
     """Matrix products."""
-    layers, zero = _product(call, call.args[0], call.args[1], call.out.shape)
-    call.put(call.out, Labels(layers, zero))
+    planes, zero = _product(call, call.args[0], call.args[1], call.out.shape)
+    call.put(call.out, Labels(planes, zero))
 
 
 @rule("mv", "dot", "addmv")
 def vector_product(call: Call) -> None:
     """Matrix times vector: the summed dimension unites, rows pass and meet those of a bias."""
     a, b = call.args[-2:]
-    left, right = vector(call, a, a.dim() - 1), vector(call, b, 0)
-    meet(call, left, right, _is_wild(call, a), _is_wild(call, b))
-    _vanishes(call, a, b, right if left is None else left)
-    rows = vector(call, a, 0) if a.dim() == 2 else None
+    left, right = label_vector(call, a, a.dim() - 1), label_vector(call, b, 0)
+    unite_summed(call, left, right, _is_channel_free(call, a), _is_channel_free(call, b))
+    _freeze_unless_zero(call, a, b, right if left is None else left)
+    rows = label_vector(call, a, 0) if a.dim() == 2 else None
     if rows is not None:
         call.ledger.producers.append(rows)
     if call.name == "addmv":
-        meet(call, rows, vector(call, call.args[0], 0), b_wild=_is_wild(call, call.args[0]))
+        unite_summed(
+            call, rows, label_vector(call, call.args[0], 0), b_channel_free=_is_channel_free(call, call.args[0])
+        )
     call.put(call.out, Labels((rows,) if rows is not None else (), zero=True))
     vectors = tuple(v for v in (rows, left if left is not None else right) if v is not None)
     call.ledger.costs.append(CostTerm(call.module, call.name, a.numel(), vectors))
@@ -224,12 +228,12 @@ def vector_product(call: Call) -> None:
 def product_with_bias(call: Call) -> None:
     """Matrix products with a bias that meets the result."""
     bias, a, b = call.args[:3]
-    layers, zero = _product(call, a, b, call.out.shape)
-    result = Labels(layers, zero)
+    planes, zero = _product(call, a, b, call.out.shape)
+    result = Labels(planes, zero)
     merged = call.ledger.merge(call.out.shape, [(call.out.shape, result), (bias.shape, call.labels(bias))], call.name)
     own = call.labels(bias)
-    held = {shrinking(layer) - bias.dim() for layer in (own.layers if own else ()) if varying(layer)}
-    zero = zero and bool(own and own.zero) and all(shrinking(v) - v.dim() in held for v in merged)
+    held = {shrinking_dim(plane) - bias.dim() for plane in (own.planes if own else ()) if varying_dims(plane)}
+    zero = zero and bool(own and own.zero) and all(shrinking_dim(v) - v.dim() in held for v in merged)
     call.put(call.out, Labels(merged, zero))
 
 
@@ -237,17 +241,17 @@ def product_with_bias(call: Call) -> None:
 def linear(call: Call) -> None:
     """Multiply by the transposed weight and add the bias, as one operator (some backends do not decompose it)."""
     x, w, bias = call.args[0], call.args[1], call.arg("bias")
-    source, w_in, out = vector(call, x, x.dim() - 1), vector(call, w, 1), vector(call, w, 0)
-    _vanishes(call, x, w, source)
+    source, w_in, out = label_vector(call, x, x.dim() - 1), label_vector(call, w, 1), label_vector(call, w, 0)
+    _freeze_unless_zero(call, x, w, source)
     if x.shape[-1] > 1:
-        meet(call, source, w_in, a_wild=_is_wild(call, x))
-    layers = [v.narrow(-1, 0, 1).expand(call.out.shape) for v in call.layers(x) if x.dim() - 1 not in varying(v)]
+        unite_summed(call, source, w_in, a_channel_free=_is_channel_free(call, x))
+    planes = [v.narrow(-1, 0, 1).expand(call.out.shape) for v in call.planes(x) if x.dim() - 1 not in varying_dims(v)]
     if out is not None:
         call.ledger.producers.append(out)
-        layers.append(out.expand(call.out.shape))
-        if bias is not None and (b := vector(call, bias, 0)) is not None:
+        planes.append(out.expand(call.out.shape))
+        if bias is not None and (b := label_vector(call, bias, 0)) is not None:
             call.ledger.unite(b, out)
-    call.put(call.out, Labels(tuple(layers), zero=len(layers) < 2))
+    call.put(call.out, Labels(tuple(planes), zero=len(planes) < 2))
     macs = call.out.numel() * x.shape[-1]
     vectors = tuple(v for v in (w_in, out) if v is not None)
     call.ledger.costs.append(CostTerm(call.module, call.name, macs, vectors))
@@ -257,8 +261,8 @@ def linear(call: Call) -> None:
 def distances(call: Call) -> None:
     """Distances between rows: a feature that is zero on both sides adds nothing."""
     a, b = call.args[:2]
-    left, right = vector(call, a, a.dim() - 1), vector(call, b, b.dim() - 1)
-    meet(call, left, right, _is_wild(call, a), _is_wild(call, b))
+    left, right = label_vector(call, a, a.dim() - 1), label_vector(call, b, b.dim() - 1)
+    unite_summed(call, left, right, _is_channel_free(call, a), _is_channel_free(call, b))
     for tensor, line in ((a, left), (b, right)):
         if line is not None and not call.labels(tensor).zero:
             call.ledger.freeze(line, "is not zero when its slices are, and is summed in a distance")
@@ -272,22 +276,22 @@ def trilinear(call: Call) -> None:
     expanded = []
     for tensor, places in zip(operands, call.args[3:6], strict=True):
         labels, shape = call.labels(tensor) or Labels(), list(tensor.shape)
-        layers = list(labels.layers)
+        planes = list(labels.planes)
         for d in sorted(places):
             shape.insert(d, 1)
-            layers = [layer.unsqueeze(d) for layer in layers]
-        expanded.append((shape, Labels(tuple(layers), wild=labels.wild)))
+            planes = [plane.unsqueeze(d) for plane in planes]
+        expanded.append((shape, Labels(tuple(planes), channel_free=labels.channel_free)))
     shape = [max(sizes) for sizes in zip(*(own for own, _ in expanded), strict=True)]
     merged = call.ledger.merge(shape, expanded, call.name)
-    layers = []
-    for layer in merged:
-        if not set(varying(layer)) & summed:
-            call.ledger.producers.append(compact(layer).reshape(-1))
+    planes = []
+    for plane in merged:
+        if not set(varying_dims(plane)) & summed:
+            call.ledger.producers.append(compact(plane).reshape(-1))
             for d in sorted(summed, reverse=True):
-                layer = layer.select(d, 0)
-            layers.append(layer.expand(call.out.shape))
-    call.put(call.out, Labels(tuple(layers), zero=True))
-    vectors = tuple(compact(layer).reshape(-1) for layer in merged)
+                plane = plane.select(d, 0)
+            planes.append(plane.expand(call.out.shape))
+    call.put(call.out, Labels(tuple(planes), zero=True))
+    vectors = tuple(compact(plane).reshape(-1) for plane in merged)
     call.ledger.costs.append(CostTerm(call.module, call.name, math.prod(shape), vectors))
 
 
@@ -297,19 +301,19 @@ def deform_conv2d(call: Call) -> None:
     x, w, offset, mask, bias = call.args[:5]
     for tensor in (offset, mask):
         call.ledger.freeze_all(call.labels(tensor), "is a sampling place")
-    source, w_in, out = vector(call, x, 1), vector(call, w, 1), vector(call, w, 0)
+    source, w_in, out = label_vector(call, x, 1), label_vector(call, w, 1), label_vector(call, w, 0)
     if x.shape[1] != w.shape[1] or out is None:
         call.ledger.freeze_all(call.labels(x), "meets a grouped deformable convolution")
         call.ledger.freeze_all(call.labels(w), "is grouped and deformable")
     else:
-        meet(call, source, w_in)
-    call.ledger.freeze_all(Labels(tuple(v for v in call.layers(w) if varying(v)[0] > 1)), "is a kernel size")
-    layers = ()
+        unite_summed(call, source, w_in)
+    call.ledger.freeze_all(Labels(tuple(v for v in call.planes(w) if varying_dims(v)[0] > 1)), "is a kernel size")
+    planes = ()
     if out is not None:
         call.ledger.producers.append(out)
-        layers = (out.view(1, -1, 1, 1).expand(call.out.shape),)
-        if (own := vector(call, bias, 0)) is not None:
+        planes = (out.view(1, -1, 1, 1).expand(call.out.shape),)
+        if (own := label_vector(call, bias, 0)) is not None:
             call.ledger.unite(own, out)
-    call.put(call.out, Labels(layers, zero=True))
+    call.put(call.out, Labels(planes, zero=True))
     macs = call.out[:, :1].numel() * w.numel()
     call.ledger.costs.append(CostTerm(call.module, call.name, macs, tuple(v for v in (w_in, out) if v is not None)))

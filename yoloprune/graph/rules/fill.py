@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from yoloprune.graph.labels import Labels, compact, varying
+from yoloprune.graph.labels import Labels, compact, varying_dims
 from yoloprune.graph.rules.registry import Call, rule
-from yoloprune.graph.widths import Width
+from yoloprune.graph.symbolic_sizes import SymbolicSize
 
 __all__ = ["along"]
 
 
-def along(out: Tensor, dim: int, width: Width) -> Tensor | None:
+def along(out: Tensor, dim: int, width: SymbolicSize) -> Tensor | None:
     """A layer for a dimension that is as long as a width, None (and frozen) where it is not exactly as long."""
     if len(width.labels) != out.shape[dim]:
-        width.used_as_number()
+        width.to_plain_int()
         return None
     return width.labels.view([-1 if d == dim else 1 for d in range(out.dim())]).expand(out.shape)
 
@@ -24,7 +24,7 @@ def fill_like(call: Call) -> None:
     """A constant with the extents, and so the channels, of another tensor."""
     labels = call.labels(call.args[0])
     if labels:
-        call.put(call.out, Labels(labels.layers, call.name == "zeros_like", labels.wild))
+        call.put(call.out, Labels(labels.planes, call.name == "zeros_like", labels.channel_free))
 
 
 @rule(
@@ -49,14 +49,14 @@ def fill(call: Call) -> None:
     zero = "zero" in call.name
     if call.name in ("fill", "zero"):
         labels = call.labels(call.args[0])
-        call.put(call.out, Labels(labels.layers if labels else (), zero, bool(labels and labels.wild)))
+        call.put(call.out, Labels(labels.planes if labels else (), zero, bool(labels and labels.channel_free)))
         return
-    sizes = call.request.fill() if call.request and not call.follows else None
+    sizes = call.python_call.fill_sizes() if call.python_call and not call.handler_updates_sizes else None
     if sizes is None or len(sizes) != call.out.dim():
-        call.put(call.out, Labels(zero=zero, wild=True))
+        call.put(call.out, Labels(zero=zero, channel_free=True))
         return
-    layers = [along(call.out, d, n) for d, n in enumerate(sizes) if isinstance(n, Width)]
-    call.put(call.out, Labels(tuple(layer for layer in layers if layer is not None), zero))
+    planes = [along(call.out, d, n) for d, n in enumerate(sizes) if isinstance(n, SymbolicSize)]
+    call.put(call.out, Labels(tuple(plane for plane in planes if plane is not None), zero))
 
 
 @rule("copy")
@@ -64,33 +64,35 @@ def copy(call: Call) -> None:
     """Writing into a tensor hands over labels, also into a part of one along dimensions that are written in full."""
     target, source = call.args[0], call.args[1]
     mine, theirs = call.labels(target), call.labels(source)
-    if target._is_view() and not (mine and mine.layers):
+    if target._is_view() and not (mine and mine.planes):
         _copy_into_part(call, target, theirs)
         return
     operands: list[tuple[Tensor, Labels | None]] = [(source.shape, theirs)]
-    if mine and mine.layers:
-        operands.append((target.shape, Labels(mine.layers, wild=True)))  # what it held is gone: it fits any channels
-    layers = call.ledger.merge(target.shape, operands, "copy_")
-    call.put(call.out, Labels(layers, bool(theirs and theirs.zero)))
+    if mine and mine.planes:
+        operands.append(
+            (target.shape, Labels(mine.planes, channel_free=True))
+        )  # what it held is gone: it fits any channels
+    planes = call.ledger.merge(target.shape, operands, "copy_")
+    call.put(call.out, Labels(planes, bool(theirs and theirs.zero)))
 
 
 def _copy_into_part(call: Call, target: Tensor, theirs: Labels | None) -> None:
     base = target._base
     own = call.labels(base)
     found = []
-    for layer in theirs.layers if theirs else ():
-        layer = layer.expand(target.shape)
-        dims = varying(layer)
+    for plane in theirs.planes if theirs else ():
+        plane = plane.expand(target.shape)
+        dims = varying_dims(plane)
         places = [
             d
             for d in range(base.dim())
             if len(dims) == 1 and base.shape[d] == target.shape[dims[0]] and base.stride(d) == target.stride(dims[0])
         ]
-        if len(places) != 1 or not (own and own.wild):
-            call.ledger.freeze(layer, "is copied into a part of another tensor")
+        if len(places) != 1 or not (own and own.channel_free):
+            call.ledger.freeze(plane, "is copied into a part of another tensor")
             continue
-        line = compact(layer).reshape(-1)
+        line = compact(plane).reshape(-1)
         found.append(line.view([-1 if d == places[0] else 1 for d in range(base.dim())]).expand(base.shape))
-    operands = [(base.shape, Labels((layer,))) for layer in found] + [(base.shape, own)]
-    layers = call.ledger.merge(base.shape, operands, "copy_", strict=False)
-    call.put(base, Labels(layers, bool(own and own.zero and theirs and theirs.zero), bool(own and own.wild)))
+    operands = [(base.shape, Labels((plane,))) for plane in found] + [(base.shape, own)]
+    planes = call.ledger.merge(base.shape, operands, "copy_", strict=False)
+    call.put(base, Labels(planes, bool(own and own.zero and theirs and theirs.zero), bool(own and own.channel_free)))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from yoloprune.graph.labels import Labels, compact, shrinking, varying
+from yoloprune.graph.labels import Labels, compact, shrinking_dim, varying_dims
 from yoloprune.graph.rules.registry import Call, rule
 
 __all__: list[str] = []
@@ -17,15 +17,15 @@ def _read(call: Call, source: Tensor, read: set[int], apply: Callable[[Tensor], 
     labels = call.labels(source)
     if labels is None:
         return
-    layers = []
-    for layer in labels.layers:
-        if set(varying(layer)) & read:
-            call.ledger.freeze(layer, f"is read at fixed places by {call.name}")
-        layers.append(call.ledger.recompact(apply(layer)))
-    layers = [layer for layer in layers if varying(layer)]
-    for layer in layers:
-        call.ledger.rectangle(layer)
-    call.put(call.out, Labels(tuple(layers), labels.zero))
+    planes = []
+    for plane in labels.planes:
+        if set(varying_dims(plane)) & read:
+            call.ledger.freeze(plane, f"is read at fixed places by {call.name}")
+        planes.append(call.ledger.rebroadcast(apply(plane)))
+    planes = [plane for plane in planes if varying_dims(plane)]
+    for plane in planes:
+        call.ledger.keep_rectangular(plane)
+    call.put(call.out, Labels(tuple(planes), labels.zero))
 
 
 @rule("index")
@@ -43,7 +43,7 @@ def index(call: Call) -> None:
         d += width
         call.ledger.freeze_all(call.labels(place), "is used as an index")
     here = [place if place is None else place.cpu() for place in places]  # labels are on no other device
-    _read(call, call.args[0], read, lambda layer: call.func(layer, here))
+    _read(call, call.args[0], read, lambda plane: call.func(plane, here))
 
 
 @rule("index_select")
@@ -51,7 +51,7 @@ def index_select(call: Call) -> None:
     """Rows by number."""
     source, dim, places = call.args[:3]
     call.ledger.freeze_all(call.labels(places), "is used as an index")
-    _read(call, source, {dim % source.dim()}, lambda layer: call.func(layer, dim, places.cpu()))
+    _read(call, source, {dim % source.dim()}, lambda plane: call.func(plane, dim, places.cpu()))
 
 
 @rule("gather", "take_along_dim")
@@ -60,22 +60,26 @@ def gather(call: Call) -> None:
     source, dim, places = call.args[:3]
     dim %= source.dim()
     _meet_places(call, source, dim, places)
-    _read(call, source, {dim}, lambda layer: layer.gather(dim, places.cpu()))
+    _read(call, source, {dim}, lambda plane: plane.gather(dim, places.cpu()))
 
 
 def _meet_places(call: Call, source: Tensor, dim: int, places: Tensor) -> None:
     """Places per element: along the other dimensions they and what they are for are the same channels."""
-    for layer in call.layers(places):
-        if dim in varying(layer):
-            call.ledger.freeze(layer, "is used as an index")
+    for plane in call.planes(places):
+        if dim in varying_dims(plane):
+            call.ledger.freeze(plane, "is used as an index")
             continue
-        dims = set(varying(layer))
-        for own in call.layers(source):
-            if dims <= set(varying(own)) and shrinking(own) == shrinking(layer) and _as_long(own, layer, dims):
-                call.ledger.unite(compact(own), compact(layer, varying(own)))
+        dims = set(varying_dims(plane))
+        for own in call.planes(source):
+            if (
+                dims <= set(varying_dims(own))
+                and shrinking_dim(own) == shrinking_dim(plane)
+                and _as_long(own, plane, dims)
+            ):
+                call.ledger.unite(compact(own), compact(plane, varying_dims(own)))
                 break
         else:
-            call.ledger.freeze(layer, "is used as an index")
+            call.ledger.freeze(plane, "is used as an index")
 
 
 def _as_long(a: Tensor, b: Tensor, dims: set[int]) -> bool:
@@ -99,13 +103,13 @@ def _write_number(call: Call, target: Tensor, dim: int, places: Tensor, number: 
     """One number at all places: channels along `dim` are written, the others must have places of their own."""
     _meet_places(call, target, dim, places)
     labels = call.labels(target) or Labels()
-    placed = {d for layer in call.layers(places) for d in varying(layer)}
-    for layer in labels.layers:
-        for d in varying(layer):
+    placed = {d for plane in call.planes(places) for d in varying_dims(plane)}
+    for plane in labels.planes:
+        for d in varying_dims(plane):
             if d == dim or (places.dim() == target.dim() and places.shape[d] > 1 and d not in placed):
-                call.ledger.freeze(layer, f"is written at places by {call.name}")
+                call.ledger.freeze(plane, f"is written at places by {call.name}")
     zero = labels.zero and number == 0
-    call.put(call.out, Labels(labels.layers, zero, labels.wild and places.dim() != target.dim()))
+    call.put(call.out, Labels(labels.planes, zero, labels.channel_free and places.dim() != target.dim()))
 
 
 @rule("index_put", "_index_put_impl", "_unsafe_index_put")
@@ -115,7 +119,7 @@ def index_put(call: Call) -> None:
     if len(places) == 1 and places[0] is not None and places[0].dim() == 1 and source.dim() == target.dim():
         _write(call, target, 0, source)
     else:
-        call.ledger.unknown(call.name, [labels for t in (target, source) if (labels := call.labels(t))])
+        call.ledger.report_unsupported(call.name, [labels for t in (target, source) if (labels := call.labels(t))])
 
 
 @rule("nonzero", "nms")
@@ -126,27 +130,29 @@ def find(call: Call) -> None:
             call.ledger.freeze_all(call.labels(tensor), f"decides places in {call.name}")
 
 
-def _one(layer: Tensor, dim: int) -> Tensor:
+def _one(plane: Tensor, dim: int) -> Tensor:
     """The layer with one place along `dim`, along which it does not vary, even where it has none (no box was found)."""
-    return layer.as_strided([1 if d == dim else n for d, n in enumerate(layer.shape)], layer.stride())
+    return plane.as_strided([1 if d == dim else n for d, n in enumerate(plane.shape)], plane.stride())
 
 
 def _write(call: Call, target: Tensor, dim: int, source: Tensor) -> None:
     operands = []
     for tensor in (target, source):
         labels = call.labels(tensor) or Labels()
-        for layer in labels.layers:
-            if dim in varying(layer):
-                call.ledger.freeze(layer, f"is written at places by {call.name}")
-        rest = tuple(_one(layer, dim) for layer in labels.layers if dim not in varying(layer))
-        operands.append(([1 if d == dim else n for d, n in enumerate(tensor.shape)], Labels(rest, wild=labels.wild)))
+        for plane in labels.planes:
+            if dim in varying_dims(plane):
+                call.ledger.freeze(plane, f"is written at places by {call.name}")
+        rest = tuple(_one(plane, dim) for plane in labels.planes if dim not in varying_dims(plane))
+        operands.append(
+            ([1 if d == dim else n for d, n in enumerate(tensor.shape)], Labels(rest, channel_free=labels.channel_free))
+        )
     if operands[0][0] != operands[1][0]:  # only a part is written
         for tensor in (target, source):
             call.ledger.freeze_all(call.labels(tensor), f"is partly written by {call.name}")
         return
-    layers = call.ledger.merge(operands[0][0], operands, call.name)
+    planes = call.ledger.merge(operands[0][0], operands, call.name)
     zero = all((labels := call.labels(t)) and labels.zero for t in (target, source))
-    call.put(call.out, Labels(tuple(layer.expand(call.out.shape) for layer in layers), zero))
+    call.put(call.out, Labels(tuple(plane.expand(call.out.shape) for plane in planes), zero))
 
 
 @rule("_embedding_bag_forward_only", "_embedding_bag")
@@ -161,11 +167,11 @@ def embedding(call: Call) -> None:
     labels = call.labels(call.args[0])
     if labels is None:
         return
-    layers = []
-    for layer in labels.layers:
-        if varying(layer) == (0,):
-            call.ledger.freeze(layer, "is a vocabulary")
-        elif varying(layer) == (1,):
-            layers.append(layer[0].expand(call.outs[0].shape))
-            call.ledger.producers.append(layer[0])
-    call.put(call.outs[0], Labels(tuple(layers), zero=True))
+    planes = []
+    for plane in labels.planes:
+        if varying_dims(plane) == (0,):
+            call.ledger.freeze(plane, "is a vocabulary")
+        elif varying_dims(plane) == (1,):
+            planes.append(plane[0].expand(call.outs[0].shape))
+            call.ledger.producers.append(plane[0])
+    call.put(call.outs[0], Labels(tuple(planes), zero=True))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from yoloprune.graph.labels import Labels, compact, varying
-from yoloprune.graph.meetings import FROZEN, LABEL
+from yoloprune.graph.labels import Labels, compact, varying_dims
 from yoloprune.graph.rules.registry import Call, rule
+from yoloprune.graph.union_find import FROZEN, LABEL_DTYPE
 
 __all__: list[str] = []
 
@@ -18,35 +18,38 @@ def cat(call: Call) -> None:
     tensors = [t for t in call.args[0] if t.dim() == call.out.dim()]
     dim = call.arg("dim", 0) % call.out.dim()
     all_labels = [call.labels(t) for t in tensors]
-    if not any(labels and labels.layers for labels in all_labels):
-        if all(labels and labels.wild for labels in all_labels):
-            call.put(call.out, Labels(wild=True))
+    if not any(labels and labels.planes for labels in all_labels):
+        if all(labels and labels.channel_free for labels in all_labels):
+            call.put(call.out, Labels(channel_free=True))
         return
     across, along = [], []
     for t, labels in zip(tensors, all_labels, strict=False):
-        layers = labels.layers if labels else ()
-        along.append([layer for layer in layers if dim in varying(layer)])
-        rest = tuple(layer.narrow(dim, 0, 1) for layer in layers if dim not in varying(layer))
+        planes = labels.planes if labels else ()
+        along.append([plane for plane in planes if dim in varying_dims(plane)])
+        rest = tuple(plane.narrow(dim, 0, 1) for plane in planes if dim not in varying_dims(plane))
         shape = [1 if d == dim else n for d, n in enumerate(t.shape)]
-        across.append((shape, Labels(rest, wild=bool(labels and labels.wild))))
+        across.append((shape, Labels(rest, channel_free=bool(labels and labels.channel_free))))
     # an operand whose only labels run along `dim` still has the other dimensions' channels to itself
-    joint = [(size, Labels(own.layers, wild=own.wild or bool(along[i]))) for i, (size, own) in enumerate(across)]
+    joint = [
+        (size, Labels(own.planes, channel_free=own.channel_free or bool(along[i])))
+        for i, (size, own) in enumerate(across)
+    ]
     shape = [1 if d == dim else n for d, n in enumerate(call.out.shape)]
-    out = [layer.expand(call.out.shape) for layer in call.ledger.merge(shape, joint, "cat")]
+    out = [plane.expand(call.out.shape) for plane in call.ledger.merge(shape, joint, "cat")]
     if any(along):
-        dims = {d for layers in along for layer in layers for d in varying(layer)}
+        dims = {d for planes in along for plane in planes for d in varying_dims(plane)}
         pieces = []
-        for t, layers in zip(tensors, along, strict=False):
+        for t, planes in zip(tensors, along, strict=False):
             size = [t.shape[d] if d in dims or d == dim else 1 for d in range(t.dim())]
-            if layers:
-                for extra in layers[1:]:
-                    call.ledger.unite(compact(layers[0], dims), compact(extra, dims))
-                pieces.append(layers[0][tuple(slice(0, s) for s in size)])
+            if planes:
+                for extra in planes[1:]:
+                    call.ledger.unite(compact(planes[0], dims), compact(extra, dims))
+                pieces.append(planes[0][tuple(slice(0, s) for s in size)])
             else:
-                pieces.append(torch.full(size, FROZEN, dtype=LABEL, device="cpu"))
+                pieces.append(torch.full(size, FROZEN, dtype=LABEL_DTYPE, device="cpu"))
         out.append(torch.cat(pieces, dim).expand(call.out.shape))
     zero = all(labels and labels.zero for labels in all_labels)
-    call.put_layers(call.out, out, bool(zero))
+    call.put_planes(call.out, out, bool(zero))
 
 
 @rule("stack")
@@ -54,29 +57,31 @@ def stack(call: Call) -> None:
     """A new dimension whose entries keep their own labels."""
     tensors = call.args[0]
     all_labels = [call.labels(t) for t in tensors]
-    if not any(labels and labels.layers for labels in all_labels):
+    if not any(labels and labels.planes for labels in all_labels):
         return
     dim = call.arg("dim", 0) % call.out.dim()
     names: list[set[int]] = []
     for labels in all_labels:
-        for layer in labels.layers if labels else ():
-            if not any(set(varying(layer)) & dims for dims in names):
-                names.append(set(varying(layer)))
+        for plane in labels.planes if labels else ():
+            if not any(set(varying_dims(plane)) & dims for dims in names):
+                names.append(set(varying_dims(plane)))
     out = []
     for dims in names:
         pieces = []
         for t, labels in zip(tensors, all_labels, strict=False):
-            layer = _aligned(list(labels.layers) if labels else [], dims)
+            plane = _aligned(list(labels.planes) if labels else [], dims)
             small = [t.shape[d] if d in dims else 1 for d in range(t.dim())]
-            piece = torch.full(small, FROZEN, dtype=LABEL, device="cpu") if layer is None else compact(layer, dims)
+            piece = (
+                torch.full(small, FROZEN, dtype=LABEL_DTYPE, device="cpu") if plane is None else compact(plane, dims)
+            )
             pieces.append(piece)
         # laid out with the new dimension slowest: it is another dimension that shrinks
         out.append(torch.stack(pieces).movedim(0, dim).expand(call.out.shape))
-    call.put_layers(call.out, out, all(labels and labels.zero for labels in all_labels))
+    call.put_planes(call.out, out, all(labels and labels.zero for labels in all_labels))
 
 
-def _aligned(layers: list[Tensor], dims: set[int]) -> Tensor | None:
-    return next((layer for layer in layers if set(varying(layer)) & dims), None)
+def _aligned(planes: list[Tensor], dims: set[int]) -> Tensor | None:
+    return next((plane for plane in planes if set(varying_dims(plane)) & dims), None)
 
 
 @rule("_pack_padded_sequence")
@@ -86,8 +91,8 @@ def pack(call: Call) -> None:
     labels = call.labels(x)
     if labels is None:
         return
-    layers = []
-    for layer in labels.layers:
-        layer = call.ledger.unite_along(layer, (0, 1))
-        layers.append(layer[0, 0].expand(data.shape))
-    call.put_layers(data, layers, labels.zero)
+    planes = []
+    for plane in labels.planes:
+        plane = call.ledger.unite_along(plane, (0, 1))
+        planes.append(plane[0, 0].expand(data.shape))
+    call.put_planes(data, planes, labels.zero)

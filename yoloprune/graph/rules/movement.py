@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from yoloprune.graph.labels import Labels, compact, lines_along, varying
+from yoloprune.graph.labels import Labels, compact, lines_along, varying_dims
 from yoloprune.graph.rules.fill import along
 from yoloprune.graph.rules.registry import Call, rule
-from yoloprune.graph.widths import Count, Width, fixed
+from yoloprune.graph.symbolic_sizes import SymbolicCount, SymbolicSize, is_fixed
 
 __all__: list[str] = []
 
@@ -75,50 +75,50 @@ def view(call: Call) -> None:
     labels = call.labels(call.args[0])
     if labels is None:
         return
-    target = call.request.view(call.args[0].shape) if call.request else None
+    target = call.python_call.view_sizes(call.args[0].shape) if call.python_call else None
     if target is not None and len(target) != call.out.dim():
         call.ledger.freeze_all(labels, f"is viewed at sizes that are not its own by {call.name}")  # torch.vmap
         target = None
     out = []
-    for layer in labels.layers:
-        dims = varying(layer)
+    for plane in labels.planes:
+        dims = varying_dims(plane)
         if len(dims) > 1:
-            for run in _merged_dims(layer.shape, call.out.shape):
+            for run in _merged_dims(plane.shape, call.out.shape):
                 inside = [d for d in run if d in dims]
                 for k, d in enumerate(inside[1:], 1):
-                    if any(layer.stride(e) < layer.stride(d) for e in inside[:k]):
-                        call.ledger.unite(compact(layer), compact(layer).narrow(d, 0, 1))
-        layer = layer.reshape(call.out.shape)
-        if len(varying(layer)) > 1:
-            layer = call.ledger.recompact(layer)
-        out.append(_fit(call, layer, target))
-    call.put_layers(call.out, out, labels.zero, labels.wild)
+                    if any(plane.stride(e) < plane.stride(d) for e in inside[:k]):
+                        call.ledger.unite(compact(plane), compact(plane).narrow(d, 0, 1))
+        plane = plane.reshape(call.out.shape)
+        if len(varying_dims(plane)) > 1:
+            plane = call.ledger.rebroadcast(plane)
+        out.append(_fit(call, plane, target))
+    call.put_planes(call.out, out, labels.zero, labels.channel_free)
 
 
-def _fit(call: Call, layer: Tensor, target: tuple | None) -> Tensor:
+def _fit(call: Call, plane: Tensor, target: tuple | None) -> Tensor:
     """Let only those dimensions of a view shrink whose sizes the code does not fix.
 
     The dimensions that are faster in memory than the one that shrinks go as a whole, the slower ones lose equally many.
     """
-    dims = varying(layer)
+    dims = varying_dims(plane)
     if target is None or not dims:
-        return layer
-    if any(isinstance(size, Count) for size in target):  # whole heads go, where the code can count them
-        free = [d for d in dims if isinstance(target[d], Count)]
+        return plane
+    if any(isinstance(size, SymbolicCount) for size in target):  # whole heads go, where the code can count them
+        free = [d for d in dims if isinstance(target[d], SymbolicCount)]
     else:
-        free = [d for d in dims if call.follows or not fixed(target[d])]
+        free = [d for d in dims if call.handler_updates_sizes or not is_fixed(target[d])]
     if not free:
-        call.ledger.freeze(layer, f"is given a fixed size by {call.name}")
-        return layer
-    shrinks = min(free, key=lambda d: layer.stride(d))
-    layer = call.ledger.unite_along(layer, [d for d in dims if layer.stride(d) < layer.stride(shrinks)])
+        call.ledger.freeze(plane, f"is given a fixed size by {call.name}")
+        return plane
+    shrinks = min(free, key=lambda d: plane.stride(d))
+    plane = call.ledger.unite_along(plane, [d for d in dims if plane.stride(d) < plane.stride(shrinks)])
     for d in free:
-        if isinstance(target[d], Width):
+        if isinstance(target[d], SymbolicSize):
             if d == shrinks:
-                target[d].meet(lines_along(layer, d))
+                target[d].bind(lines_along(plane, d))
             else:
-                target[d].used_as_number()
-    return layer
+                target[d].to_plain_int()
+    return plane
 
 
 @rule("expand", "repeat")
@@ -126,23 +126,25 @@ def expand(call: Call) -> None:
     """A copy per place of a new or longer dimension, which has the channels of the width that its size came from."""
     source = call.args[0]
     labels = call.labels(source) or Labels()
-    target = call.request.view(source.shape) if call.request else None
-    layers = [call.replay(layer) for layer in labels.layers]
+    target = call.python_call.view_sizes(source.shape) if call.python_call else None
+    planes = [call.replay(plane) for plane in labels.planes]
     if target is not None and len(target) == call.out.dim():
         offset = call.out.dim() - source.dim()
         for d, size in enumerate(target):
             before = source.shape[d - offset] if d >= offset else 1
-            if before == 1 and isinstance(size, Width):
-                layers.append(along(call.out, d, size))
-            elif before > 1 and call.name == "expand" and fixed(size) and not call.follows:
-                for layer in layers:
-                    if d in varying(layer):
-                        call.ledger.freeze(layer, "is given a fixed size by expand")
-            elif before > 1 and call.name == "repeat" and isinstance(size, Width):
-                size.used_as_number()
+            if before == 1 and isinstance(size, SymbolicSize):
+                planes.append(along(call.out, d, size))
+            elif before > 1 and call.name == "expand" and is_fixed(size) and not call.handler_updates_sizes:
+                for plane in planes:
+                    if d in varying_dims(plane):
+                        call.ledger.freeze(plane, "is given a fixed size by expand")
+            elif before > 1 and call.name == "repeat" and isinstance(size, SymbolicSize):
+                size.to_plain_int()
     # operands that are brought to one shape follow each other
-    follows = call.name == "expand" and call.request is not None and call.request.name in _MEETING
-    call.put_layers(call.out, [layer for layer in layers if layer is not None], labels.zero, labels.wild or follows)
+    broadcast = call.name == "expand" and call.python_call is not None and call.python_call.name in _MEETING
+    call.put_planes(
+        call.out, [plane for plane in planes if plane is not None], labels.zero, labels.channel_free or broadcast
+    )
 
 
 @rule("as_strided")
@@ -155,7 +157,7 @@ def as_strided(call: Call) -> None:
     if call.out.shape == source.shape and call.out.storage_offset() == source.storage_offset():
         call.put(call.out, labels)
     else:
-        call.ledger.unknown(call.name, [labels])
+        call.ledger.report_unsupported(call.name, [labels])
 
 
 @rule("view_as_complex", "view_as_real")
@@ -165,7 +167,7 @@ def complex_pairs(call: Call) -> None:
     if labels is None:
         return
     if call.name == "view_as_real":
-        layers = [layer.unsqueeze(-1).expand(call.out.shape) for layer in labels.layers]
+        planes = [plane.unsqueeze(-1).expand(call.out.shape) for plane in labels.planes]
     else:
-        layers = [call.ledger.unite_along(layer, [layer.dim() - 1]).select(-1, 0) for layer in labels.layers]
-    call.put_layers(call.out, layers, labels.zero)
+        planes = [call.ledger.unite_along(plane, [plane.dim() - 1]).select(-1, 0) for plane in labels.planes]
+    call.put_planes(call.out, planes, labels.zero)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from yoloprune.graph.labels import compact, lines_along, varying
-from yoloprune.graph.meetings import FROZEN
+from yoloprune.graph.labels import compact, lines_along, varying_dims
 from yoloprune.graph.rules.registry import Call, rule
+from yoloprune.graph.union_find import FROZEN
 
 __all__: list[str] = []
 
@@ -23,10 +23,10 @@ def positions(call: Call) -> None:
         counted = {call.arg("dimension") % n}
     else:
         counted = {call.arg("dim1", -2) % n, call.arg("dim2", -1) % n}
-    for layer in labels.layers:
-        if counted & set(varying(layer)):
-            call.ledger.freeze(layer, f"is counted by {call.name}")
-    call.put_replayed(labels, wild=False)
+    for plane in labels.planes:
+        if counted & set(varying_dims(plane)):
+            call.ledger.freeze(plane, f"is counted by {call.name}")
+    call.put_replayed(labels, channel_free=False)
 
 
 @rule("roll")
@@ -37,10 +37,10 @@ def roll(call: Call) -> None:
         return
     n = call.args[0].dim()
     dims = [d % n for d in call.arg("dims") or range(n)]
-    for layer in labels.layers:
-        if set(varying(layer)) & set(dims):
-            call.ledger.freeze(layer, "is rolled by a fixed number of channels")
-    call.put_replayed(labels, wild=False)
+    for plane in labels.planes:
+        if set(varying_dims(plane)) & set(dims):
+            call.ledger.freeze(plane, "is rolled by a fixed number of channels")
+    call.put_replayed(labels, channel_free=False)
 
 
 @rule("constant_pad_nd", "pad")
@@ -54,14 +54,16 @@ def pad(call: Call) -> None:
     padded = {n - 1 - i // 2 for i, p in enumerate(pads) if p}
     cut = {n - 1 - i // 2 for i, p in enumerate(pads) if p < 0}
     out = []
-    for layer in labels.layers:
-        if set(varying(layer)) & cut:
-            call.ledger.freeze(layer, "is cut at a fixed position by a negative padding")
-        if set(varying(layer)) & padded:
-            out.append(torch.constant_pad_nd(layer, pads, FROZEN))
+    for plane in labels.planes:
+        if set(varying_dims(plane)) & cut:
+            call.ledger.freeze(plane, "is cut at a fixed position by a negative padding")
+        if set(varying_dims(plane)) & padded:
+            out.append(torch.constant_pad_nd(plane, pads, FROZEN))
         else:
-            out.append(compact(layer).expand(call.out.shape))
-    call.put_layers(call.out, out, labels.zero and not call.arg("value", 0), labels.wild and not call.arg("value", 0))
+            out.append(compact(plane).expand(call.out.shape))
+    call.put_planes(
+        call.out, out, labels.zero and not call.arg("value", 0), labels.channel_free and not call.arg("value", 0)
+    )
 
 
 @rule("pixel_shuffle")
@@ -70,10 +72,10 @@ def pixel_shuffle(call: Call) -> None:
     labels = call.labels(call.args[0])
     if labels is None:
         return
-    layers = [call.replay(layer) for layer in labels.layers]
+    planes = [call.replay(plane) for plane in labels.planes]
     positions = (call.out.dim() - 2, call.out.dim() - 1)
-    layers = [call.ledger.unite_along(layer, [d for d in positions if d in varying(layer)]) for layer in layers]
-    call.put_layers(call.out, layers, labels.zero, labels.wild)
+    planes = [call.ledger.unite_along(plane, [d for d in positions if d in varying_dims(plane)]) for plane in planes]
+    call.put_planes(call.out, planes, labels.zero, labels.channel_free)
 
 
 @rule("channel_shuffle", "native_channel_shuffle")
@@ -82,8 +84,8 @@ def channel_shuffle(call: Call) -> None:
     labels = call.labels(call.args[0])
     if labels is None:
         return
-    for layer in labels.layers:
-        if 1 in varying(layer):
-            rows = lines_along(layer, 1).unflatten(1, (call.arg("groups"), -1))
+    for plane in labels.planes:
+        if 1 in varying_dims(plane):
+            rows = lines_along(plane, 1).unflatten(1, (call.arg("groups"), -1))
             call.ledger.unite(rows, rows[:, :1])
     call.put_replayed(labels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from yoloprune.graph.labels import Labels, shrinking
+from yoloprune.graph.labels import Labels, shrinking_dim
 from yoloprune.graph.rules.registry import Call, rule
 
 __all__ = ["pointwise"]
@@ -43,17 +43,17 @@ _ZERO_PRESERVING = frozenset(
 )
 
 
-def _stays_zero(call: Call, operands: list[Tensor], layers: tuple[Tensor, ...]) -> bool:
+def _stays_zero(call: Call, operands: list[Tensor], planes: tuple[Tensor, ...]) -> bool:
     """Whether the result is zero wherever one of its channels is: each of its dimensions is looked at on its own."""
 
     def zero(tensor: Tensor, dim: int) -> bool:
         labels = call.labels(tensor)
         if labels is None or not labels.zero:
             return False
-        constant = labels.wild and not labels.layers
-        return constant or any((shrinking(layer) or 0) - tensor.dim() == dim for layer in labels.layers)
+        constant = labels.channel_free and not labels.planes
+        return constant or any((shrinking_dim(plane) or 0) - tensor.dim() == dim for plane in labels.planes)
 
-    dims = [(shrinking(layer) or 0) - layer.dim() for layer in layers]
+    dims = [(shrinking_dim(plane) or 0) - plane.dim() for plane in planes]
     if call.name == "mul":
         return all(any(zero(t, d) for t in operands) for d in dims)
     if call.name == "div":
@@ -87,11 +87,11 @@ def pointwise(call: Call) -> None:
     operands = [a for a in (*call.args, *call.kwargs.values()) if isinstance(a, Tensor)]
     operands += [t for a in call.args if isinstance(a, (list, tuple)) for t in a if isinstance(t, Tensor)]
     out = call.outs[0]
-    layers = call.ledger.merge(out.shape, [(t.shape, call.labels(t)) for t in operands], call.name)
-    wild = bool(operands) and all((labels := call.labels(t)) and labels.wild for t in operands)
-    labels = Labels(layers, _stays_zero(call, operands, layers), wild)
-    for layer in layers:
-        call.ledger.rectangle(layer)
+    planes = call.ledger.merge(out.shape, [(t.shape, call.labels(t)) for t in operands], call.name)
+    channel_free = bool(operands) and all((labels := call.labels(t)) and labels.channel_free for t in operands)
+    labels = Labels(planes, _stays_zero(call, operands, planes), channel_free)
+    for plane in planes:
+        call.ledger.keep_rectangular(plane)
     for t in call.outs:
         if t.shape == out.shape:
             call.put(t, labels)

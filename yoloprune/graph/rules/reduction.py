@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from yoloprune.graph.labels import Labels, shrinking, varying
+from yoloprune.graph.labels import Labels, shrinking_dim, varying_dims
 from yoloprune.graph.rules.pointwise import pointwise
 from yoloprune.graph.rules.registry import Call, rule
 
@@ -57,23 +57,23 @@ def reduce(call: Call) -> None:
     if labels is None:
         return
     dims, keepdim = _dims(call, x), bool(call.arg("keepdim", False))
-    layers = []
-    for layer in labels.layers:
-        own = set(varying(layer))
-        if own and shrinking(layer) in dims:
+    planes = []
+    for plane in labels.planes:
+        own = set(varying_dims(plane))
+        if own and shrinking_dim(plane) in dims:
             if call.name in _STATISTICS:
                 call.ledger.statistics.add(call.name)
             elif call.name in _SUMS and labels.zero and not _order(call) < 0:
                 pass
             else:
-                call.ledger.freeze(layer, f"is compared with other channels by {call.name}")
+                call.ledger.freeze(plane, f"is compared with other channels by {call.name}")
             continue
-        layer = call.ledger.unite_along(layer, sorted(own & dims))
+        plane = call.ledger.unite_along(plane, sorted(own & dims))
         for d in sorted(dims, reverse=True):
-            layer = layer.narrow(d, 0, 1) if keepdim else layer.select(d, 0)
-        layers.append(layer)
+            plane = plane.narrow(d, 0, 1) if keepdim else plane.select(d, 0)
+        planes.append(plane)
     for out in call.outs:
-        call.put(out, Labels(tuple(layers), labels.zero and call.name not in ("prod", "var", "logsumexp")))
+        call.put(out, Labels(tuple(planes), labels.zero and call.name not in ("prod", "var", "logsumexp")))
 
 
 @rule(
@@ -98,11 +98,11 @@ def compare(call: Call) -> None:
     if labels is None:
         return
     dim = call.arg("dim", -1) % max(x.dim(), 1)
-    layers = []
-    for layer in labels.layers:
-        if shrinking(layer) == dim:
-            call.ledger.freeze(layer, f"is weighed against other channels by {call.name}")
+    planes = []
+    for plane in labels.planes:
+        if shrinking_dim(plane) == dim:
+            call.ledger.freeze(plane, f"is weighed against other channels by {call.name}")
         else:
-            layers.append(call.ledger.unite_along(layer, [dim]).narrow(dim, 0, 1))
+            planes.append(call.ledger.unite_along(plane, [dim]).narrow(dim, 0, 1))
     for out in call.outs:
-        call.put(out, Labels(tuple(layer.expand(out.shape) for layer in layers), False))
+        call.put(out, Labels(tuple(plane.expand(out.shape) for plane in planes), False))

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from yoloprune.graph.labels import Labels, Ledger, varying
-from yoloprune.graph.requests import Request
+from yoloprune.graph.labels import Labels, Ledger, varying_dims
+from yoloprune.graph.python_calls import PythonCall
 
 __all__ = ["COMPOSITES", "RULES", "Call", "RuleError", "composite", "rule"]
 
@@ -43,12 +43,12 @@ class Call:
     out: Any
     ledger: Ledger
     module: str  # dotted name of the module whose forward is running
-    request: Request | None  # the call in the model's code that led here
-    follows: bool  # whether that module's sizes are kept up to date by a handler
+    python_call: PythonCall | None  # the call in the model's code that led here
+    handler_updates_sizes: bool  # whether that module's sizes are kept up to date by a handler
     resizes_splits: bool  # whether that module's handler updates the sizes of its splits
     labels: Callable[[Tensor], Labels | None]
     put: Callable[[Tensor, Labels], None]
-    watch: Callable[[Tensor, Tensor, str], None]  # freeze these labels for that reason once the tensor is used
+    freeze_on_use: Callable[[Tensor, Tensor, str], None]  # freeze these labels for that reason once the tensor is used
 
     def arg(self, name: str, default: Any = None) -> Any:
         """The argument of that name in the operator's schema."""
@@ -63,27 +63,27 @@ class Call:
         outs = self.out if isinstance(self.out, (tuple, list)) else (self.out,)
         return tuple(t for t in outs if isinstance(t, Tensor))
 
-    def replay(self, layer: Tensor) -> Tensor:
+    def replay(self, plane: Tensor) -> Tensor:
         """The very same call, on a label layer in place of the first argument."""
-        return self.func(layer, *self.args[1:], **self.kwargs)
+        return self.func(plane, *self.args[1:], **self.kwargs)
 
-    def put_layers(self, out: Tensor, layers: list[Tensor], zero: bool, wild: bool = False) -> None:
+    def put_planes(self, out: Tensor, planes: list[Tensor], zero: bool, channel_free: bool = False) -> None:
         """Label a tensor; layers that vary along several dimensions must be rectangles."""
-        layers = [self.ledger.recompact(layer) if len(varying(layer)) > 1 else layer for layer in layers]
-        layers = [layer for layer in layers if varying(layer)]
-        for layer in layers:
-            self.ledger.rectangle(layer)
-        self.put(out, Labels(tuple(layers), zero, wild))
+        planes = [self.ledger.rebroadcast(plane) if len(varying_dims(plane)) > 1 else plane for plane in planes]
+        planes = [plane for plane in planes if varying_dims(plane)]
+        for plane in planes:
+            self.ledger.keep_rectangular(plane)
+        self.put(out, Labels(tuple(planes), zero, channel_free))
 
-    def put_replayed(self, labels: Labels, wild: bool = True) -> None:
+    def put_replayed(self, labels: Labels, channel_free: bool = True) -> None:
         """Label the output by the very same call on each layer of the input's labels."""
-        layers = [self.replay(layer) for layer in labels.layers]
-        self.put_layers(self.out, layers, labels.zero, wild and labels.wild)
+        planes = [self.replay(plane) for plane in labels.planes]
+        self.put_planes(self.out, planes, labels.zero, channel_free and labels.channel_free)
 
-    def layers(self, tensor: Tensor) -> tuple[Tensor, ...]:
+    def planes(self, tensor: Tensor) -> tuple[Tensor, ...]:
         """Label layers of a tensor, none if it has no labels."""
         labels = self.labels(tensor)
-        return labels.layers if labels else ()
+        return labels.planes if labels else ()
 
 
 @functools.cache

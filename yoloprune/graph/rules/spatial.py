@@ -7,8 +7,8 @@ import re
 import torch
 from torch import Tensor
 
-from yoloprune.graph.labels import Labels, compact, varying
-from yoloprune.graph.rules.contraction import vector
+from yoloprune.graph.labels import Labels, compact, varying_dims
+from yoloprune.graph.rules.contraction import label_vector
 from yoloprune.graph.rules.registry import Call, rule
 
 __all__: list[str] = []
@@ -19,12 +19,12 @@ def _positions(call: Call) -> int:
     return int(match.group(1)) if match else 2
 
 
-def _without_positions(call: Call, layer: Tensor, positions: range) -> Tensor:
+def _without_positions(call: Call, plane: Tensor, positions: range) -> Tensor:
     """The layer with its labels united along the positions, which are cut to size 1."""
-    layer = call.ledger.unite_along(layer, positions)
+    plane = call.ledger.unite_along(plane, positions)
     for d in positions:
-        layer = layer.narrow(d, 0, 1)
-    return layer
+        plane = plane.narrow(d, 0, 1)
+    return plane
 
 
 @rule(
@@ -66,23 +66,23 @@ def pool(call: Call) -> None:
     if labels is None:
         return
     positions = range(x.dim() - _positions(call), x.dim())
-    layers = [_without_positions(call, layer, positions) for layer in labels.layers]
+    planes = [_without_positions(call, plane, positions) for plane in labels.planes]
     for out in call.outs:
-        call.put(out, Labels(tuple(layer.expand(out.shape) for layer in layers), labels.zero))
+        call.put(out, Labels(tuple(plane.expand(out.shape) for plane in planes), labels.zero))
 
 
 @rule("grid_sampler_2d", "grid_sampler_3d", "grid_sampler", "cudnn_grid_sampler")
 def grid_sample(call: Call) -> None:
     """Channels are sampled alike at places that the grid gives."""
     x, grid = call.args[0], call.args[1]
-    for layer in call.layers(grid):
-        if set(varying(layer)) - {0}:
-            call.ledger.freeze(layer, "is a sampling place")
+    for plane in call.planes(grid):
+        if set(varying_dims(plane)) - {0}:
+            call.ledger.freeze(plane, "is a sampling place")
     labels = call.labels(x)
     if labels is None:
         return
-    layers = [_without_positions(call, layer, range(2, x.dim())) for layer in labels.layers]
-    call.put(call.out, Labels(tuple(layer.expand(call.out.shape) for layer in layers), labels.zero))
+    planes = [_without_positions(call, plane, range(2, x.dim())) for plane in labels.planes]
+    call.put(call.out, Labels(tuple(plane.expand(call.out.shape) for plane in planes), labels.zero))
 
 
 @rule("col2im")
@@ -92,13 +92,13 @@ def col2im(call: Call) -> None:
     labels = call.labels(x)
     if labels is None:
         return
-    layers = []
-    for layer in labels.layers:
-        if x.dim() - 2 in varying(layer):
-            line = vector(call, x, x.dim() - 2).view(call.out.shape[-3], -1)
+    planes = []
+    for plane in labels.planes:
+        if x.dim() - 2 in varying_dims(plane):
+            line = label_vector(call, x, x.dim() - 2).view(call.out.shape[-3], -1)
             call.ledger.unite(line, line[:, :1])
-            layers.append(line[:, :1, None].expand(call.out.shape))
-    call.put(call.out, Labels(tuple(layers), labels.zero))
+            planes.append(line[:, :1, None].expand(call.out.shape))
+    call.put(call.out, Labels(tuple(planes), labels.zero))
 
 
 @rule("im2col")
@@ -109,14 +109,14 @@ def im2col(call: Call) -> None:
     if labels is None:
         return
     channel = x.dim() - 3
-    layers = []
-    for layer in labels.layers:
-        if channel in varying(layer):
-            layer = call.ledger.unite_along(layer, [d for d in varying(layer) if d != channel])
-            line = compact(layer, (channel,)).reshape(-1)
+    planes = []
+    for plane in labels.planes:
+        if channel in varying_dims(plane):
+            plane = call.ledger.unite_along(plane, [d for d in varying_dims(plane) if d != channel])
+            line = compact(plane, (channel,)).reshape(-1)
             rows = torch.repeat_interleave(line, call.out.shape[-2] // line.numel())
-            layers.append(rows.view(*[1] * (call.out.dim() - 2), -1, 1).expand(call.out.shape))
-    call.put(call.out, Labels(tuple(layers), labels.zero))
+            planes.append(rows.view(*[1] * (call.out.dim() - 2), -1, 1).expand(call.out.shape))
+    call.put(call.out, Labels(tuple(planes), labels.zero))
 
 
 @rule("roi_align", "roi_pool", "ps_roi_align")
@@ -125,9 +125,9 @@ def roi_align(call: Call) -> None:
     x, boxes = call.args[:2]
     call.ledger.freeze_all(call.labels(boxes), "is a sampling place")
     if call.name == "ps_roi_align":  # a channel is a place here
-        call.ledger.unknown(call.name, [labels] if (labels := call.labels(x)) else [])
+        call.ledger.report_unsupported(call.name, [labels] if (labels := call.labels(x)) else [])
         return
-    channels = vector(call, x, 1)
+    channels = label_vector(call, x, 1)
     if channels is not None:
         out = call.outs[0]
         call.put(out, Labels((channels.view(1, -1, 1, 1).expand(out.shape),), call.labels(x).zero))

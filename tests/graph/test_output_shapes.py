@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from yoloprune.graph.shapes import CONTRACTIONS, FOLLOWERS
+from yoloprune.graph.output_shapes import CONTRACTIONS, MEMORY_BOUND
 
 aten = torch.ops.aten
 sizes = st.integers(1, 4)
@@ -16,7 +16,7 @@ sizes = st.integers(1, 4)
 
 def check(name: str, *args, **kwargs) -> None:
     """Compare with the operator itself: if one shape is predicted, so must be a success, and a contiguous result."""
-    shapes = (CONTRACTIONS | FOLLOWERS)[name](*args, **kwargs)
+    shapes = (CONTRACTIONS | MEMORY_BOUND)[name](*args, **kwargs)
     if shapes is None:
         return
     out = getattr(aten, name)(*args, **kwargs)
@@ -37,7 +37,7 @@ def tensors(draw, shape: st.SearchStrategy) -> Tensor:
 
 
 shapes = st.lists(sizes, min_size=0, max_size=4)
-ELEMENTWISE = [name for name, rule in FOLLOWERS.items() if rule.__name__ == "_elementwise"]
+ELEMENTWISE = [name for name, rule in MEMORY_BOUND.items() if rule.__name__ == "_elementwise"]
 
 
 @settings(max_examples=300, deadline=None)
@@ -102,6 +102,6 @@ def test_convolutions(data) -> None:
     check("convolution", *args)
 
 
-@pytest.mark.parametrize("name", sorted(CONTRACTIONS | FOLLOWERS))
+@pytest.mark.parametrize("name", sorted(CONTRACTIONS | MEMORY_BOUND))
 def test_each_is_an_operator(name) -> None:
     assert hasattr(aten, name)

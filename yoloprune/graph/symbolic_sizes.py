@@ -17,10 +17,10 @@ from torch import Tensor
 
 from yoloprune.graph.labels import Ledger
 
-__all__ = ["Attribute", "Count", "Sizes", "Width", "fixed"]
+__all__ = ["SymbolicAttribute", "SymbolicCount", "SymbolicShape", "SymbolicSize", "is_fixed"]
 
 
-class Width(int):
+class SymbolicSize(int):
     """An integer in a fixed proportion to the number of these labels.
 
     Arithmetic that is not a proportion (`c + 1`, `c ** -0.5`, `float(c)`) would give another number after pruning
@@ -34,7 +34,7 @@ class Width(int):
     labels: Tensor
     ledger: Ledger
 
-    def __new__(cls, value: int, labels: Tensor, ledger: Ledger) -> Width:
+    def __new__(cls, value: int, labels: Tensor, ledger: Ledger) -> SymbolicSize:
         """See the class."""
         self = super().__new__(cls, value)
         self.labels, self.ledger = labels, ledger
@@ -43,80 +43,82 @@ class Width(int):
     def __reduce__(self) -> tuple:
         return int, (int(self),)  # a model may keep sizes: a copy or a file of it holds plain ones
 
-    def _like(self, value: int) -> Width:
-        return Width(value, self.labels, self.ledger)
+    def _like(self, value: int) -> SymbolicSize:
+        return SymbolicSize(value, self.labels, self.ledger)
 
-    def meet(self, lines: Tensor) -> None:
+    def bind(self, lines: Tensor) -> None:
         """A dimension with these labels, int32 (parts, m), was given this size."""
-        self.ledger.follow(lines, self.labels)
+        self.ledger.keep_proportion(lines, self.labels)
 
-    def _same(self, other: Any) -> bool:
-        return isinstance(other, Width) and np.array_equal(self.labels.numpy(), other.labels.numpy())
+    def _same_labels(self, other: Any) -> bool:
+        return isinstance(other, SymbolicSize) and np.array_equal(self.labels.numpy(), other.labels.numpy())
 
-    def used_as_number(self) -> int:
+    def to_plain_int(self) -> int:
         """Freeze the labels, since a value is computed from their number; returns the plain integer."""
         self.ledger.freeze(self.labels, "has its width used as a number")
         return int(self)
 
     def __mul__(self, other: Any) -> Any:
-        if isinstance(other, Width) or not isinstance(other, (int, float)):
-            if isinstance(other, Width):
-                return self.used_as_number() * other.used_as_number()
+        if isinstance(other, SymbolicSize) or not isinstance(other, (int, float)):
+            if isinstance(other, SymbolicSize):
+                return self.to_plain_int() * other.to_plain_int()
             return NotImplemented
-        return self._like(int(self) * other) if isinstance(other, int) else self.used_as_number() * other
+        return self._like(int(self) * other) if isinstance(other, int) else self.to_plain_int() * other
 
     __rmul__ = __mul__
 
-    def __neg__(self) -> Width:
+    def __neg__(self) -> SymbolicSize:
         return self._like(-int(self))
 
     def __floordiv__(self, other: Any) -> Any:
         if isinstance(other, int) and int(other) and int(self) % int(other) == 0:
-            if not isinstance(other, Width):
+            if not isinstance(other, SymbolicSize):
                 return self._like(int(self) // other)
-            if isinstance(other, Count):
+            if isinstance(other, SymbolicCount):
                 other.divides(self)
             else:
-                self.ledger.follow(self.labels[None], other.labels)
+                self.ledger.keep_proportion(self.labels[None], other.labels)
             return int(self) // int(other)
-        return self._number("__floordiv__", other)
+        return self._plain_arithmetic("__floordiv__", other)
 
     def __mod__(self, other: Any) -> Any:
         """Whether it divides evenly is asked in passing; another remainder would be another number after pruning."""
-        return self._number("__mod__", other) if int(self) % other else 0
+        return self._plain_arithmetic("__mod__", other) if int(self) % other else 0
 
     def __add__(self, other: Any) -> Any:
-        if self._same(other) or (isinstance(other, int) and other == 0):
+        if self._same_labels(other) or (isinstance(other, int) and other == 0):
             return self._like(int(self) + int(other))
-        return self._number("__add__", other)
+        return self._plain_arithmetic("__add__", other)
 
     __radd__ = __add__
 
     def __sub__(self, other: Any) -> Any:
-        if self._same(other) or (isinstance(other, int) and other == 0):
+        if self._same_labels(other) or (isinstance(other, int) and other == 0):
             return self._like(int(self) - int(other))
-        return self._number("__sub__", other)
+        return self._plain_arithmetic("__sub__", other)
 
     def __float__(self) -> float:
-        return float(self.used_as_number())
+        return float(self.to_plain_int())
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         """NumPy's functions of a size, such as `np.sqrt`."""
-        return getattr(ufunc, method)(*(n.used_as_number() if isinstance(n, Width) else n for n in inputs), **options)
+        return getattr(ufunc, method)(
+            *(n.to_plain_int() if isinstance(n, SymbolicSize) else n for n in inputs), **options
+        )
 
-    def _number(self, operator: str, other: Any) -> Any:
-        if isinstance(other, Width):
-            other = other.used_as_number()
+    def _plain_arithmetic(self, operator: str, other: Any) -> Any:
+        if isinstance(other, SymbolicSize):
+            other = other.to_plain_int()
         elif not isinstance(other, (int, float)):
             return NotImplemented
-        operand: Any = float(self) if isinstance(other, float) else self.used_as_number()
+        operand: Any = float(self) if isinstance(other, float) else self.to_plain_int()
         return getattr(operand, operator)(other)
 
 
-class Attribute(Width):
+class SymbolicAttribute(SymbolicSize):
     """A width that a module keeps as an attribute, and its handler up to date; its labels are looked up on use."""
 
-    def __new__(cls, value: int, labels: Callable[[], Tensor], ledger: Ledger) -> Attribute:
+    def __new__(cls, value: int, labels: Callable[[], Tensor], ledger: Ledger) -> SymbolicAttribute:
         """See the class."""
         self = int.__new__(cls, value)
         self.find, self.ledger = labels, ledger
@@ -128,13 +130,13 @@ class Attribute(Width):
         return self.find()
 
 
-class Count(Width):
+class SymbolicCount(SymbolicSize):
     """A number of parts that may go as a whole (heads), which a module's handler keeps up to date.
 
     It has no labels until a dimension is given this size. A width that is divided by it keeps the size of a part.
     """
 
-    def __new__(cls, value: int, ledger: Ledger) -> Count:
+    def __new__(cls, value: int, ledger: Ledger) -> SymbolicCount:
         """See the class."""
         self = super().__new__(cls, value, np.zeros(0, np.int32), ledger)
         self.parts: Tensor | None = None
@@ -142,14 +144,14 @@ class Count(Width):
         self.stays = False
         return self
 
-    def used_as_number(self) -> int:
+    def to_plain_int(self) -> int:
         """See `Width`; labels that come later are frozen then."""
         self.stays = True
         if self.parts is not None:
             self.ledger.freeze(self.parts, "is counted, and the number used")
         return int(self)
 
-    def meet(self, lines: Tensor) -> None:
+    def bind(self, lines: Tensor) -> None:
         """Take the labels of a dimension of this size as those of the parts."""
         if self.parts is None:
             self.parts = self.labels = lines[0]
@@ -157,9 +159,9 @@ class Count(Width):
                 self._keep_parts(width)
         self.ledger.tie(torch.cat([lines, self.parts[None]]))
         if self.stays:
-            self.used_as_number()
+            self.to_plain_int()
 
-    def divides(self, width: Width) -> None:
+    def divides(self, width: SymbolicSize) -> None:
         """The width loses as many channels as a part has for every part that goes."""
         if self.parts is None:
             self.waiting.append(width.labels)
@@ -174,24 +176,24 @@ class Count(Width):
 
     def __mul__(self, other: Any) -> Any:
         if self.parts is None:
-            return self.used_as_number() * other
+            return self.to_plain_int() * other
         return super().__mul__(other)
 
     __rmul__ = __mul__
 
 
-def _numeric(operator: str) -> Callable[[Width, Any], Any]:
-    def method(self: Width, other: Any) -> Any:
-        return self._number(operator, other)
+def _plain_method(operator: str) -> Callable[[SymbolicSize, Any], Any]:
+    def method(self: SymbolicSize, other: Any) -> Any:
+        return self._plain_arithmetic(operator, other)
 
     return method
 
 
 for _operator in ("rsub", "truediv", "rtruediv", "rfloordiv", "pow", "rpow", "divmod"):
-    setattr(Width, f"__{_operator}__", _numeric(f"__{_operator}__"))
+    setattr(SymbolicSize, f"__{_operator}__", _plain_method(f"__{_operator}__"))
 
 
-class Sizes(tuple):
+class SymbolicShape(tuple):
     """A tensor's shape with `Width`s in it; torch.Size, which cannot be derived from, would hide some uses of them."""
 
     def numel(self) -> int:
@@ -200,18 +202,18 @@ class Sizes(tuple):
 
     def __getitem__(self, index: Any) -> Any:
         found = super().__getitem__(index)
-        return Sizes(found) if isinstance(index, slice) else found
+        return SymbolicShape(found) if isinstance(index, slice) else found
 
-    def __add__(self, other: tuple) -> Sizes:
-        return Sizes(super().__add__(tuple(other)))
+    def __add__(self, other: tuple) -> SymbolicShape:
+        return SymbolicShape(super().__add__(tuple(other)))
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
-        return np.array([n.used_as_number() if isinstance(n, Width) else n for n in self], dtype)
+        return np.array([n.to_plain_int() if isinstance(n, SymbolicSize) else n for n in self], dtype)
 
     def __reduce__(self) -> tuple:
         return torch.Size, ([int(n) for n in self],)
 
 
-def fixed(size: Any) -> bool:
+def is_fixed(size: Any) -> bool:
     """Whether a size is written in the code or an attribute, and would stay when channels go."""
-    return not isinstance(size, Width) and size != -1
+    return not isinstance(size, SymbolicSize) and size != -1

@@ -6,18 +6,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from yoloprune.graph.lookup import looked_up
+from yoloprune.graph.lookup import take
 
-__all__ = ["FROZEN", "LABEL", "Meetings"]
+__all__ = ["FROZEN", "LABEL_DTYPE", "UnionFind"]
 
-LABEL = torch.int32  # a label; attention over a video holds hundreds of millions of copies of them
+LABEL_DTYPE = torch.int32  # a label; attention over a video holds hundreds of millions of copies of them
 FROZEN = 0  # the label of an index that must stay: a constant's own channels
 
 # pairs that wait until they are united, at least and as a share of the labels, all of which are looked at each time
 _AT_ONCE, _SHARE = 1 << 16, 0.25
 
 
-class Meetings:
+class UnionFind:
     """Pairs of labels that belong together, as a forest in which each label points to a lower one or to itself."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Meetings:
         self._unite(size)
         number = np.cumsum(self._parent == np.arange(size, dtype=np.int32), dtype=np.int32)
         number -= 1
-        return looked_up(number, self._parent), np.flatnonzero(self._met)
+        return take(number, self._parent), np.flatnonzero(self._met)
 
     def _unite(self, size: int) -> None:
         """Let the pairs that wait into the forest.
@@ -71,5 +71,5 @@ class Meetings:
             apart = a != b
             a, b = a[apart], b[apart]
             np.minimum.at(self._parent, np.maximum(a, b), np.minimum(a, b))
-            while not np.array_equal(above := looked_up(self._parent, self._parent), self._parent):
+            while not np.array_equal(above := take(self._parent, self._parent), self._parent):
                 self._parent = above

@@ -9,20 +9,20 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from yoloprune.graph.meetings import FROZEN, Meetings
+from yoloprune.graph.union_find import FROZEN, UnionFind
 
 pairs = st.lists(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=20), max_size=4)
 
 
 @given(pairs)
 def test_components_are_those_of_the_pairs_and_numbered_by_their_lowest_label(parts) -> None:
-    meetings = Meetings()
+    union_find = UnionFind()
     for number, part in enumerate(parts):
         a, b = torch.tensor(part, dtype=torch.int32).reshape(-1, 2).unbind(1)
-        meetings.add(a, b, 31)
+        union_find.add(a, b, 31)
         if number % 2:
-            meetings.components(31)  # what is united on the way stays so
-    component, met = meetings.components(40)
+            union_find.components(31)  # what is united on the way stays so
+    component, met = union_find.components(40)
 
     plain = [(a, b) for part in parts for a, b in part if FROZEN not in (a, b)]
     rows, columns = np.array(plain, int).reshape(-1, 2).T
@@ -35,7 +35,7 @@ def test_components_are_those_of_the_pairs_and_numbered_by_their_lowest_label(pa
 
 def test_long_chains_in_any_order_are_one_component() -> None:
     links = torch.from_numpy(np.random.default_rng(0).permutation(np.arange(1, 100_000)).astype(np.int32))
-    meetings = Meetings()
-    meetings.add(links, links + 1, 100_001)
-    component, _ = meetings.components(100_001)
+    union_find = UnionFind()
+    union_find.add(links, links + 1, 100_001)
+    component, _ = union_find.components(100_001)
     assert component.tolist() == [0] + [1] * 100_000

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.graph.exactness import enliven
-from yoloprune.graph import madeup, mask_error, trace, tracer
-from yoloprune.graph.madeup import MadeUp
+from yoloprune.graph import fake_execution, mask_error, trace, tracer
+from yoloprune.graph.fake_execution import FakeExecution
 
 
 @pytest.fixture
@@ -18,9 +18,9 @@ def runs(monkeypatch):
     """Whether each execution had to have values."""
     seen, execute = [], tracer._execute
 
-    def note(model, inputs, made_up):
-        seen.append(made_up is None)
-        return execute(model, inputs, made_up)
+    def note(model, inputs, fake):
+        seen.append(fake is None)
+        return execute(model, inputs, fake)
 
     monkeypatch.setattr(tracer, "_execute", note)
     return seen
@@ -133,12 +133,12 @@ NETS = {
 }
 
 
-@pytest.mark.parametrize("size", [1, madeup._LARGE])
+@pytest.mark.parametrize("size", [1, fake_execution._LARGE])
 @pytest.mark.parametrize("net", NETS)
 def test_the_graph_is_the_one_with_values(net, size, runs, monkeypatch) -> None:
     model, shape = NETS[net]
     x = torch.randn(shape)
-    monkeypatch.setattr(madeup, "_LARGE", size)
+    monkeypatch.setattr(fake_execution, "_LARGE", size)
     found = trace(model, x)
     assert runs == [False]
     monkeypatch.setattr(tracer, "run", lambda model, inputs: tracer._execute(model, inputs, None))
@@ -210,13 +210,13 @@ class Long(nn.Module):
 
 @pytest.mark.parametrize("chooses", [False, True])
 def test_dead_values_are_forgotten_and_live_ones_are_not(runs, monkeypatch, chooses):
-    most, note = [0], MadeUp._note
+    most, note = [0], FakeExecution._mark
 
     def watch(self, tensor):
         note(self, tensor)
-        most.append(len(self._places))
+        most.append(len(self._fake_storages))
 
-    monkeypatch.setattr(MadeUp, "_note", watch)
+    monkeypatch.setattr(FakeExecution, "_note", watch)
     trace(Long(chooses=chooses), torch.zeros(2, 4))
     assert runs == ([False, True] if chooses else [False])
     assert len(most) > 100 > 30 > max(most)  # values, and those of them that are remembered at a time

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from tests.graph.nets.case import Net, conv
 from yoloprune.graph import trace
-from yoloprune.graph.unchanged import memory
+from yoloprune.graph.snapshot import storage_id
 
 
 def counts(net, h):
@@ -100,7 +100,7 @@ def _state(model: Net, x: torch.Tensor) -> dict[str, torch.Tensor]:
 def test_what_the_forward_pass_changes_is_put_back(change, fails) -> None:
     model, x = _net(change, fails=fails), torch.rand(2, 3, 8, 8)
     held = _state(model, x)
-    before = {name: (t, memory(t), t.detach().clone()) for name, t in held.items()}
+    before = {name: (t, storage_id(t), t.detach().clone()) for name, t in held.items()}
     keys = set(vars(model)), set(model.kept)
     if fails:
         with pytest.raises(KeyError, match="the model's own"):
@@ -111,7 +111,7 @@ def test_what_the_forward_pass_changes_is_put_back(change, fails) -> None:
     for name, t in _state(model, x).items():
         same, place, value = before[name]
         assert t is same, name
-        assert memory(t) == place, name
+        assert storage_id(t) == place, name
         assert torch.equal(t, value), name
     assert (set(vars(model)), set(model.kept)) == keys
     assert model.training

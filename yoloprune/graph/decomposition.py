@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["written_out"]
+__all__ = ["decomposition"]
 
 
 def _lstm_cell(
@@ -45,7 +45,7 @@ _CELLS: dict[Any, Callable[..., Any]] = {
 
 
 @functools.cache
-def written_out(func: Any) -> Callable[..., Any] | None:
+def decomposition(func: Any) -> Callable[..., Any] | None:
     """What does the work of an operator by other operators, None where it is one of these.
 
     Workspaces for gradients aside, which nobody here reads. Operators that PyTorch writes out itself arrive whole only

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["CONTRACTIONS", "FOLLOWERS", "KEYWORDS", "Rule", "Shapes"]
+__all__ = ["CONTRACTIONS", "KEYWORDS", "MEMORY_BOUND", "Rule", "Shapes"]
 
 Shape = Sequence[int]
 Shapes = list[Shape]  # one for each result of an operator
@@ -17,7 +17,7 @@ Rule = Callable[..., "Shapes | None"]  # None: the operator has to be run
 KEYWORDS = frozenset(["alpha", "approximate", "memory_format", "rounding_mode"])  # all that `FOLLOWERS` may be given
 
 
-def _alike(*tensors: Tensor) -> bool:
+def _same_type(*tensors: Tensor) -> bool:
     """Whether these are plain tensors of one floating type, so that nothing but their shapes can make them unfit."""
     first = tensors[0]
     return all(
@@ -29,19 +29,24 @@ def _alike(*tensors: Tensor) -> bool:
     )
 
 
-def _plain(*tensors: Tensor) -> bool:
-    return _alike(*tensors) and all(t.is_contiguous() for t in tensors)
+def _contiguous(*tensors: Tensor) -> bool:
+    return _same_type(*tensors) and all(t.is_contiguous() for t in tensors)
 
 
 def _product(a: Tensor, b: Tensor) -> Shapes | None:
-    if not _alike(a, b) or not a.dim() == b.dim() >= 2 or a.shape[:-2] != b.shape[:-2] or a.shape[-1] != b.shape[-2]:
+    if (
+        not _same_type(a, b)
+        or not a.dim() == b.dim() >= 2
+        or a.shape[:-2] != b.shape[:-2]
+        or a.shape[-1] != b.shape[-2]
+    ):
         return None
     return [(*a.shape[:-1], b.shape[-1])]
 
 
 def _product_with_bias(bias: Tensor, a: Tensor, b: Tensor) -> Shapes | None:
     shapes = _product(a, b)
-    return shapes if shapes and _alike(bias, a) and bias.shape == shapes[0][-1:] else None
+    return shapes if shapes and _same_type(bias, a) and bias.shape == shapes[0][-1:] else None
 
 
 def _convolution(
@@ -51,8 +56,8 @@ def _convolution(
     """Shape of a convolution (Dumoulin and Visin, 2016), None if it would fail or is no plain one."""
     taken, given = (w.shape[0], w.shape[1] * groups) if transposed else (w.shape[1] * groups, w.shape[0])
     fits = x.dim() == w.dim() and x.shape[1] == taken and w.shape[0] % groups == 0
-    fits = fits and (bias is None or (bias.shape == (given,) and _alike(x, bias)))
-    if not fits or not _plain(x, w):
+    fits = fits and (bias is None or (bias.shape == (given,) and _same_type(x, bias)))
+    if not fits or not _contiguous(x, w):
         return None
     sizes = []
     for d, (length, kernel) in enumerate(zip(x.shape[2:], w.shape[2:], strict=True)):
@@ -69,23 +74,23 @@ def _elementwise(x: Tensor, *others: Any, **_: Any) -> Shapes | None:
     """A function of one tensor and numbers, or of tensors of one shape."""
     tensors = [x, *(t for t in others if isinstance(t, Tensor))]
     numbers = all(n is None or isinstance(n, (int, float, str, Tensor)) for n in others)
-    return [x.shape] if numbers and _plain(*tensors) and all(t.shape == x.shape for t in tensors) else None
+    return [x.shape] if numbers and _contiguous(*tensors) and all(t.shape == x.shape for t in tensors) else None
 
 
 def _softmax(x: Tensor, dim: int, to_float: bool) -> Shapes | None:
-    return [x.shape] if not to_float and x.dim() and _plain(x) else None
+    return [x.shape] if not to_float and x.dim() and _contiguous(x) else None
 
 
 def _clone(x: Tensor, *, memory_format: torch.memory_format = torch.preserve_format) -> Shapes | None:
     contiguous = memory_format is torch.contiguous_format or (
         memory_format is torch.preserve_format and x.is_contiguous()
     )
-    return [x.shape] if contiguous and _alike(x) else None
+    return [x.shape] if contiguous and _same_type(x) else None
 
 
 def _cat(tensors: Sequence[Tensor], dim: int = 0) -> Shapes | None:
     shapes = [list(t.shape) for t in tensors if t.dim() > 1]  # one without elements may have any number of dimensions
-    if len(shapes) < len(tensors) or not _plain(*tensors):
+    if len(shapes) < len(tensors) or not _contiguous(*tensors):
         return None
     whole = sum(shape.pop(dim) for shape in shapes)
     if any(shape != shapes[0] for shape in shapes):
@@ -98,7 +103,7 @@ def _cat(tensors: Sequence[Tensor], dim: int = 0) -> Shapes | None:
 def _layer_norm(x: Tensor, over: Shape, *affine: Any) -> Shapes | None:
     own = [t for t in affine if isinstance(t, Tensor)]
     outer = x.dim() - len(over)
-    fits = _plain(x, *own) and x.dtype in (torch.float32, torch.float64)  # else its statistics have another type
+    fits = _contiguous(x, *own) and x.dtype in (torch.float32, torch.float64)  # else its statistics have another type
     if not fits or any(list(shape) != list(over) for shape in (x.shape[outer:], *(t.shape for t in own))):
         return None
     statistics = (*x.shape[:outer], *[1] * len(over))
@@ -107,7 +112,7 @@ def _layer_norm(x: Tensor, over: Shape, *affine: Any) -> Shapes | None:
 
 def _batch_norm(x: Tensor, w: Any, b: Any, mean: Any, var: Any, training: bool, *_: float) -> Shapes | None:
     own = [t for t in (w, b, mean, var) if isinstance(t, Tensor)]
-    fits = not training and mean is not None and x.dim() > 1 and x.numel() and _plain(x, *own)
+    fits = not training and mean is not None and x.dim() > 1 and x.numel() and _contiguous(x, *own)
     return [x.shape, (0,), (0,)] if fits and all(t.shape == x.shape[1:2] for t in own) else None
 
 
@@ -119,7 +124,7 @@ CONTRACTIONS: dict[str, Rule] = {
 }
 
 # cheap themselves, but what they give takes memory
-FOLLOWERS: dict[str, Rule] = {
+MEMORY_BOUND: dict[str, Rule] = {
     "native_layer_norm": _layer_norm,
     "native_batch_norm": _batch_norm,
     "cat": _cat,

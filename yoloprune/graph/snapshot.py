@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-__all__ = ["Unchanged", "memory", "written"]
+__all__ = ["ModelSnapshot", "storage_id", "written_tensors"]
 
 
-class Unchanged:
+class ModelSnapshot:
     """Puts a model back as it was, whether its forward pass succeeds or raises.
 
     That is every module's attributes (flags, counts, what is kept for the next pass), the values of all tensors that
@@ -35,7 +35,7 @@ class Unchanged:
             kept = [v for k, v in vars(m).items() if isinstance(v, (dict, list)) and "hook" not in k]
             self._attributes.append((vars(m), vars(m).copy(), [(v, copy.copy(v)) for v in kept]))
 
-    def __enter__(self) -> Unchanged:
+    def __enter__(self) -> ModelSnapshot:
         held = [*self._given]
         for _, attributes, containers in self._attributes:
             held += _tensors(attributes.values())
@@ -43,7 +43,7 @@ class Unchanged:
                 held += _tensors(content.values() if isinstance(content, dict) else content)
         # a second tensor on the same memory, since the code may give the first one other memory
         self._held = [(t, t.detach()) for t in {id(t): t for t in held if _has_memory(t)}.values()]
-        self._storages = {memory(t): t.untyped_storage() for _, t in self._held}
+        self._storages = {storage_id(t): t.untyped_storage() for _, t in self._held}
         self._saved: dict[int, torch.UntypedStorage] = {}
         self._generators: dict[int, tuple[torch.Generator, Tensor]] = {}
         return self
@@ -68,7 +68,7 @@ class Unchanged:
 
     def before(self, func: Any, args: tuple, kwargs: Mapping[str, Any]) -> None:
         """Save what an operator is about to change."""
-        for tensor in written(func, args, kwargs):
+        for tensor in written_tensors(func, args, kwargs):
             self.save(tensor)
         if torch.Tag.nondeterministic_seeded in func.tags:
             chosen = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.Generator)]
@@ -77,17 +77,17 @@ class Unchanged:
 
     def save(self, tensor: Tensor) -> None:
         """Save the memory of a tensor, of which somebody may change values."""
-        if self._storages and (place := memory(tensor)) in self._storages and place not in self._saved:
+        if self._storages and (place := storage_id(tensor)) in self._storages and place not in self._saved:
             self._saved[place] = self._storages[place].clone()
 
 
-def memory(tensor: Tensor) -> int:
+def storage_id(tensor: Tensor) -> int:
     """Identity of the memory that a tensor lies in."""
     return tensor.untyped_storage()._cdata
 
 
 def _geometry(tensor: Tensor) -> tuple:
-    return memory(tensor), tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype
+    return storage_id(tensor), tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype
 
 
 def _has_memory(tensor: Tensor) -> bool:
@@ -98,9 +98,9 @@ def _tensors(values: Iterable[Any]) -> list[Tensor]:
     return [value for value in values if isinstance(value, Tensor)]
 
 
-def written(func: Any, args: tuple, kwargs: Mapping[str, Any]) -> list[Tensor]:
+def written_tensors(func: Any, args: tuple, kwargs: Mapping[str, Any]) -> list[Tensor]:
     """Tensors that an operator writes into."""
-    names, switch = _written_names(func)
+    names, switch = _written_arguments(func)
     if not names:
         return []
     given = dict(zip(_names(func), args, strict=False)) | dict(kwargs)
@@ -116,7 +116,7 @@ def _names(func: Any) -> tuple[str, ...]:
 
 
 @functools.cache
-def _written_names(func: Any) -> tuple[tuple[str, ...], bool]:
+def _written_arguments(func: Any) -> tuple[tuple[str, ...], bool]:
     """Names of the arguments that an operator may write into, and whether it does so in training only."""
     norm = "batch_norm" in func._schema.name  # most of these do not say in their schemas what they write
     arguments = func._schema.arguments

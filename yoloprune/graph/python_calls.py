@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from yoloprune.graph.widths import Sizes, Width
+from yoloprune.graph.symbolic_sizes import SymbolicShape, SymbolicSize
 
-__all__ = ["Request", "Requests"]
+__all__ = ["CallInterceptor", "PythonCall"]
 
 _SHAPE = Tensor.shape
 _VIEWS = frozenset(["view", "reshape", "expand", "broadcast_to", "repeat"])
@@ -30,14 +30,14 @@ _GROUPS["group_norm"] = (1, "num_groups")
 _LEAVES = frozenset(["tolist", "numpy", "__array__", "__dlpack__"])
 
 
-class Request(NamedTuple):
+class PythonCall(NamedTuple):
     """A call as the model's code wrote it."""
 
     name: str
     args: tuple
     kwargs: dict
 
-    def view(self, source: Sequence[int]) -> tuple | None:
+    def view_sizes(self, source: Sequence[int]) -> tuple | None:
         """Sizes that a view, an expansion or a repetition asks for, one per dimension of the result."""
         if self.name == "unflatten":
             dim = self._argument(1, "dim")
@@ -50,7 +50,7 @@ class Request(NamedTuple):
             return None
         return self._sizes(self.args[1:])
 
-    def fill(self) -> tuple | None:
+    def fill_sizes(self) -> tuple | None:
         """Sizes of a newly made tensor."""
         if self.name in _NEW:
             return self._sizes(self.args[1:2] if self.name == "new_full" else self.args[1:])
@@ -58,7 +58,7 @@ class Request(NamedTuple):
             return self._sizes(self.args[:1] if self.name == "full" else self.args)
         return None
 
-    def pieces(self, count: int) -> tuple | None:
+    def split_sizes(self, count: int) -> tuple | None:
         """Sizes that a split asks for; one that is given once holds for every piece."""
         if self.name not in ("split", "split_with_sizes"):
             return None
@@ -69,7 +69,7 @@ class Request(NamedTuple):
             sizes = self.args[1]
         return (sizes,) * count if isinstance(sizes, int) else tuple(sizes)
 
-    def normalised(self) -> tuple | None:
+    def normalized_shape(self) -> tuple | None:
         """Shape over which a norm is asked for."""
         if self.name not in ("layer_norm", "rms_norm"):
             return None
@@ -87,7 +87,7 @@ class Request(NamedTuple):
         groups = self._argument(*_GROUPS[self.name])
         return 1 if groups is None else groups
 
-    def numbers(self) -> tuple:
+    def number_arguments(self) -> tuple:
         """Arguments that are no sizes: a width among them is used as a number."""
         if self.name in _GROUPS:
             place, name = _GROUPS[self.name]
@@ -98,7 +98,7 @@ class Request(NamedTuple):
             return (self.args[2],)
         return () if self.name in _SIZES else (*self.args, *self.kwargs.values())
 
-    def bounds(self, dim: int) -> tuple[Any, Any] | None:
+    def slice_bounds(self, dim: int) -> tuple[Any, Any] | None:
         """Start and stop of the slice along `dim`, None where the code left them open."""
         if self.name == "narrow":
             start, length = self._argument(2, "start"), self._argument(3, "length")
@@ -132,55 +132,60 @@ class Request(NamedTuple):
         return given if given and all(isinstance(n, int) for n in given) else None
 
 
-class Requests(TorchFunctionMode):
-    """Notes the call that the model's code is in, and answers with `Width`s when it asks for a shape.
+class CallInterceptor(TorchFunctionMode):
+    """Notes the call that the model's code is in, and answers with `SymbolicSize`s when it asks for a shape.
 
     Args:
-        widths: Shape of a tensor, with a `Width` for each labelled dimension.
-        composites: Functions that are run by `whole`, called with (function, args, kwargs).
-        whole: See above.
+        symbolic_shape: Shape of a tensor, with a `SymbolicSize` for each labelled dimension.
+        composites: Functions that are run by `run_composite`, called with (function, args, kwargs).
+        run_composite: See above.
         read: Called with a tensor before its values leave for Python or NumPy past all operators.
     """
 
     def __init__(
         self,
-        widths: Callable[[Tensor], Sizes],
+        symbolic_shape: Callable[[Tensor], SymbolicShape],
         composites: Container[str],
-        whole: Callable[[Any, tuple, dict], Any],
+        run_composite: Callable[[Any, tuple, dict], Any],
         read: Callable[[Tensor], None],
     ) -> None:
         super().__init__()
-        self.widths, self.composites, self.whole, self.read = widths, composites, whole, read
-        self.current: Request | None = None
+        self.symbolic_shape, self.composites, self.run_composite, self.read = (
+            symbolic_shape,
+            composites,
+            run_composite,
+            read,
+        )
+        self.current: PythonCall | None = None
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         if getattr(func, "__self__", None) is _SHAPE:
-            return self.widths(args[0])
+            return self.symbolic_shape(args[0])
         name = getattr(func, "__name__", "")
         if name == "size":
             dim = args[1] if len(args) > 1 else kwargs.get("dim")
-            return self.widths(args[0]) if dim is None else self.widths(args[0])[dim]
+            return self.symbolic_shape(args[0]) if dim is None else self.symbolic_shape(args[0])[dim]
         if name in ("numel", "nelement"):
-            return math.prod(self.widths(args[0]))
-        if name == "__len__" and isinstance(width := next(iter(self.widths(args[0])), None), Width):
-            width.used_as_number()
+            return math.prod(self.symbolic_shape(args[0]))
+        if name == "__len__" and isinstance(size := next(iter(self.symbolic_shape(args[0])), None), SymbolicSize):
+            size.to_plain_int()
         if name in _LEAVES:
             self.read(args[0])
-        if name == "tensor_split" and isinstance(pieces := args[1] if len(args) > 1 else kwargs.get("sections"), int):
+        if name == "tensor_split" and isinstance(sections := args[1] if len(args) > 1 else kwargs.get("sections"), int):
             dim = args[2] if len(args) > 2 else kwargs.get("dim", 0)
-            if args[0].shape[dim] % pieces == 0:  # into equal parts, as chunk
-                func, name, args, kwargs = torch.chunk, "chunk", (args[0], pieces, dim), {}
-        request = Request(name, args, kwargs)
+            if args[0].shape[dim] % sections == 0:  # into equal parts, as chunk
+                func, name, args, kwargs = torch.chunk, "chunk", (args[0], sections, dim), {}
+        python_call = PythonCall(name, args, kwargs)
         if name in _AS:
-            request = Request(_AS[name], (args[0], *self.widths(_other(args, kwargs))), {})
-        for leaf in tree_leaves(request.numbers()):
-            for size in leaf if isinstance(leaf, Sizes) else (leaf,):
-                if isinstance(size, Width):
-                    size.used_as_number()
+            python_call = PythonCall(_AS[name], (args[0], *self.symbolic_shape(_other(args, kwargs))), {})
+        for leaf in tree_leaves(python_call.number_arguments()):
+            for size in leaf if isinstance(leaf, SymbolicShape) else (leaf,):
+                if isinstance(size, SymbolicSize):
+                    size.to_plain_int()
         if name in self.composites:
-            return self.whole(func, args, kwargs)
-        outer, self.current = self.current, request
+            return self.run_composite(func, args, kwargs)
+        outer, self.current = self.current, python_call
         try:
             return func(*args, **kwargs)
         finally:

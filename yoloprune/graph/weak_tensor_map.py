@@ -7,12 +7,12 @@ from typing import Generic, TypeVar
 
 from torch import Tensor
 
-__all__ = ["Beside"]
+__all__ = ["WeakTensorMap"]
 
 T = TypeVar("T")
 
 
-class Beside(Generic[T]):
+class WeakTensorMap(Generic[T]):
     """A dictionary by tensor that keeps no tensor alive.
 
     Beside the tensors, not on them: one that the model caches would take what it carries into another trace. Unlike
