@@ -8,7 +8,8 @@ from torch import nn
 
 from tests.graph.exactness import prunable_share
 from tests.graph.nets import CASES
-from yoloprune.graph import fake_execution, mask_error, trace
+from yoloprune.graph import mask_error, trace
+from yoloprune.graph.tracing import fake_execution
 
 
 class Cells(nn.Module):

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from tests.graph.nets.case import Net, conv
 from yoloprune.errors import UserError
 from yoloprune.graph import trace
-from yoloprune.graph.fake_execution import MEMORY_BOUND
 from yoloprune.graph.rules import COMPOSITES, RULES, RuleError
+from yoloprune.graph.tracing.fake_execution import MEMORY_BOUND
 
 X = torch.rand(1, 3, 64, 64)
 

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from yoloprune.errors import UserError
 from yoloprune.exclusive import exclusive
-from yoloprune.graph import budget, matrices, tracer
+from yoloprune.graph import budget, matrices
 from yoloprune.graph.cost import Cost
 from yoloprune.graph.labels import Ledger, Slice
 from yoloprune.graph.matrices import Matrix
 from yoloprune.graph.parameters import named_tensors
 from yoloprune.graph.plan import Plan
 from yoloprune.graph.ties import distinct, resolve
+from yoloprune.graph.tracing import tracer
 from yoloprune.graph.union_find import FROZEN
 
 __all__ = ["Graph", "Group", "trace"]

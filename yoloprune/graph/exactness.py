@@ -19,8 +19,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from yoloprune.calibration import evaluation, forward, full_precision
 from yoloprune.errors import UserError
 from yoloprune.exclusive import exclusive
-from yoloprune.graph.outputs import output_tensors
 from yoloprune.graph.plan import Plan
+from yoloprune.graph.tracing.outputs import output_tensors
 
 __all__ = ["Statistics", "difference", "mask_error", "masked", "outputs"]
 

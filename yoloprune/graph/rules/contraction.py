@@ -10,7 +10,7 @@ from torch import Tensor
 from yoloprune.errors import UserError
 from yoloprune.graph.labels import CostTerm, Labels, compact, shrinking_dim, varying_dims
 from yoloprune.graph.rules.registry import Call, rule
-from yoloprune.graph.symbolic_sizes import is_fixed
+from yoloprune.graph.tracing.symbolic_sizes import is_fixed
 
 __all__ = ["label_vector", "unite_summed"]
 

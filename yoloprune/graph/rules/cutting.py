@@ -9,7 +9,7 @@ from torch import Tensor
 
 from yoloprune.graph.labels import lines_along, shrinking_dim, varying_dims
 from yoloprune.graph.rules.registry import Call, rule
-from yoloprune.graph.symbolic_sizes import SymbolicSize
+from yoloprune.graph.tracing.symbolic_sizes import SymbolicSize
 
 __all__: list[str] = []
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from yoloprune.graph.labels import Labels, compact, varying_dims
 from yoloprune.graph.rules.registry import Call, rule
-from yoloprune.graph.symbolic_sizes import SymbolicSize
+from yoloprune.graph.tracing.symbolic_sizes import SymbolicSize
 
 __all__ = ["along"]
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from yoloprune.graph.labels import Labels, compact, lines_along, varying_dims
 from yoloprune.graph.rules.fill import along
 from yoloprune.graph.rules.registry import Call, rule
-from yoloprune.graph.symbolic_sizes import SymbolicCount, SymbolicSize, is_fixed
+from yoloprune.graph.tracing.symbolic_sizes import SymbolicCount, SymbolicSize, is_fixed
 
 __all__: list[str] = []
 

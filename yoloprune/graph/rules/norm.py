@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from yoloprune.graph.labels import Labels, shrinking_dim, varying_dims
-from yoloprune.graph.python_calls import PythonCall
 from yoloprune.graph.rules.contraction import label_vector
 from yoloprune.graph.rules.registry import Call, composite, rule
-from yoloprune.graph.symbolic_sizes import is_fixed
+from yoloprune.graph.tracing.python_calls import PythonCall
+from yoloprune.graph.tracing.symbolic_sizes import is_fixed
 
 __all__: list[str] = []
 

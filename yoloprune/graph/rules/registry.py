@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from yoloprune.graph.labels import Labels, Ledger, varying_dims
-from yoloprune.graph.python_calls import PythonCall
+from yoloprune.graph.tracing.python_calls import PythonCall
 
 __all__ = ["COMPOSITES", "RULES", "Call", "RuleError", "composite", "rule"]
 

@@ -18,18 +18,18 @@ from torch.utils._pytree import tree_leaves
 from yoloprune.calibration import forward
 from yoloprune.errors import UserError
 from yoloprune.graph.attributes import counts, has_handler, resizes_splits, widths
-from yoloprune.graph.decomposition import decomposition
-from yoloprune.graph.fake_execution import FakeExecution, ValuesNeededError
 from yoloprune.graph.labels import Labels, Ledger, compact, shrinking_dim, varying_dims
-from yoloprune.graph.outputs import output_tensors
 from yoloprune.graph.parameters import named_tensors
-from yoloprune.graph.python_calls import CallInterceptor
 from yoloprune.graph.rules import COMPOSITES, RULES, Call, RuleError
 from yoloprune.graph.rules.pointwise import pointwise
-from yoloprune.graph.snapshot import ModelSnapshot
-from yoloprune.graph.symbolic_sizes import SymbolicAttribute, SymbolicCount, SymbolicShape, SymbolicSize
+from yoloprune.graph.tracing.decomposition import decomposition
+from yoloprune.graph.tracing.fake_execution import FakeExecution, ValuesNeededError
+from yoloprune.graph.tracing.outputs import output_tensors
+from yoloprune.graph.tracing.python_calls import CallInterceptor
+from yoloprune.graph.tracing.snapshot import ModelSnapshot
+from yoloprune.graph.tracing.symbolic_sizes import SymbolicAttribute, SymbolicCount, SymbolicShape, SymbolicSize
+from yoloprune.graph.tracing.weak_tensor_map import WeakTensorMap
 from yoloprune.graph.union_find import LABEL_DTYPE
-from yoloprune.graph.weak_tensor_map import WeakTensorMap
 
 __all__ = ["run"]
 

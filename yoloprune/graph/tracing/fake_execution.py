@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from yoloprune.graph.output_shapes import CONTRACTIONS, KEYWORDS, MEMORY_BOUND, Rule, Shapes
 from yoloprune.graph.rules.registry import RuleError
-from yoloprune.graph.snapshot import storage_id, written_tensors
+from yoloprune.graph.tracing.output_shapes import CONTRACTIONS, KEYWORDS, MEMORY_BOUND, Rule, Shapes
+from yoloprune.graph.tracing.snapshot import storage_id, written_tensors
 
 __all__ = ["FakeExecution", "ValuesNeededError"]
 

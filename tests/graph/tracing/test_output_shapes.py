@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from yoloprune.graph.output_shapes import CONTRACTIONS, MEMORY_BOUND
+from yoloprune.graph.tracing.output_shapes import CONTRACTIONS, MEMORY_BOUND
 
 aten = torch.ops.aten
 sizes = st.integers(1, 4)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from tests.graph.nets.case import Net, conv
 from yoloprune.graph import trace
-from yoloprune.graph.snapshot import storage_id
+from yoloprune.graph.tracing.snapshot import storage_id
 
 
 def counts(net, h):

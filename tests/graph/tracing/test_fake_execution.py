@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.graph.exactness import enliven
-from yoloprune.graph import fake_execution, mask_error, trace, tracer
-from yoloprune.graph.fake_execution import FakeExecution
+from yoloprune.graph import mask_error, trace
+from yoloprune.graph.tracing import fake_execution, tracer
+from yoloprune.graph.tracing.fake_execution import FakeExecution
 
 
 @pytest.fixture
@@ -216,7 +217,7 @@ def test_dead_values_are_forgotten_and_live_ones_are_not(runs, monkeypatch, choo
         note(self, tensor)
         most.append(len(self._fake_storages))
 
-    monkeypatch.setattr(FakeExecution, "_note", watch)
+    monkeypatch.setattr(FakeExecution, "_mark", watch)
     trace(Long(chooses=chooses), torch.zeros(2, 4))
     assert runs == ([False, True] if chooses else [False])
     assert len(most) > 100 > 30 > max(most)  # values, and those of them that are remembered at a time

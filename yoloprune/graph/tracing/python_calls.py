@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from yoloprune.graph.symbolic_sizes import SymbolicShape, SymbolicSize
+from yoloprune.graph.tracing.symbolic_sizes import SymbolicShape, SymbolicSize
 
 __all__ = ["CallInterceptor", "PythonCall"]
 
