@@ -43,6 +43,7 @@ contracts: $(VENV)/.installed-test
 quality: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 style: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .

@@ -1,7 +1,7 @@
 """Python attributes that must follow when a module's tensors have shrunk: one small handler per module class.
 
 @attribute_handler(MyBlock)
-def _(block, old):            # old: {"conv.weight": torch.Size([64, 32, 3, 3]), …}, shapes before pruning
+def update_width(block, old):  # old: {"conv.weight": torch.Size([64, 32, 3, 3]), …}, shapes before pruning
 block.width = block.conv.out_channels
 """
 
@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from yoloprune.graph.tracing.internals import ConvNd, ConvTransposeNd, NormBase
+
 __all__ = [
     "PROVIDERS",
+    "Shapes",
     "attribute_handler",
     "counts",
     "has_handler",
@@ -25,11 +29,15 @@ __all__ = [
     "widths",
 ]
 
-Handler = Callable[[nn.Module, Mapping[str, torch.Size]], None]
+Shapes = Mapping[str, torch.Size]  # of tensors, by dotted name
+Handler = Callable[[Any, Shapes], None]  # (module, shapes before pruning)
+H = TypeVar("H", bound=Handler)
+Sizes = Mapping[str, tuple[str, int | None]]  # attribute -> (parameter, dimension or None for its whole shape)
+
 _HANDLERS: dict[type, Handler] = {}
 _RESIZES: set[type] = set()
 _COUNTS: dict[type, tuple[str, ...]] = {}
-_WIDTHS: dict[type, Mapping[str, tuple[str, int | None]]] = {}
+_WIDTHS: dict[type, Sizes] = {}
 # top-level package of a module class -> module that registers its handlers, imported when such a class is met
 PROVIDERS: dict[str, str] = {
     "timm": "yoloprune.graph.handlers.timm",
@@ -40,11 +48,11 @@ PROVIDERS: dict[str, str] = {
 
 
 def attribute_handler(
-    *classes: type,
+    *classes: type[nn.Module],
     resizes_splits: bool = False,
     counts: tuple[str, ...] = (),
-    widths: Mapping[str, tuple[str, int | None]] = {},
-) -> Callable[[Handler], Handler]:
+    widths: Sizes | None = None,
+) -> Callable[[H], H]:
     """Register a handler for module classes and their subclasses; children are updated before their parents.
 
     Args:
@@ -54,14 +62,27 @@ def attribute_handler(
         counts: Attributes that count heads or other parts which may go as a whole, and which the handler updates.
         widths: Attributes that are as large as a dimension of a parameter (None: as its shape), and which the handler
             updates: code that reads them follows.
+
+    Examples:
+        >>> class Halves(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.conv, self.half = nn.Conv2d(3, 16, 1), 8
+        ...
+        ...     def forward(self, x):
+        ...         x = self.conv(x)
+        ...         return x[:, : self.half] * x[:, self.half :]
+        >>> @attribute_handler(Halves)
+        ... def update_half(module, old):  # old: {"conv.weight": torch.Size([16, 3, 1, 1]), "conv.bias": …}
+        ...     module.half = module.conv.out_channels // 2
     """
 
-    def register(handler: Handler) -> Handler:
+    def register(handler: H) -> H:
         for cls in classes:
             _HANDLERS[cls] = handler
             if resizes_splits:
                 _RESIZES.add(cls)
-            _COUNTS[cls], _WIDTHS[cls] = counts, widths
+            _COUNTS[cls], _WIDTHS[cls] = counts, widths or {}
         return handler
 
     return register
@@ -79,9 +100,11 @@ def has_handler(module: nn.Module) -> bool:
     A subclass with a forward of its own may read others, of which the handler of its base knows nothing.
     """
     _load_provider(type(module))
-    forward = type(module).forward
+    forward: Callable[..., Any] = type(module).forward
     known = next((cls for cls in type(module).__mro__ if cls in _HANDLERS), None)
-    return known is not None and (forward is known.forward or forward.__module__.startswith("torch.nn.modules."))
+    return known is not None and (
+        forward is getattr(known, "forward", None) or forward.__module__.startswith("torch.nn.modules.")
+    )
 
 
 def resizes_splits(module: nn.Module) -> bool:
@@ -96,7 +119,7 @@ def counts(module: nn.Module) -> tuple[str, ...]:
     return next((_COUNTS[cls] for cls in type(module).__mro__ if cls in _COUNTS), ())
 
 
-def widths(module: nn.Module) -> Mapping[str, tuple[str, int | None]]:
+def widths(module: nn.Module) -> Sizes:
     """Attributes of this module that are as large as a dimension of one of its parameters."""
     _load_provider(type(module))
     return next((_WIDTHS[cls] for cls in type(module).__mro__ if cls in _WIDTHS), {})
@@ -107,7 +130,7 @@ def shapes(model: nn.Module) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in model.state_dict(keep_vars=True).items()}
 
 
-def update(model: nn.Module, old: Mapping[str, torch.Size]) -> None:
+def update(model: nn.Module, old: Shapes) -> None:
     """Update every module's attributes after its tensors have shrunk; `old` holds shapes before, by dotted name."""
     below: dict[str, dict[str, torch.Size]] = {"": dict(old)}
     for name, shape in old.items():
@@ -121,11 +144,9 @@ def update(model: nn.Module, old: Mapping[str, torch.Size]) -> None:
                 break
 
 
-@attribute_handler(
-    nn.modules.conv._ConvTransposeNd, widths={"in_channels": ("weight", 0), "out_channels": ("weight", 1)}
-)
-@attribute_handler(nn.modules.conv._ConvNd, widths={"out_channels": ("weight", 0), "in_channels": ("weight", 1)})
-def resize_convolution(conv: nn.modules.conv._ConvNd, old: Mapping[str, torch.Size]) -> None:
+@attribute_handler(ConvTransposeNd, widths={"in_channels": ("weight", 0), "out_channels": ("weight", 1)})
+@attribute_handler(ConvNd, widths={"out_channels": ("weight", 0), "in_channels": ("weight", 1)})
+def resize_convolution(conv: ConvNd, old: Shapes) -> None:
     """Channels and groups of a convolution, as its weight has them."""
     outer, inner = conv.weight.shape[:2]
     if conv.transposed:
@@ -137,19 +158,19 @@ def resize_convolution(conv: nn.modules.conv._ConvNd, old: Mapping[str, torch.Si
 
 
 @attribute_handler(nn.Linear, widths={"out_features": ("weight", 0), "in_features": ("weight", 1)})
-def _linear(linear: nn.Linear, old: Mapping[str, torch.Size]) -> None:
+def _linear(linear: nn.Linear, old: Shapes) -> None:
     linear.out_features, linear.in_features = linear.weight.shape
 
 
-@attribute_handler(nn.modules.batchnorm._NormBase, widths={"num_features": ("weight", 0)})
-def _batch_norm(norm: nn.modules.batchnorm._NormBase, old: Mapping[str, torch.Size]) -> None:
+@attribute_handler(NormBase, widths={"num_features": ("weight", 0)})
+def _batch_norm(norm: NormBase, old: Shapes) -> None:
     for tensor in (norm.weight, norm.running_mean):
         if tensor is not None:
             norm.num_features = tensor.shape[0]
 
 
 @attribute_handler(nn.GroupNorm, widths={"num_channels": ("weight", 0)})
-def _group_norm(norm: nn.GroupNorm, old: Mapping[str, torch.Size]) -> None:
+def _group_norm(norm: nn.GroupNorm, old: Shapes) -> None:
     if norm.weight is not None:
         if norm.num_groups == norm.num_channels:
             norm.num_groups = norm.weight.shape[0]
@@ -157,30 +178,31 @@ def _group_norm(norm: nn.GroupNorm, old: Mapping[str, torch.Size]) -> None:
 
 
 @attribute_handler(nn.LayerNorm, nn.RMSNorm, widths={"normalized_shape": ("weight", None)})
-def _layer_norm(norm: nn.LayerNorm | nn.RMSNorm, old: Mapping[str, torch.Size]) -> None:
+def _layer_norm(norm: nn.LayerNorm | nn.RMSNorm, old: Shapes) -> None:
     if norm.weight is not None:
         norm.normalized_shape = tuple(norm.weight.shape)
 
 
 @attribute_handler(nn.Embedding, widths={"num_embeddings": ("weight", 0), "embedding_dim": ("weight", 1)})
-def _embedding(embedding: nn.Embedding, old: Mapping[str, torch.Size]) -> None:
+def _embedding(embedding: nn.Embedding, old: Shapes) -> None:
     embedding.num_embeddings, embedding.embedding_dim = embedding.weight.shape
 
 
 @attribute_handler(nn.PReLU, widths={"num_parameters": ("weight", 0)})
-def _prelu(prelu: nn.PReLU, old: Mapping[str, torch.Size]) -> None:
+def _prelu(prelu: nn.PReLU, old: Shapes) -> None:
     prelu.num_parameters = prelu.weight.numel()
 
 
 @attribute_handler(nn.Bilinear)
-def _bilinear(bilinear: nn.Bilinear, old: Mapping[str, torch.Size]) -> None:
+def _bilinear(bilinear: nn.Bilinear, old: Shapes) -> None:
     bilinear.out_features, bilinear.in1_features, bilinear.in2_features = bilinear.weight.shape
 
 
 @attribute_handler(nn.RNNBase, widths={"input_size": ("weight_ih_l0", 1), "hidden_size": ("weight_hh_l0", 1)})
-def _recurrent(rnn: nn.RNNBase, old: Mapping[str, torch.Size]) -> None:
-    rnn.input_size, rnn.hidden_size = rnn.weight_ih_l0.shape[1], rnn.weight_hh_l0.shape[0] // _gates(rnn)
-    rnn.proj_size = rnn.weight_hr_l0.shape[0] if rnn.proj_size else 0
+def _recurrent(rnn: nn.RNNBase, old: Shapes) -> None:
+    shapes = {name: p.shape for name, p in rnn.named_parameters(recurse=False)}
+    rnn.input_size, rnn.hidden_size = shapes["weight_ih_l0"][1], shapes["weight_hh_l0"][0] // _gates(rnn)
+    rnn.proj_size = shapes["weight_hr_l0"][0] if rnn.proj_size else 0
 
 
 def _gates(rnn: nn.RNNBase) -> int:
@@ -188,21 +210,21 @@ def _gates(rnn: nn.RNNBase) -> int:
 
 
 @attribute_handler(nn.RNNCellBase, widths={"input_size": ("weight_ih", 1), "hidden_size": ("weight_hh", 1)})
-def _recurrent_cell(cell: nn.RNNCellBase, old: Mapping[str, torch.Size]) -> None:
+def _recurrent_cell(cell: nn.RNNCellBase, old: Shapes) -> None:
     cell.input_size, cell.hidden_size = cell.weight_ih.shape[1], cell.weight_hh.shape[1]
 
 
 @attribute_handler(nn.MultiheadAttention)
-def _attention(attention: nn.MultiheadAttention, old: Mapping[str, torch.Size]) -> None:
+def _attention(attention: nn.MultiheadAttention, old: Shapes) -> None:
     attention.embed_dim = attention.out_proj.weight.shape[1]  # head_dim stays: heads go as a whole
     attention.num_heads = attention.embed_dim // attention.head_dim
-    packed = attention._qkv_same_embed_dim
+    packed = attention.in_proj_weight is not None  # queries, keys and values have one projection
     attention.kdim = attention.embed_dim if packed else attention.k_proj_weight.shape[1]
     attention.vdim = attention.embed_dim if packed else attention.v_proj_weight.shape[1]
 
 
 @attribute_handler(nn.Transformer)
-def _transformer(transformer: nn.Transformer, old: Mapping[str, torch.Size]) -> None:
+def _transformer(transformer: nn.Transformer, old: Shapes) -> None:
     for stack in (transformer.encoder, transformer.decoder):
         if isinstance(stack, (nn.TransformerEncoder, nn.TransformerDecoder)):
             transformer.d_model = stack.layers[0].self_attn.out_proj.out_features

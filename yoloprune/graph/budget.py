@@ -146,7 +146,7 @@ def search(
                 best, best_cost = trial, now
     lengths = np.array([len(c.steps) for c in all_chains])
     while best_cost < _NEAR * target:  # steps are coarse here: give some back and take others in their place
-        fitting = []
+        fitting: list[tuple[float, int, np.ndarray]] = []
         for i, j in itertools.permutations(range(len(all_chains)), 2):
             for back in range(1, min(_BACK, best[i]) + 1):
                 trial = _moved(best, i, -back)

@@ -137,7 +137,7 @@ class Graph:
         first = np.sort(first) + 1
         order, sizes = np.argsort(number, kind="stable") + 1, np.bincount(number)
         classes = np.full(self.n_components, -1, np.int64)
-        groups = []
+        groups: list[Group] = []
         for c, own, size, end in zip(first, self._slices_of(first), sizes, np.cumsum(sizes), strict=True):
             components = order[end - size : end]
             name = next((s.parameter for s in own if producing[s.start]), own[0].parameter)
@@ -297,7 +297,7 @@ def _uncalled(model: nn.Module, reached: set[int]) -> list[str]:
     return [
         name
         for name, module in model.named_modules()
-        if (own := [id(p) for p in module._parameters.values() if p is not None]) and reached.isdisjoint(own)
+        if (own := [id(p) for p in module.parameters(recurse=False)]) and reached.isdisjoint(own)
     ]
 
 

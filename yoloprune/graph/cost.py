@@ -62,7 +62,9 @@ def _places(lengths: list[int]) -> tuple[np.ndarray, np.ndarray]:
     return np.cumsum(sizes) - sizes, sizes
 
 
-def _scale(base: np.ndarray, packed: tuple, owner: np.ndarray, kept: np.ndarray) -> np.ndarray:
+def _scale(
+    base: np.ndarray, packed: tuple[np.ndarray, np.ndarray, np.ndarray], owner: np.ndarray, kept: np.ndarray
+) -> np.ndarray:
     flat, starts, sizes = packed
     out = base.copy()
     if len(sizes):

@@ -7,25 +7,31 @@ counterpart that is checked then holds the statistics fixed: the masked network 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import BaseTorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 from yoloprune.calibration import evaluation, forward, full_precision
 from yoloprune.errors import UserError
 from yoloprune.exclusive import exclusive
 from yoloprune.graph.plan import Plan
+from yoloprune.graph.tracing.internals import (
+    Operator,
+    OperatorMode,
+    PassingFunctionMode,
+    leaves,
+    map_leaves,
+    operator_name,
+)
 from yoloprune.graph.tracing.outputs import output_tensors
 
 __all__ = ["Statistics", "difference", "mask_error", "masked", "outputs"]
 
 _OF_CHANNELS = frozenset(["native_layer_norm", "native_group_norm", "_fused_rms_norm"])
 _VISIBLE = 1e-6  # a difference that shows by itself that the outputs depend on the channels
+Noted = tuple[str, torch.Size, Any]  # operator, shape of its input, what it returned
 _REDUCTIONS = frozenset(["mean", "var", "std", "var_mean", "std_mean"])
 
 
@@ -98,7 +104,7 @@ def _is_constant(
 
 def _other_inputs(example_inputs: Any) -> Any | None:
     """Inputs with other values: noise is added to floating-point tensors, or integers change their places."""
-    given = [t for t in tree_leaves(example_inputs) if isinstance(t, Tensor)]
+    given = [t for t in leaves(example_inputs) if isinstance(t, Tensor)]
     generator = torch.Generator().manual_seed(1)
     floating = any(t.is_floating_point() for t in given)
 
@@ -109,9 +115,9 @@ def _other_inputs(example_inputs: Any) -> Any | None:
             return t.roll(1)
         return t + torch.rand(t.shape, generator=generator, device="cpu").to(t)
 
-    other = tree_map(change, example_inputs)
-    leaves = [t for t in tree_leaves(other) if isinstance(t, Tensor)]
-    return None if all(torch.equal(a, b) for a, b in zip(given, leaves, strict=True)) else other
+    other = map_leaves(change, example_inputs)
+    changed = [t for t in leaves(other) if isinstance(t, Tensor)]
+    return None if all(torch.equal(a, b) for a, b in zip(given, changed, strict=True)) else other
 
 
 def masked(model: nn.Module, plan: Plan) -> nn.Module:
@@ -135,7 +141,7 @@ def outputs(
     """What the network puts out in inference mode, its floating-point tensors as float64; `statistics` are applied."""
     with evaluation(model), torch.no_grad(), full_precision(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        with statistics, BaseTorchFunctionMode():  # under which attention runs operator by operator, statistics and all
+        with statistics, PassingFunctionMode():  # under which attention runs operator by operator, statistics and all
             found = select(forward(model, example_inputs))
     return [t.double() for t in output_tensors(found) if t.is_floating_point()]
 
@@ -162,7 +168,7 @@ class _DivergedError(Exception):
     """An execution takes other statistics than the one whose statistics it was to repeat."""
 
 
-class Statistics(TorchDispatchMode):
+class Statistics(OperatorMode):
     """Records the statistics over channels of one execution, or, given a record, repeats them.
 
     An operator is given the recorded statistics where its input has lost channels and its statistics have not. A batch
@@ -172,14 +178,16 @@ class Statistics(TorchDispatchMode):
         record: What another execution's `record` has become.
     """
 
-    def __init__(self, record: list | None = None) -> None:
+    def __init__(self, record: list[Noted] | None = None) -> None:
         super().__init__()
-        self.record: list = [] if record is None else record
+        self.record: list[Noted] = [] if record is None else record
         self._replay = None if record is None else iter(record)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Operator, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         out = func(*args, **(kwargs or {}))
-        name = func._schema.name.split("::")[-1]
+        name = operator_name(func)
         if "batch_norm" in name and any(a is True for a in args[3:6]):
             return self._batch_norm(args, out)
         if name not in _REDUCTIONS and name not in _OF_CHANNELS:
@@ -188,7 +196,7 @@ class Statistics(TorchDispatchMode):
         if self._replay is None:
             self.record.append((name, x.shape, out))
             return out
-        shape, then = self._next(name)
+        shape, then = self._next(self._replay, name)
         if shape == x.shape:
             return out
         if name in _REDUCTIONS:
@@ -209,18 +217,19 @@ class Statistics(TorchDispatchMode):
         y = y if affine[1] is None else y + affine[1]
         return y, *then[1:]
 
-    def _next(self, name: str) -> tuple[torch.Size, Any]:
-        was, *noted = next(self._replay, ("",))
+    @staticmethod
+    def _next(replay: Iterator[Noted], name: str) -> tuple[torch.Size, Any]:
+        was, shape, result = next(replay, ("", torch.Size(), None))
         if was != name:
             raise _DivergedError
-        return tuple(noted)
+        return shape, result
 
-    def _batch_norm(self, args: tuple, out: tuple) -> tuple:
+    def _batch_norm(self, args: tuple[Any, ...], out: tuple[Any, ...]) -> tuple[Any, ...]:
         x, weight, bias = args[:3]
         if self._replay is None:
             self.record.append(("batch_norm", x.shape, None))
             return out
-        shape, _ = self._next("batch_norm")
+        shape, _ = self._next(self._replay, "batch_norm")
         if (shape[0], *shape[2:]) == (x.shape[0], *x.shape[2:]):
             return out
         rows = x.transpose(0, 1).flatten(1)

@@ -20,8 +20,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
 
+from yoloprune.graph.tracing.internals import StorageRef
 from yoloprune.graph.union_find import LABEL_DTYPE, UnionFind
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Ledger",
     "Slice",
     "compact",
+    "dim_from_end",
     "lines_along",
     "same_labels",
     "shrinking_dim",
@@ -83,6 +84,12 @@ def shrinking_dim(plane: Tensor) -> int | None:
     return min(varying_dims(plane), key=lambda d: plane.stride(d), default=None)
 
 
+def dim_from_end(plane: Tensor) -> int | None:
+    """The same, counted from the last dimension, -1: it stays the same under broadcasting."""
+    dim = shrinking_dim(plane)
+    return None if dim is None else dim - plane.dim()
+
+
 def compact(plane: Tensor, keep: Iterable[int] | None = None) -> Tensor:
     """The layer with every dimension outside `keep` (by default: every broadcast one) cut to size 1."""
     keep = varying_dims(plane) if keep is None else tuple(keep)
@@ -122,7 +129,7 @@ class Ledger:
     links: dict[tuple[str, str], None] = field(default_factory=dict)  # layers of which the first feeds the second
     reached: set[str] = field(default_factory=set)  # parameters and buffers that some operator was given
     size: int = 1
-    _tied: dict[tuple, StorageWeakRef] = field(default_factory=dict)
+    _tied: dict[tuple[int, torch.Size, tuple[int, ...]], StorageRef] = field(default_factory=dict)
     _numbers: Tensor = field(default_factory=lambda: torch.empty(0, dtype=LABEL_DTYPE, device="cpu"))
     _first: int = 1
 
@@ -157,7 +164,7 @@ class Ledger:
         """Say that labels which meet at one position (after broadcasting) belong together."""
         if same_labels(a, b):
             return
-        a, b = torch.broadcast_tensors(a, b)
+        a, b = torch.broadcast_tensors(a, b)  # type: ignore[no-untyped-call]  # torch's is untyped
         self.union_find.add(a.reshape(-1), b.reshape(-1), self.size)
 
     def unite_along(self, plane: Tensor, dims: Iterable[int]) -> Tensor:
@@ -216,11 +223,11 @@ class Ledger:
         if len(dims) < 2:
             return
         key = (plane.data_ptr(), plane.shape, plane.stride())
-        if key in self._tied and not self._tied[key].expired():  # a freed buffer's address may have come back
+        if key in self._tied and not self._tied[key].is_dead():  # a freed buffer's address may have come back
             return
-        self._tied[key] = StorageWeakRef(plane.untyped_storage())
+        self._tied[key] = StorageRef(plane)
         small = compact(plane, dims)
-        fast = shrinking_dim(plane)
+        fast = min(dims, key=plane.stride)
         self.tie(small.movedim(fast, -1).reshape(-1, plane.shape[fast]))
 
     def rebroadcast(self, plane: Tensor) -> Tensor:
@@ -257,8 +264,9 @@ class Ledger:
         for i, (_, labels) in enumerate(operands):
             for plane in labels.planes if labels else ():
                 plane = plane.expand(shape)
-                if varying_dims(plane):
-                    planes, owners = clusters.setdefault(shrinking_dim(plane), ([], set()))
+                shrinks = shrinking_dim(plane)
+                if shrinks is not None:
+                    planes, owners = clusters.setdefault(shrinks, ([], set()))
                     planes.append(plane)
                     owners.add(i)
         out = {}

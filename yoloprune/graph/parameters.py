@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from torch import Tensor, nn
 
 __all__ = ["named_tensors", "owners"]
@@ -19,8 +21,9 @@ def owners(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
     first = {id(t): name for name, t in reversed(named_tensors(model).items())}
     found: dict[str, list[tuple[nn.Module, str]]] = {}
     for module in model.modules():
-        for store in (module._parameters, module._buffers):
-            for attribute, tensor in store.items():
-                if tensor is not None and id(tensor) in first:
-                    found.setdefault(first[id(tensor)], []).append((module, attribute))
+        parameters = module.named_parameters(recurse=False, remove_duplicate=False)
+        buffers = module.named_buffers(recurse=False, remove_duplicate=False)
+        for attribute, tensor in itertools.chain(parameters, buffers):
+            if id(tensor) in first:
+                found.setdefault(first[id(tensor)], []).append((module, attribute))
     return found

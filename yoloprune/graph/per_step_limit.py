@@ -28,7 +28,8 @@ def per_step_limit(limit: float, graph: Graph, original: Graph, plan: Plan) -> n
         kept = np.asarray(plan.keep.get(s.parameter, {}).get(s.dim, range(s.size)))
         labels = starts[s.parameter, s.dim] + kept
         origin[graph.components_of(s)] = original.component[labels]
-    return 1 - (1 - limit) * _widths(original)[origin] / _widths(graph)
+    share: np.ndarray = 1 - (1 - limit) * _widths(original)[origin] / _widths(graph)
+    return share
 
 
 def _widths(graph: Graph) -> np.ndarray:

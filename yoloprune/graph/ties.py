@@ -30,7 +30,7 @@ def distinct(tie: np.ndarray) -> np.ndarray | None:
     if len(np.unique(count)) != 1:
         return None
     blocks = tie[:, np.argsort(inverse, kind="stable")].reshape(len(tie), -1, count[0])
-    rows = []
+    rows: list[np.ndarray] = []
     for i, block in enumerate(blocks):
         if i not in repeated:
             rows.extend(block.T)
@@ -95,4 +95,5 @@ def _refine(classes: np.ndarray, ties: list[np.ndarray]) -> np.ndarray:
 def _hash(x: np.ndarray) -> np.ndarray:
     x = (x ^ (x >> 31)) * np.int64(0x7FB5D329728EA185)
     x = (x ^ (x >> 27)) * np.int64(-0x7E25210B43D22BB3)
-    return x ^ (x >> 33)
+    mixed: np.ndarray = x ^ (x >> 33)
+    return mixed

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import torch
 from torch import nn
+
+from yoloprune.graph.attributes import Shapes
 
 __all__ = ["update_num_heads"]
 
 
-def update_num_heads(attention: nn.Module, old: Mapping[str, torch.Size], layer: str = "qkv") -> None:
+def update_num_heads(attention: nn.Module, old: Shapes, layer: str = "qkv") -> None:
     """Update the number and the joint width of heads from the rows of the layer that makes queries.
 
     A head keeps its own width, which is a size in the module's code or scales its scores.
@@ -20,4 +19,4 @@ def update_num_heads(attention: nn.Module, old: Mapping[str, torch.Size], layer:
         if isinstance(getattr(attention, name, None), int):
             setattr(attention, name, getattr(attention, name) * rows // before)
     if hasattr(attention, "attention_bias_cache"):
-        attention.attention_bias_cache = {}  # of the heads before
+        vars(attention)["attention_bias_cache"] = {}  # it holds the biases of all heads before

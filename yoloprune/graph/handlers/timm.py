@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import torch
 from timm.layers import attention, pos_embed_rel, selective_kernel, std_conv
 from timm.models import beit, cait, edgenext, efficientformer, maxxvit, metaformer, pvt_v2, res2net, tnt, twins, xcit
 
-from yoloprune.graph.attributes import attribute_handler, resize_convolution
+from yoloprune.graph.attributes import Shapes, attribute_handler, resize_convolution
 from yoloprune.graph.handlers.heads import update_num_heads
 
 __all__: list[str] = []
@@ -40,23 +37,23 @@ attribute_handler(efficientformer.Attention, counts=("num_heads",), resizes_spli
 
 
 @attribute_handler(pos_embed_rel.RelPosBias)
-def _relative_position_bias(bias: pos_embed_rel.RelPosBias, old: Mapping[str, torch.Size]) -> None:
+def _relative_position_bias(bias: pos_embed_rel.RelPosBias, old: Shapes) -> None:
     bias.num_heads = bias.relative_position_bias_table.shape[1]
     bias.bias_shape = (*bias.bias_shape[:2], bias.num_heads)
 
 
 @attribute_handler(metaformer.Scale)
-def _scale(module: metaformer.Scale, old: Mapping[str, torch.Size]) -> None:
+def _scale(module: metaformer.Scale, old: Shapes) -> None:
     module.shape = (module.scale.numel(), *module.shape[1:])
 
 
 @attribute_handler(res2net.Bottle2neck)
-def _res2net_block(block: res2net.Bottle2neck, old: Mapping[str, torch.Size]) -> None:
+def _res2net_block(block: res2net.Bottle2neck, old: Shapes) -> None:
     block.width = block.conv1.out_channels // block.scale
 
 
 @attribute_handler(selective_kernel.SelectiveKernel)
-def _selective_kernel(kernel: selective_kernel.SelectiveKernel, old: Mapping[str, torch.Size]) -> None:
+def _selective_kernel(kernel: selective_kernel.SelectiveKernel, old: Shapes) -> None:
     kernel.out_channels = kernel.paths[0].conv.out_channels
     paths = kernel.paths if kernel.split_input else kernel.paths[:1]
     kernel.in_channels = sum(path.conv.in_channels for path in paths)

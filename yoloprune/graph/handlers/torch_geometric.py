@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import torch
 from torch_geometric.nn import conv
 
-from yoloprune.graph.attributes import attribute_handler
+from yoloprune.graph.attributes import Shapes, attribute_handler
 
 __all__: list[str] = []
 
 
 @attribute_handler(conv.GATConv)
-def _gat(layer: conv.GATConv, old: Mapping[str, torch.Size]) -> None:
+def _gat(layer: conv.GATConv, old: Shapes) -> None:
     layer.out_channels = layer.att_src.shape[-1]

@@ -40,31 +40,40 @@ def scaled_dot_product_attention(call: Call) -> None:
     for t, places in ((q, (-1,)), (k, (-1, -2)), (v, (-2,)), (mask, (-1, -2))):
         if t is None:
             continue
-        planes = []
+        own = []
         for plane in call.planes(t):
             if (t is q or t is k) and t.dim() - 1 in varying_dims(plane):
                 continue
             plane = ledger.unite_along(plane, [d % t.dim() for d in places])
             if given.get("enable_gqa") and t.dim() > 2 and t.shape[-3] != q.shape[-3] and t is not mask:
                 plane = plane.repeat_interleave(q.shape[-3] // t.shape[-3], -3)
-            planes.append(ledger.rebroadcast(plane))
+            own.append(ledger.rebroadcast(plane))
         shape = list(t.shape)
         for d in places:
             shape[d] = 1
         if t.dim() > 2:
             shape[-3] = out.shape[-3] if t is not mask else shape[-3]
-        planes = [plane[tuple(slice(0, n) for n in shape)] for plane in planes]
-        operands.append((shape, Labels(tuple(planes))))
+        own = [plane[tuple(slice(0, n) for n in shape)] for plane in own]
+        operands.append((shape, Labels(tuple(own))))
     planes = ledger.merge(out.shape, operands, "scaled_dot_product_attention")
-    call.put(out, Labels(planes, bool((own := call.labels(v)) and own.zero)))
+    values = call.labels(v)
+    call.put(out, Labels(planes, bool(values and values.zero)))
     for plane in planes:
         ledger.producers.append(compact(plane).reshape(-1))
     heads = [compact(v).reshape(-1) for v in planes if out.dim() - 1 not in varying_dims(v)]
     score = q.shape[:-1].numel() * k.shape[-2]
     left = [compact(s).reshape(-1) for s in sides[0][:1]]
     ledger.costs.append(CostTerm(call.module, "q kᵀ", score * q.shape[-1], tuple(left + heads)))
-    values = tuple(compact(plane).reshape(-1) for plane in planes)
-    ledger.costs.append(CostTerm(call.module, "a v", score * v.shape[-1], values))
+    results = tuple(compact(plane).reshape(-1) for plane in planes)
+    ledger.costs.append(CostTerm(call.module, "a v", score * v.shape[-1], results))
+
+
+def _labels_along(call: Call, tensor: Tensor, dim: int) -> Tensor:
+    """Labels along a dimension of a parameter that has them, int32 (size,)."""
+    line = label_vector(call, tensor, dim)
+    if line is None:
+        raise ValueError(f"a parameter of shape {tuple(tensor.shape)} has no labels along dimension {dim}")
+    return line
 
 
 @composite("multi_head_attention_forward")
@@ -83,27 +92,29 @@ def multi_head_attention(call: Call) -> None:
         weights = [a["q_proj_weight"], a["k_proj_weight"], a["v_proj_weight"]]
     else:
         weights = [a["in_proj_weight"]]
-    if any(len(call.planes(w)) < 2 for w in (*weights, a["out_proj_weight"])):
+    biases = [a[b] for b in ("in_proj_bias", "out_proj_bias", "bias_k", "bias_v") if a[b] is not None]
+    labelled = all(len(call.planes(w)) == 2 for w in (*weights, a["out_proj_weight"]))
+    if not labelled or not all(call.planes(b) for b in biases):
         for tensor in (*call.args, *call.kwargs.values()):
             if isinstance(tensor, Tensor):
                 ledger.freeze_all(call.labels(tensor), "meets attention with weights that are not parameters")
         return
-    inner = [label_vector(call, w, 1) for w in weights] * (3 // len(weights))
-    rows = torch.cat([label_vector(call, w, 0) for w in weights])
+    inner = [_labels_along(call, w, 1) for w in weights] * (3 // len(weights))
+    rows = torch.cat([_labels_along(call, w, 0) for w in weights])
     for tensor, own in zip((query, key, value), inner, strict=True):
         unite_summed(call, label_vector(call, tensor, tensor.dim() - 1), own)
     if a["in_proj_bias"] is not None:
-        ledger.unite(label_vector(call, a["in_proj_bias"], 0), rows)
+        ledger.unite(_labels_along(call, a["in_proj_bias"], 0), rows)
     ledger.producers.append(rows)
-    parts = [rows.view(3, heads, -1), label_vector(call, a["out_proj_weight"], 1).view(1, heads, -1)]
-    parts += [label_vector(call, a[b], 2).view(1, heads, -1) for b in ("bias_k", "bias_v") if a[b] is not None]
+    parts = [rows.view(3, heads, -1), _labels_along(call, a["out_proj_weight"], 1).view(1, heads, -1)]
+    parts += [_labels_along(call, a[b], 2).view(1, heads, -1) for b in ("bias_k", "bias_v") if a[b] is not None]
     head = parts[0][0, :, 0]
     for part in parts:
         ledger.unite(part, head.view(1, heads, 1))
-    outer = label_vector(call, a["out_proj_weight"], 0)
+    outer = _labels_along(call, a["out_proj_weight"], 0)
     ledger.producers.append(outer)
     if a["out_proj_bias"] is not None:
-        ledger.unite(label_vector(call, a["out_proj_bias"], 0), outer)
+        ledger.unite(_labels_along(call, a["out_proj_bias"], 0), outer)
     ledger.tie(torch.cat([inner[0].view(heads, -1).T, outer.view(heads, -1).T, head.view(1, -1)]))
     out, scores = call.out
     call.put(out, Labels((outer.expand(out.shape),), zero=True))

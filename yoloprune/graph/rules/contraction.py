@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from yoloprune.errors import UserError
-from yoloprune.graph.labels import CostTerm, Labels, compact, shrinking_dim, varying_dims
+from yoloprune.graph.labels import CostTerm, Labels, compact, dim_from_end, varying_dims
 from yoloprune.graph.rules.registry import Call, rule
-from yoloprune.graph.tracing.symbolic_sizes import is_fixed
+from yoloprune.graph.tracing.symbolic_sizes import SymbolicSize
 
 __all__ = ["label_vector", "unite_summed"]
 
@@ -75,9 +75,10 @@ def convolution(call: Call) -> None:
     _freeze_unless_zero(call, x, w, source)
     requested = None if call.handler_updates_sizes or call.python_call is None else call.python_call.groups()
     if groups > 1 and requested is not None:
-        if not is_fixed(requested) and per_in > 1:
-            requested.to_plain_int()
-        elif is_fixed(requested) and per_in == 1:
+        if isinstance(requested, SymbolicSize):
+            if per_in > 1:
+                requested.to_plain_int()
+        elif per_in == 1:
             for line in (source, first):
                 if line is not None:
                     ledger.freeze(line, "has its number fixed by the groups of a convolution")
@@ -232,8 +233,8 @@ def product_with_bias(call: Call) -> None:
     result = Labels(planes, zero)
     merged = call.ledger.merge(call.out.shape, [(call.out.shape, result), (bias.shape, call.labels(bias))], call.name)
     own = call.labels(bias)
-    held = {shrinking_dim(plane) - bias.dim() for plane in (own.planes if own else ()) if varying_dims(plane)}
-    zero = zero and bool(own and own.zero) and all(shrinking_dim(v) - v.dim() in held for v in merged)
+    held = {dim_from_end(plane) for plane in (own.planes if own else ())}
+    zero = zero and bool(own and own.zero) and all(dim_from_end(v) in held for v in merged)
     call.put(call.out, Labels(merged, zero))
 
 
@@ -264,7 +265,7 @@ def distances(call: Call) -> None:
     left, right = label_vector(call, a, a.dim() - 1), label_vector(call, b, b.dim() - 1)
     unite_summed(call, left, right, _is_channel_free(call, a), _is_channel_free(call, b))
     for tensor, line in ((a, left), (b, right)):
-        if line is not None and not call.labels(tensor).zero:
+        if line is not None and not ((own := call.labels(tensor)) and own.zero):
             call.ledger.freeze(line, "is not zero when its slices are, and is summed in a distance")
 
 
@@ -308,7 +309,7 @@ def deform_conv2d(call: Call) -> None:
     else:
         unite_summed(call, source, w_in)
     call.ledger.freeze_all(Labels(tuple(v for v in call.planes(w) if varying_dims(v)[0] > 1)), "is a kernel size")
-    planes = ()
+    planes: tuple[Tensor, ...] = ()
     if out is not None:
         call.ledger.producers.append(out)
         planes = (out.view(1, -1, 1, 1).expand(call.out.shape),)

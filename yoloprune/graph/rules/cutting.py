@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from yoloprune.graph.tracing.symbolic_sizes import SymbolicSize
 __all__: list[str] = []
 
 
-def _cut(call: Call, plane: Tensor, dim: int, sizes: list[int], requested: tuple | None) -> None:
+def _cut(call: Call, plane: Tensor, dim: int, sizes: list[int], requested: tuple[Any, ...] | None) -> None:
     """A labelled dimension is cut into pieces.
 
     A piece whose size is written in the code stays as it is, one whose size follows a width keeps its proportion to

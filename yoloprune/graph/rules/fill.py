@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from yoloprune.graph.labels import Labels, compact, varying_dims
 from yoloprune.graph.rules.registry import Call, rule
+from yoloprune.graph.tracing.internals import view_base
 from yoloprune.graph.tracing.symbolic_sizes import SymbolicSize
 
 __all__ = ["along"]
@@ -64,10 +66,11 @@ def copy(call: Call) -> None:
     """Writing into a tensor hands over labels, also into a part of one along dimensions that are written in full."""
     target, source = call.args[0], call.args[1]
     mine, theirs = call.labels(target), call.labels(source)
-    if target._is_view() and not (mine and mine.planes):
-        _copy_into_part(call, target, theirs)
+    base = view_base(target)
+    if base is not None and not (mine and mine.planes):
+        _copy_into_part(call, target, base, theirs)
         return
-    operands: list[tuple[Tensor, Labels | None]] = [(source.shape, theirs)]
+    operands: list[tuple[torch.Size, Labels | None]] = [(source.shape, theirs)]
     if mine and mine.planes:
         operands.append(
             (target.shape, Labels(mine.planes, channel_free=True))
@@ -76,8 +79,7 @@ def copy(call: Call) -> None:
     call.put(call.out, Labels(planes, bool(theirs and theirs.zero)))
 
 
-def _copy_into_part(call: Call, target: Tensor, theirs: Labels | None) -> None:
-    base = target._base
+def _copy_into_part(call: Call, target: Tensor, base: Tensor, theirs: Labels | None) -> None:
     own = call.labels(base)
     found = []
     for plane in theirs.planes if theirs else ():
@@ -93,6 +95,6 @@ def _copy_into_part(call: Call, target: Tensor, theirs: Labels | None) -> None:
             continue
         line = compact(plane).reshape(-1)
         found.append(line.view([-1 if d == places[0] else 1 for d in range(base.dim())]).expand(base.shape))
-    operands = [(base.shape, Labels((plane,))) for plane in found] + [(base.shape, own)]
+    operands = [*((base.shape, Labels((plane,))) for plane in found), (base.shape, own)]
     planes = call.ledger.merge(base.shape, operands, "copy_", strict=False)
     call.put(base, Labels(planes, bool(own and own.zero and theirs and theirs.zero), bool(own and own.channel_free)))

@@ -151,7 +151,7 @@ def _write(call: Call, target: Tensor, dim: int, source: Tensor) -> None:
             call.ledger.freeze_all(call.labels(tensor), f"is partly written by {call.name}")
         return
     planes = call.ledger.merge(operands[0][0], operands, call.name)
-    zero = all((labels := call.labels(t)) and labels.zero for t in (target, source))
+    zero = all((own := call.labels(t)) and own.zero for t in (target, source))
     call.put(call.out, Labels(tuple(plane.expand(call.out.shape) for plane in planes), zero))
 
 

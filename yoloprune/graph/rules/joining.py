@@ -26,25 +26,25 @@ def cat(call: Call) -> None:
     for t, labels in zip(tensors, all_labels, strict=False):
         planes = labels.planes if labels else ()
         along.append([plane for plane in planes if dim in varying_dims(plane)])
-        rest = tuple(plane.narrow(dim, 0, 1) for plane in planes if dim not in varying_dims(plane))
+        others = tuple(plane.narrow(dim, 0, 1) for plane in planes if dim not in varying_dims(plane))
         shape = [1 if d == dim else n for d, n in enumerate(t.shape)]
-        across.append((shape, Labels(rest, channel_free=bool(labels and labels.channel_free))))
+        across.append((shape, Labels(others, channel_free=bool(labels and labels.channel_free))))
     # an operand whose only labels run along `dim` still has the other dimensions' channels to itself
     joint = [
-        (size, Labels(own.planes, channel_free=own.channel_free or bool(along[i])))
-        for i, (size, own) in enumerate(across)
+        (size, Labels(rest.planes, channel_free=rest.channel_free or bool(along[i])))
+        for i, (size, rest) in enumerate(across)
     ]
     shape = [1 if d == dim else n for d, n in enumerate(call.out.shape)]
     out = [plane.expand(call.out.shape) for plane in call.ledger.merge(shape, joint, "cat")]
     if any(along):
-        dims = {d for planes in along for plane in planes for d in varying_dims(plane)}
+        dims = {d for own in along for plane in own for d in varying_dims(plane)}
         pieces = []
-        for t, planes in zip(tensors, along, strict=False):
+        for t, own in zip(tensors, along, strict=False):
             size = [t.shape[d] if d in dims or d == dim else 1 for d in range(t.dim())]
-            if planes:
-                for extra in planes[1:]:
-                    call.ledger.unite(compact(planes[0], dims), compact(extra, dims))
-                pieces.append(planes[0][tuple(slice(0, s) for s in size)])
+            if own:
+                for extra in own[1:]:
+                    call.ledger.unite(compact(own[0], dims), compact(extra, dims))
+                pieces.append(own[0][tuple(slice(0, s) for s in size)])
             else:
                 pieces.append(torch.full(size, FROZEN, dtype=LABEL_DTYPE, device="cpu"))
         out.append(torch.cat(pieces, dim).expand(call.out.shape))
@@ -69,12 +69,10 @@ def stack(call: Call) -> None:
     for dims in names:
         pieces = []
         for t, labels in zip(tensors, all_labels, strict=False):
-            plane = _aligned(list(labels.planes) if labels else [], dims)
+            own = _aligned(list(labels.planes) if labels else [], dims)
             small = [t.shape[d] if d in dims else 1 for d in range(t.dim())]
-            piece = (
-                torch.full(small, FROZEN, dtype=LABEL_DTYPE, device="cpu") if plane is None else compact(plane, dims)
-            )
-            pieces.append(piece)
+            constant = torch.full(small, FROZEN, dtype=LABEL_DTYPE, device="cpu")
+            pieces.append(constant if own is None else compact(own, dims))
         # laid out with the new dimension slowest: it is another dimension that shrinks
         out.append(torch.stack(pieces).movedim(0, dim).expand(call.out.shape))
     call.put_planes(call.out, out, all(labels and labels.zero for labels in all_labels))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -95,7 +97,7 @@ def view(call: Call) -> None:
     call.put_planes(call.out, out, labels.zero, labels.channel_free)
 
 
-def _fit(call: Call, plane: Tensor, target: tuple | None) -> Tensor:
+def _fit(call: Call, plane: Tensor, target: tuple[Any, ...] | None) -> Tensor:
     """Let only those dimensions of a view shrink whose sizes the code does not fix.
 
     The dimensions that are faster in memory than the one that shrinks go as a whole, the slower ones lose equally many.
@@ -127,7 +129,7 @@ def expand(call: Call) -> None:
     source = call.args[0]
     labels = call.labels(source) or Labels()
     target = call.python_call.view_sizes(source.shape) if call.python_call else None
-    planes = [call.replay(plane) for plane in labels.planes]
+    planes: list[Tensor | None] = [call.replay(plane) for plane in labels.planes]
     if target is not None and len(target) == call.out.dim():
         offset = call.out.dim() - source.dim()
         for d, size in enumerate(target):
@@ -136,7 +138,7 @@ def expand(call: Call) -> None:
                 planes.append(along(call.out, d, size))
             elif before > 1 and call.name == "expand" and is_fixed(size) and not call.handler_updates_sizes:
                 for plane in planes:
-                    if d in varying_dims(plane):
+                    if plane is not None and d in varying_dims(plane):
                         call.ledger.freeze(plane, "is given a fixed size by expand")
             elif before > 1 and call.name == "repeat" and isinstance(size, SymbolicSize):
                 size.to_plain_int()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from yoloprune.graph.labels import Labels, shrinking_dim, varying_dims
 from yoloprune.graph.rules.contraction import label_vector
 from yoloprune.graph.rules.registry import Call, composite, rule
 from yoloprune.graph.tracing.python_calls import PythonCall
-from yoloprune.graph.tracing.symbolic_sizes import is_fixed
+from yoloprune.graph.tracing.symbolic_sizes import SymbolicSize, is_fixed
 
 __all__: list[str] = []
 
@@ -65,7 +67,7 @@ def group_norm(call: Call) -> None:
     ):
         call.ledger.freeze(channels, "has its number fixed by the groups of a norm")
     if channels is not None and groups < x.shape[1]:
-        if not is_fixed(requested):
+        if isinstance(requested, SymbolicSize):
             requested.to_plain_int()
         call.ledger.statistics.add(call.name)
         call.ledger.tie(channels.view(groups, -1))
@@ -82,16 +84,16 @@ def layer_norm(call: Call) -> None:
 def rms_norm(call: Call) -> None:
     """RMSNorm, before PyTorch takes it apart."""
     python_call = PythonCall(call.name, call.args, call.kwargs)
-    requested, weight = python_call.normalized_shape(), python_call.weight()
+    requested, weight = python_call.normalized_shape() or (), python_call.weight()
     _normalise(call, call.args[0], requested, len(requested), [] if weight is None else [weight])
 
 
-def _normalise(call: Call, x: Tensor, requested: tuple | None, dims: int, own: list[Tensor]) -> None:
+def _normalise(call: Call, x: Tensor, requested: tuple[Any, ...] | None, dims: int, own: list[Tensor]) -> None:
     """The last dimensions share statistics and have their size fixed where the code writes it."""
     normalised = set(range(x.dim() - dims, x.dim()))
     labels = call.labels(x) or Labels()
     for plane in labels.planes if requested else ():
-        if any(d in varying_dims(plane) and is_fixed(requested[d - x.dim()]) for d in normalised):
+        if requested and any(d in varying_dims(plane) and is_fixed(requested[d - x.dim()]) for d in normalised):
             call.ledger.freeze(plane, f"is given a fixed size by {call.name}")
     if any(set(varying_dims(plane)) & normalised for plane in labels.planes):
         call.ledger.statistics.add(call.name)

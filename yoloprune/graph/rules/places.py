@@ -86,6 +86,7 @@ def channel_shuffle(call: Call) -> None:
         return
     for plane in labels.planes:
         if 1 in varying_dims(plane):
-            rows = lines_along(plane, 1).unflatten(1, (call.arg("groups"), -1))
+            lines = lines_along(plane, 1)
+            rows = lines.reshape(len(lines), call.arg("groups"), -1)
             call.ledger.unite(rows, rows[:, :1])
     call.put_replayed(labels)

@@ -52,7 +52,8 @@ def reduce(call: Call) -> None:
     """Labels along reduced dimensions only are summed away; if they also run along others, they unite."""
     x = call.args[0]
     if call.name in ("max", "min") and len(call.args) > 1 and isinstance(call.args[1], Tensor):
-        return pointwise(call)
+        pointwise(call)
+        return
     labels = call.labels(x)
     if labels is None:
         return

@@ -93,11 +93,11 @@ def col2im(call: Call) -> None:
     if labels is None:
         return
     planes = []
-    for plane in labels.planes:
-        if x.dim() - 2 in varying_dims(plane):
-            line = label_vector(call, x, x.dim() - 2).view(call.out.shape[-3], -1)
-            call.ledger.unite(line, line[:, :1])
-            planes.append(line[:, :1, None].expand(call.out.shape))
+    line = label_vector(call, x, x.dim() - 2)
+    if line is not None:
+        rows = line.view(call.out.shape[-3], -1)
+        call.ledger.unite(rows, rows[:, :1])
+        planes.append(rows[:, :1, None].expand(call.out.shape))
     call.put(call.out, Labels(tuple(planes), labels.zero))
 
 
@@ -123,11 +123,12 @@ def im2col(call: Call) -> None:
 def roi_align(call: Call) -> None:
     """Channels are sampled alike within boxes, whose coordinates must stay."""
     x, boxes = call.args[:2]
+    labels = call.labels(x)
     call.ledger.freeze_all(call.labels(boxes), "is a sampling place")
     if call.name == "ps_roi_align":  # a channel is a place here
-        call.ledger.report_unsupported(call.name, [labels] if (labels := call.labels(x)) else [])
+        call.ledger.report_unsupported(call.name, [labels] if labels else [])
         return
     channels = label_vector(call, x, 1)
-    if channels is not None:
+    if labels and channels is not None:
         out = call.outs[0]
-        call.put(out, Labels((channels.view(1, -1, 1, 1).expand(out.shape),), call.labels(x).zero))
+        call.put(out, Labels((channels.view(1, -1, 1, 1).expand(out.shape),), labels.zero))

@@ -1,4 +1,4 @@
-"""Kernels that do the work of several operators, written out in these, for which there are rules."""
+"""Kernels that do the work of several operators, decomposed into these, for which there are rules."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
+
+from yoloprune.graph.tracing.internals import GRU_CELL, LSTM_CELL, Operator, composite_kernel
 
 __all__ = ["decomposition"]
 
@@ -36,24 +37,14 @@ def _sum(x: Tensor, bias: Tensor | None) -> Tensor:
     return x if bias is None else x + bias
 
 
-_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
-
-_CELLS: dict[Any, Callable[..., Any]] = {
-    torch.ops.aten._thnn_fused_lstm_cell.default: _lstm_cell,
-    torch.ops.aten._thnn_fused_gru_cell.default: _gru_cell,
-}
+_CELLS: dict[Operator, Callable[..., Any]] = {LSTM_CELL: _lstm_cell, GRU_CELL: _gru_cell}
 
 
 @functools.cache
-def decomposition(func: Any) -> Callable[..., Any] | None:
-    """What does the work of an operator by other operators, None where it is one of these.
+def decomposition(operator: Operator) -> Callable[..., Any] | None:
+    """A function that computes what an operator does by other operators, None where it is elementary.
 
-    Workspaces for gradients aside, which nobody here reads. Operators that PyTorch writes out itself arrive whole only
-    where there is no autograd: in inference mode, and of tensors that were made in it.
+    Workspaces for gradients are left out, since nothing here reads them. Operators that PyTorch decomposes itself
+    arrive undecomposed only where there is no autograd: in inference mode, and for tensors that were made in it.
     """
-    if func in _CELLS:
-        return _CELLS[func]
-    # not `func.decompose`, which prefers decompositions in Python, is slow and has them of batch norms too
-    if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE):
-        return functools.partial(func._op_dk, _COMPOSITE)
-    return None
+    return _CELLS[operator] if operator in _CELLS else composite_kernel(operator)

@@ -1,4 +1,4 @@
-"""Shapes of what operators would give, for contiguous floating-point tensors, whose results are contiguous again."""
+"""Shapes of operators' results, for contiguous floating-point tensors, whose results are contiguous again."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["CONTRACTIONS", "KEYWORDS", "MEMORY_BOUND", "Rule", "Shapes"]
+__all__ = ["CONTRACTIONS", "KEYWORDS", "MEMORY_BOUND", "ShapeRule", "Shapes"]
 
 Shape = Sequence[int]
 Shapes = list[Shape]  # one for each result of an operator
-Rule = Callable[..., "Shapes | None"]  # None: the operator has to be run
+ShapeRule = Callable[..., "Shapes | None"]  # None: the operator has to be run
 
-KEYWORDS = frozenset(["alpha", "approximate", "memory_format", "rounding_mode"])  # all that `FOLLOWERS` may be given
+KEYWORDS = frozenset(
+    ["alpha", "approximate", "memory_format", "rounding_mode"]
+)  # all that operators of `MEMORY_BOUND` may be given
 
 
 def _same_type(*tensors: Tensor) -> bool:
@@ -116,15 +118,15 @@ def _batch_norm(x: Tensor, w: Any, b: Any, mean: Any, var: Any, training: bool, 
     return [x.shape, (0,), (0,)] if fits and all(t.shape == x.shape[1:2] for t in own) else None
 
 
-CONTRACTIONS: dict[str, Rule] = {
+CONTRACTIONS: dict[str, ShapeRule] = {
     "mm": _product,
     "bmm": _product,
     "addmm": _product_with_bias,
     "convolution": _convolution,
 }
 
-# cheap themselves, but what they give takes memory
-MEMORY_BOUND: dict[str, Rule] = {
+# cheap themselves, but their results take memory
+MEMORY_BOUND: dict[str, ShapeRule] = {
     "native_layer_norm": _layer_norm,
     "native_batch_norm": _batch_norm,
     "cat": _cat,

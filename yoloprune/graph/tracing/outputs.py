@@ -6,17 +6,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+
+from yoloprune.graph.tracing.internals import leaves
 
 __all__ = ["output_tensors"]
 
 
-def output_tensors(value: Any) -> Iterator[Tensor]:
+def output_tensors(value: object) -> Iterator[Tensor]:
     """Every tensor in a structure of containers, dataclasses and other objects with attributes."""
     seen: dict[int, Any] = {}
-    waiting = [value]
+    waiting: list[object] = [value]
     while waiting:
-        for leaf in tree_leaves(waiting.pop()):
+        for leaf in leaves(waiting.pop()):
             if isinstance(leaf, Tensor):
                 yield leaf
             elif id(leaf) not in seen and not isinstance(leaf, (type, nn.Module)) and not callable(leaf):

@@ -5,15 +5,13 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from yoloprune.calibration import forward
 from yoloprune.errors import UserError
@@ -24,6 +22,7 @@ from yoloprune.graph.rules import COMPOSITES, RULES, Call, RuleError
 from yoloprune.graph.rules.pointwise import pointwise
 from yoloprune.graph.tracing.decomposition import decomposition
 from yoloprune.graph.tracing.fake_execution import FakeExecution, ValuesNeededError
+from yoloprune.graph.tracing.internals import Operator, OperatorMode, is_pointwise, leaves, operator_name
 from yoloprune.graph.tracing.outputs import output_tensors
 from yoloprune.graph.tracing.python_calls import CallInterceptor
 from yoloprune.graph.tracing.snapshot import ModelSnapshot
@@ -33,16 +32,20 @@ from yoloprune.graph.union_find import LABEL_DTYPE
 
 __all__ = ["run"]
 
+# operators without a rule that say nothing about channels
 _SHAPE_QUERIES = frozenset(
     ["size", "stride", "dim", "is_same_size", "_local_scalar_dense", "record_stream", "equal", "sym_size"]
 )
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-def _recording_errors(method: Callable) -> Callable:
-    """Note an error that is not the model's own, which the model's code might catch."""
+
+def _recording_errors(method: Callable[Concatenate[_Tracer, P], R]) -> Callable[Concatenate[_Tracer, P], R]:
+    """Record an error that is not the model's own, since the model's code might catch it."""
 
     @functools.wraps(method)
-    def recording(self: _Tracer, *args: Any, **kwargs: Any) -> Any:
+    def recording(self: _Tracer, /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return method(self, *args, **kwargs)
         except (RuleError, UserError, ValuesNeededError) as error:
@@ -52,7 +55,15 @@ def _recording_errors(method: Callable) -> Callable:
     return recording
 
 
-class _Tracer(TorchDispatchMode):
+class _Tracer(OperatorMode):
+    """Carries labels beside the values of one execution, and records in a ledger what operators say about them.
+
+    Args:
+        model: The network.
+        fake: What runs the operators without arithmetic, None to compute all values.
+        snapshot: What saves tensors before they are changed.
+    """
+
     def __init__(self, model: nn.Module, fake: FakeExecution | None, snapshot: ModelSnapshot) -> None:
         super().__init__()
         self.ledger = Ledger()
@@ -65,8 +76,8 @@ class _Tracer(TorchDispatchMode):
         self.modules = dict(model.named_modules())  # going through them takes long in deep networks
         self.module_names = {id(m): name for name, m in self.modules.items()}
         self.stack: list[nn.Module] = []
-        # storages in which values that were zero are not any more, for all their views
-        self.nonzero_storages: dict[int, Any] = {}
+        # storages in which an in-place operator has made zeros something else, by address, for all their views
+        self.nonzero_storages: dict[int, torch.UntypedStorage] = {}
         self.interceptor = CallInterceptor(self.symbolic_shape, COMPOSITES, self.run_composite, self.read)
         self.frozen_on_use: WeakTensorMap[tuple[Tensor, str]] = WeakTensorMap()
         self.source_layers: WeakTensorMap[frozenset[str]] = WeakTensorMap()  # the layers that a tensor comes from
@@ -77,26 +88,22 @@ class _Tracer(TorchDispatchMode):
         for tensor_map in (self.labels_of, self.frozen_on_use, self.source_layers):
             tensor_map.clear()
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # torch's default wraps the dispatch in a call that imports all of torch._dynamo, over a second
-
     def labels(self, tensor: Tensor) -> Labels | None:
+        """Labels of a tensor, freshly allocated where it is a parameter or buffer that was not met before."""
         if frozen := self.frozen_on_use.get(tensor):
             self.ledger.freeze(*frozen)
         labels = self.labels_of.get(tensor)
         if labels is None and id(tensor) in self.parameter_names:
             labels = self.labels_of[tensor] = self.ledger.allocate(self.parameter_names[id(tensor)], tensor)
-        if (
-            labels
-            and labels.zero
-            and self.nonzero_storages
-            and tensor.untyped_storage().data_ptr() in self.nonzero_storages
-        ):
+        if labels and labels.zero and self._was_made_nonzero(tensor):
             labels = replace(labels, zero=False)
         return labels
 
+    def _was_made_nonzero(self, tensor: Tensor) -> bool:
+        return bool(self.nonzero_storages) and tensor.untyped_storage().data_ptr() in self.nonzero_storages
+
     def put(self, tensor: Tensor, labels: Labels) -> None:
+        """Label a tensor that an operator returned."""
         if id(tensor) not in self.parameter_names:
             self.labels_of[tensor] = labels
 
@@ -121,13 +128,15 @@ class _Tracer(TorchDispatchMode):
         return compact(planes[0]).reshape(-1) if planes else torch.zeros(0, dtype=LABEL_DTYPE, device="cpu")
 
     def follow_attributes(self) -> None:
-        """Put numbers that are told from those which the code fixes where modules keep widths and counts of heads."""
+        """Make the sizes and head counts that modules keep as attributes symbolic: code that reads them follows."""
         for m in self.modules.values():
             for name in counts(m):
                 if isinstance(value := getattr(m, name), int):
                     setattr(m, name, SymbolicCount(value, self.ledger))
-            for name, (parameter, dim) in widths(m).items():
-                tensor, value = m._parameters.get(parameter), vars(m).get(name)
+            sizes = widths(m)
+            own = dict(m.named_parameters(recurse=False)) if sizes else {}
+            for name, (parameter, dim) in sizes.items():
+                tensor, value = own.get(parameter), vars(m).get(name)
                 if tensor is None or id(tensor) not in self.parameter_names:
                     continue
                 if dim is None and tuple(tensor.shape) == value:
@@ -137,14 +146,14 @@ class _Tracer(TorchDispatchMode):
 
     @_recording_errors
     def read(self, tensor: Tensor) -> None:
-        """A tensor's values are about to leave for Python or NumPy, where nothing follows them."""
+        """Freeze a tensor whose values are about to leave for Python or NumPy, where nothing follows them."""
         if self.fake:
             self.fake.read(tensor)
         self.snapshot.save(tensor)  # NumPy may write into it
         self.ledger.freeze_all(self.labels(tensor), "is read by the model's code")
 
     def enter(self, module: nn.Module, inputs: Any) -> None:
-        """A module's forward begins, perhaps that of another model in another thread."""
+        """A module's forward begins; it may belong to another model in another thread."""
         if threading.get_ident() == self.thread:
             self.stack.append(module)
 
@@ -157,7 +166,9 @@ class _Tracer(TorchDispatchMode):
         """Freeze these labels once the tensor is used."""
         self.frozen_on_use[tensor] = labels, reason
 
-    def call(self, name: str, func: Any, args: tuple, kwargs: dict, out: Any) -> Call:
+    def call(
+        self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
+    ) -> Call:
         """What a rule is given."""
         module = self.stack[-1] if self.stack else None
         return Call(
@@ -176,9 +187,10 @@ class _Tracer(TorchDispatchMode):
             self.freeze_on_use,
         )
 
-    def link(self, args: tuple, kwargs: dict, out: Any) -> None:
-        """Note which layers feed which: a layer is what owns a parameter that is used with other tensors."""
-        layers, fed = set(), set()
+    def link(self, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        """Record which layers feed which: a layer is what owns a parameter that is used with other tensors."""
+        layers: set[str] = set()
+        fed: set[str] = set()
         for value in (*args, *kwargs.values()):
             for tensor in value if isinstance(value, (list, tuple)) else (value,):
                 if isinstance(tensor, Tensor):
@@ -195,8 +207,8 @@ class _Tracer(TorchDispatchMode):
                 self.source_layers[tensor] = sources
 
     @_recording_errors
-    def run_composite(self, func: Any, args: tuple, kwargs: dict) -> Any:
-        """Run a function that has a rule of its own, without the rules for the operators inside."""
+    def run_composite(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a function that has a rule of its own, and skip the rules for the operators inside."""
         self.paused = True
         try:
             out = func(*args, **kwargs)
@@ -208,9 +220,11 @@ class _Tracer(TorchDispatchMode):
         return out
 
     @_recording_errors
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Operator, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         kwargs = kwargs or {}
-        name = func._schema.name.split("::")[-1]
+        name = operator_name(func)
         if decomposed := decomposition(func):
             with self:
                 return decomposed(*args, **kwargs)
@@ -221,13 +235,13 @@ class _Tracer(TorchDispatchMode):
                 self.apply_rule(name, func, args, kwargs, out)
         return out
 
-    def apply_rule(self, name: str, func: Any, args: tuple, kwargs: dict, out: Any) -> None:
-        """Say what an operator that has run does to labels."""
+    def apply_rule(self, name: str, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        """Apply the rule of an operator that has run, and freeze what it touches where it has none."""
         self.link(args, kwargs, out)
         base = name[:-1] if name.endswith("_") and not name.startswith("__") else name
         call = self.call(base, func, args, kwargs, out)
         handler = RULES.get(base)
-        if handler is None and torch.Tag.pointwise in func.tags:
+        if handler is None and is_pointwise(func):
             handler = pointwise
         if handler is not None:
             handler(call)
@@ -237,16 +251,16 @@ class _Tracer(TorchDispatchMode):
         elif base not in _SHAPE_QUERIES:
             self._report_unsupported(base, args, kwargs)
 
-    def _report_unsupported(self, name: str, args: tuple, kwargs: dict) -> None:
-        carried = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-        carried = [labels for t in carried if (labels := self.labels(t)) and labels.planes]
+    def _report_unsupported(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        tensors = [t for t in leaves((args, kwargs)) if isinstance(t, Tensor)]
+        carried = [labels for t in tensors if (labels := self.labels(t)) and labels.planes]
         if carried:
             self.ledger.report_unsupported(name, carried)
 
 
 @contextmanager
-def _rule_errors(func: Any) -> Iterator[None]:
-    """Errors are those of the rule for an operator."""
+def _rule_errors(func: Callable[..., Any]) -> Iterator[None]:
+    """Turn whatever a rule raises into a `RuleError` that names its operator."""
     try:
         yield
     except UserError:
@@ -257,28 +271,25 @@ def _rule_errors(func: Any) -> Iterator[None]:
 
 @contextmanager
 def _unfused_rnns(modules: Collection[nn.Module]) -> Iterator[None]:
-    """Have recurrent layers run operator by operator: fused, each is a single opaque one.
+    """Have recurrent layers run operator by operator, since a fused kernel is a single opaque operator.
 
-    Layers of attention do so anyhow under a `TorchFunctionMode`.
+    Attention layers do so anyway under a `TorchFunctionMode`.
     """
-    recurrent = any(isinstance(m, nn.RNNBase) for m in modules)
-    libraries = (torch.backends.mkldnn, torch.backends.cudnn) if recurrent else ()  # they also make convolutions fast
-    before = [library.set_flags(False)[0] for library in libraries]
-    try:
+    with ExitStack() as stack:
+        if any(isinstance(m, nn.RNNBase) for m in modules):  # the libraries also make convolutions fast
+            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         yield
-    finally:
-        for library, enabled in zip(libraries, before, strict=True):
-            library.set_flags(enabled)
 
 
 def run(model: nn.Module, example_inputs: Any) -> Ledger:
-    """Run the model once in inference mode and write down what its operators say about labels.
+    """Run the model once in inference mode and record what its operators say about labels.
 
-    At first without the arithmetic of products and convolutions; with it, from the start, where a value is needed, or
-    where the model's own code fails after something was made up. An error of a rule is never a reason for that.
+    The first attempt skips the arithmetic of products and convolutions. It is repeated with all values where one of
+    them is needed, or where the model's own code fails on a fake one; an error of a rule is never repeated.
 
     Args:
-        model: Any module; nothing of it changes, see `Unchanged`.
+        model: Any module; nothing of it changes, see `ModelSnapshot`.
         example_inputs: A tensor, a tuple of positional or a dict of keyword arguments.
 
     Raises:
@@ -286,11 +297,13 @@ def run(model: nn.Module, example_inputs: Any) -> Ledger:
         UserError: The model returns no tensors, or a layer is given no values.
         Exception: Whatever the model raises.
     """
-    return _execute(model, example_inputs, FakeExecution()) or _execute(model, example_inputs, None)
+    ledger = _execute(model, example_inputs, FakeExecution()) or _execute(model, example_inputs, None)
+    assert ledger is not None  # with all values computed, none can be missing
+    return ledger
 
 
 def _execute(model: nn.Module, example_inputs: Any, fake: FakeExecution | None) -> Ledger | None:
-    """Run the model once; None if that needs the values that were made up."""
+    """Run the model once; None if that needs the values that were faked."""
     modules = list(model.modules())
     with ModelSnapshot(modules, output_tensors(example_inputs)) as snapshot:
         tracer = _Tracer(model, fake, snapshot)
