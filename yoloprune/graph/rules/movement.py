@@ -36,7 +36,6 @@ def same(call: Call) -> None:
     "numpy_T",
     "flip",
     "pixel_unshuffle",
-    "numpy_t",
 )
 def move(call: Call) -> None:
     """Any movement that neither cuts nor merges a labelled dimension at a fixed place."""
