@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..calibration import collect, evaluation, forward, full_precision
@@ -20,7 +20,7 @@ __all__ = ["recalibrate_bn"]
 def recalibrate_bn(model: nn.Module, batches: Iterable[Any]) -> int:
     """Replace the running statistics of every batch norm by the average over calibration batches, in place.
 
-    Removing channels shifts what later layers see, and batch norms keep statistics of the unpruned network.
+    Removing channels shifts what later layers see, while batch norms keep the statistics of the unpruned network.
     Everything else, dropout included, stays in evaluation mode. Not to be used after `reconstruct`, which keeps the
     original statistics valid.
 
@@ -37,6 +37,7 @@ def recalibrate_bn(model: nn.Module, batches: Iterable[Any]) -> int:
     given = collect(batches, "Batch norm recalibration")
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     momenta = [norm.momentum for norm in norms]
+    checks = [norm.register_forward_pre_hook(_check_variance, with_kwargs=True) for norm in norms]
     with evaluation(model), full_precision():
         try:
             for norm in norms:
@@ -46,13 +47,17 @@ def recalibrate_bn(model: nn.Module, batches: Iterable[Any]) -> int:
             with torch.no_grad():
                 for batch in given:
                     forward(model, batch)
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            raise UserError(
-                "A calibration batch has one value per channel and so no variance; give batches of two images or more."
-            ) from error
         finally:
-            for norm, momentum in zip(norms, momenta, strict=True):
+            for norm, momentum, check in zip(norms, momenta, checks, strict=True):
                 norm.momentum = momentum
+                check.remove()
     return len(norms)
+
+
+def _check_variance(norm: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+    """Raise an error for an input of shape (batch, channels, …) with a single value per channel."""
+    x = args[0] if args else kwargs["input"]
+    if x.numel() == x.shape[1]:
+        raise UserError(
+            "A calibration batch has one value per channel and so no variance; give batches of two images or more."
+        )
