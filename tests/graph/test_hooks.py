@@ -1,4 +1,4 @@
-"""What users may ask of a trace: layers that stay, layers that lose equally many, attributes of their own modules."""
+"""What users may tell a trace: layers that stay or lose equally many, sizes and operators of their own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from torch import nn
 from tests.graph.exactness import randomise
 from tests.graph.nets.case import Net, conv
 from yoloprune.errors import UserError
-from yoloprune.graph import attribute_handler, mask_error, trace
+from yoloprune.graph import attribute_handler, mask_error, rule, trace
+from yoloprune.graph.rules import RULES
 
 X = torch.randn(2, 3, 4, 4, dtype=torch.float64)
 
@@ -87,6 +88,29 @@ def test_a_size_of_ones_own_stays_until_a_handler_keeps_it_up_to_date(monkeypatc
     plan = graph.random_plan(0.5, 0)
     assert plan.apply(model)[0].half == 4
     assert mask_error(model, plan, X) < 1e-9
+
+
+def test_an_operator_of_ones_own_stays_until_it_has_a_rule(monkeypatch) -> None:
+    library = torch.library.Library("yoloprune_tests", "DEF")
+    library.define("hard_mish(Tensor x) -> Tensor")
+    library.impl("hard_mish", lambda x: x * (x + 2).clamp(0, 2) / 2, "CPU")
+    model = randomise(
+        Net(lambda net, x: net.b(torch.ops.yoloprune_tests.hard_mish(net.a(x))), a=conv(3, 16), b=conv(16, 4))
+    )
+    graph = trace(model, X)
+    assert graph.unsupported == {"hard_mish": 1}
+    assert not _live(graph)
+    monkeypatch.setitem(RULES, "hard_mish", None)  # so that the rule goes with the test
+
+    @rule("hard_mish")
+    def hard_mish(call) -> None:
+        if labels := call.labels(call.args[0]):
+            call.put(call.out, labels)
+
+    graph = trace(model, X)
+    assert not graph.unsupported
+    assert _live(graph) == {"a.weight"}
+    assert mask_error(model, graph.random_plan(0.5, 0), X) < 1e-9
 
 
 def _handlers() -> dict:
