@@ -38,7 +38,7 @@ _HANDLERS: dict[type, Handler] = {}
 _RESIZES: set[type] = set()
 _COUNTS: dict[type, tuple[str, ...]] = {}
 _WIDTHS: dict[type, Sizes] = {}
-# top-level package of a module class -> module that registers its handlers, imported when such a class is met
+# top-level package of a module class -> module that registers its handlers, imported when such a class is first seen
 PROVIDERS: dict[str, str] = {
     "timm": "yoloprune.graph.handlers.timm",
     "torch_geometric": "yoloprune.graph.handlers.torch_geometric",

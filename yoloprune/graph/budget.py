@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Chain", "chains", "cheapest", "search", "tied_set"]
 
-_NEAR = 0.98  # of the target: what a user is promised
-_BACK = 3  # steps of one chain that are given back at most, so that the result stays near what the scores say
+_NEAR = 0.98  # of the target: what users are promised
+_BACK = 3  # steps of one chain that are given back at most, so that the result follows the scores closely
 
 
 class Chain(NamedTuple):
@@ -93,7 +93,7 @@ def search(
         cost: Non-decreasing function of bool (n_components,).
         max_pruning_ratio: Share of its channels that a tied set may lose, as `chains` takes it.
         closeness: The search ends at the first result whose cost is at least this share of the target; if there is
-            none, it gives the nearest that it met.
+            none, it returns the nearest that it found.
 
     Raises:
         ValueError: If no plan is cheap enough.
@@ -145,7 +145,7 @@ def search(
             if now > best_cost:
                 best, best_cost = trial, now
     lengths = np.array([len(c.steps) for c in all_chains])
-    while best_cost < _NEAR * target:  # steps are coarse here: give some back and take others in their place
+    while best_cost < _NEAR * target:  # coarse steps: give some back and take others instead
         fitting: list[tuple[float, int, np.ndarray]] = []
         for i, j in itertools.permutations(range(len(all_chains)), 2):
             for back in range(1, min(_BACK, best[i]) + 1):

@@ -49,7 +49,7 @@ class Group:
 
 
 class Graph:
-    """What `trace` found. Label l belongs to component `component[l]`; component 0 holds the label of constants.
+    """What `trace` found. Label l belongs to component `component[l]`; component 0 is that of constants.
 
     Attributes:
         slices: Labelled parameter dimensions.
@@ -104,7 +104,7 @@ class Graph:
         self._freeze_columns(reason, ties, len(events) + 1)
         self.frozen = reason >= 0
         self.groups, classes = self._group(producing, lambda c: texts[reason[c]] if self.frozen[c] else "")
-        # a column stays or goes as a whole now
+        # from here on, a column of a tie is kept or removed as a whole
         classes, sets = resolve(classes, [tie[:, ~self.frozen[tie[0]]] for tie in ties])
         self.tied = np.full((self.n_components, 2), -1, np.int64)
         live = classes >= 0
@@ -113,7 +113,7 @@ class Graph:
 
     @staticmethod
     def _freeze_columns(reason: np.ndarray, ties: list[np.ndarray], code: int) -> None:
-        """A channel that faces a frozen one in a tie must stay too, or the parts would lose different counts."""
+        """A channel that is opposite a frozen one in a tie must stay too, or the parts would lose different counts."""
         changed = True
         while changed:
             changed = False
@@ -131,7 +131,7 @@ class Graph:
         for s, salt in zip(self.slices, salts, strict=True):
             key[self.components_of(s)] += salt  # once, however many of its labels the component has
         key = key * 2 + self.frozen
-        # all components but that of constants have labels in slices
+        # every component except that of constants has labels in slices
         _, first, inverse = np.unique(key[1:], return_index=True, return_inverse=True)
         number = np.argsort(np.argsort(first))[inverse]  # groups in the order of their first components
         first = np.sort(first) + 1

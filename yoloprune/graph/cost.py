@@ -20,7 +20,7 @@ class Cost:
     """One fused multiply-add is one MAC; biases, norms and activations are not counted."""
 
     def __init__(self, graph: Graph, terms: list[CostTerm]) -> None:
-        self.terms = [term._replace(vectors=()) for term in terms]  # their labels lie among all others
+        self.terms = [term._replace(vectors=()) for term in terms]  # their labels are kept in one vector below
         self._n_components = graph.n_components
         vectors, owner = [], []
         for i, term in enumerate(terms):
@@ -29,12 +29,12 @@ class Cost:
                 owner.append(i)
         self._macs = np.array([t.macs for t in terms], np.float64)
         flat = np.concatenate(vectors) if vectors else np.zeros(0, np.int32)
-        self._vectors, self._owner = (flat, *_places([len(v) for v in vectors])), np.array(owner, np.int64)
+        self._vectors, self._owner = (flat, *_offsets([len(v) for v in vectors])), np.array(owner, np.int64)
         names = sorted(graph.shapes)
         trainable = {name: i for i, name in enumerate(names)}
         self._numel = np.array([math.prod(graph.shapes[n]) for n in names], np.float64)
         self._is_parameter = np.array([graph.is_parameter[n] for n in names], bool)
-        self._dims = (graph.component[1:], *_places([s.size for s in graph.slices]))
+        self._dims = (graph.component[1:], *_offsets([s.size for s in graph.slices]))
         self._dim_owner = np.array([trainable[s.parameter] for s in graph.slices], np.int64)
 
     def per_term(self, kept: np.ndarray) -> np.ndarray:
@@ -56,8 +56,8 @@ class Cost:
         return round(float(_scale(self._numel, self._dims, self._dim_owner, kept)[self._is_parameter].sum()))
 
 
-def _places(lengths: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Where vectors of these lengths start when they lie one behind the other, and the lengths."""
+def _offsets(lengths: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Where vectors of these lengths start when they are concatenated, and the lengths."""
     sizes = np.array(lengths, np.int64)
     return np.cumsum(sizes) - sizes, sizes
 

@@ -1,4 +1,4 @@
-"""Whether a plan is exact on a network: the pruned one puts out what the original does with the removed slices zeroed.
+"""Whether a plan is exact on a network: the pruned one returns what the original does with the removed slices zeroed.
 
 Where an operator takes statistics over channels (layer norm …), removing a channel and zeroing it are not the same. The
 counterpart that is checked then holds the statistics fixed: the masked network is given those of the pruned one.
@@ -55,7 +55,7 @@ def mask_error(
 
     Returns:
         Largest difference of any output tensor, relative to the largest value in it; infinite where the two networks
-        take other courses or their outputs have other shapes.
+        take different statistics or their outputs have different shapes.
 
     Raises:
         UserError: All outputs are the same for another input, bit for bit, so that no wrong channel might show, and
@@ -91,19 +91,19 @@ def mask_error(
 def _is_constant(
     model: nn.Module, example_inputs: Any, statistics: Statistics, select: Callable[[Any], Any], found: list[Tensor]
 ) -> bool:
-    """Whether a network puts out for another input what it did for this one; False where that cannot be told."""
+    """Whether a network returns the same for another input; False where that cannot be determined."""
     other = _other_inputs(example_inputs)
     if other is None:
         return False
     try:
         now = outputs(model, other, statistics, select)
-    except Exception:  # the model's code may refuse such an input, or take another course
+    except Exception:  # the model's code may refuse such an input, or take another path
         return False
     return len(now) == len(found) and all(torch.equal(a, b) for a, b in zip(now, found, strict=True))
 
 
 def _other_inputs(example_inputs: Any) -> Any | None:
-    """Inputs with other values: noise is added to floating-point tensors, or integers change their places."""
+    """Inputs with other values: noise is added to floating-point tensors, or integers are rolled."""
     given = [t for t in leaves(example_inputs) if isinstance(t, Tensor)]
     generator = torch.Generator().manual_seed(1)
     floating = any(t.is_floating_point() for t in given)
@@ -138,7 +138,7 @@ def outputs(
     statistics: Statistics,
     select: Callable[[Any], Any] = lambda output: output,
 ) -> list[Tensor]:
-    """What the network puts out in inference mode, its floating-point tensors as float64; `statistics` are applied."""
+    """The network's outputs in inference mode, its floating-point tensors as float64, under `statistics`."""
     with evaluation(model), torch.no_grad(), full_precision(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         with statistics, PassingFunctionMode():  # under which attention runs operator by operator, statistics and all
@@ -165,7 +165,7 @@ def difference(a: list[Tensor], b: list[Tensor]) -> float:
 
 
 class _DivergedError(Exception):
-    """An execution takes other statistics than the one whose statistics it was to repeat."""
+    """An execution takes other statistics than the one that it was to repeat."""
 
 
 class Statistics(OperatorMode):

@@ -1,11 +1,11 @@
-"""Integer labels that ride beside tensor values: what they are, and how they meet.
+"""Integer labels that accompany tensor values: what they are, and how they are united.
 
 A label is one index of one dimension of one parameter or buffer ("index i of dimension d of p"). A tensor carries any
-number of label *layers*; each layer is an int32 tensor of the tensor's own shape, and says for every element which
-slice it belongs to. A layer varies along some dimensions and is a stride-0 broadcast along the others, so labels cost
+number of label *planes*; each plane is an int32 tensor of the tensor's own shape that gives, for every element, the
+slice it belongs to. A plane varies along some dimensions and is a stride-0 broadcast along the others, so labels cost
 no memory and PyTorch's own view operators move them exactly.
 
-In the words of DepGraph (Fang et al., CVPR 2023): labels that move along an edge are the inter-layer dependency
+In the terms of DepGraph (Fang et al., CVPR 2023): labels that move along an edge are the inter-layer dependency
 (f_i^- <-> f_j^+, eq. 3), and an operator that hands its input labels to its output is the intra-layer dependency of an
 operator with sch(f^-) = sch(f^+) (eq. 4).
 """
@@ -37,7 +37,7 @@ __all__ = [
     "varying_dims",
 ]
 
-_AHEAD = 1 << 16  # labels that are written out at once
+_AHEAD = 1 << 16  # labels that are allocated at once
 
 
 class Slice(NamedTuple):
@@ -60,12 +60,12 @@ class CostTerm(NamedTuple):
 
 @dataclass(frozen=True)
 class Labels:
-    """Label layers of one tensor.
+    """Label planes of one tensor.
 
     Attributes:
-        layers: int32 tensors of the tensor's shape, stride 0 where a layer does not vary.
+        planes: int32 tensors of the tensor's shape, stride 0 where a plane does not vary.
         zero: Whether zeroing the labelled slices makes these values zero (a sigmoid's output is not).
-        wild: A constant fill (`torch.zeros`): it has no channels of its own and fits any width.
+        channel_free: A constant fill (`torch.zeros`): it has no channels of its own and fits any width.
     """
 
     planes: tuple[Tensor, ...] = ()
@@ -74,40 +74,40 @@ class Labels:
 
 
 def varying_dims(plane: Tensor) -> tuple[int, ...]:
-    """Dimensions along which the layer's labels differ."""
+    """Dimensions along which the plane's labels differ."""
     sizes = plane.shape
     return tuple([d for d, stride in enumerate(plane.stride()) if stride and sizes[d] > 1])
 
 
 def shrinking_dim(plane: Tensor) -> int | None:
-    """The dimension along which the layer loses channels: of those that it varies along, the fastest in memory."""
+    """The dimension along which the plane loses channels: the fastest in memory of those along which it varies."""
     return min(varying_dims(plane), key=lambda d: plane.stride(d), default=None)
 
 
 def dim_from_end(plane: Tensor) -> int | None:
-    """The same, counted from the last dimension, -1: it stays the same under broadcasting."""
+    """`shrinking_dim` counted from the end (-1 is the last), which broadcasting does not change."""
     dim = shrinking_dim(plane)
     return None if dim is None else dim - plane.dim()
 
 
 def compact(plane: Tensor, keep: Iterable[int] | None = None) -> Tensor:
-    """The layer with every dimension outside `keep` (by default: every broadcast one) cut to size 1."""
+    """The plane with every dimension outside `keep` (by default: every broadcast one) cut to size 1."""
     keep = varying_dims(plane) if keep is None else tuple(keep)
     return plane[tuple(slice(None) if d in keep else slice(0, 1) for d in range(plane.dim()))]
 
 
 def lines_along(plane: Tensor, dim: int) -> Tensor:
-    """The layer as lines along a dimension, int32 (lines, size)."""
+    """The plane as lines along a dimension, int32 (lines, size)."""
     return compact(plane).movedim(dim, -1).reshape(-1, plane.shape[dim])
 
 
 def same_labels(a: Tensor, b: Tensor) -> bool:
-    """Whether two layers are the very same labels."""
+    """Whether two planes are the same memory with the same shape and strides."""
     return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride()
 
 
 def _distinct_rows(parts: Tensor) -> Tensor:
-    """A copy of the rows without those that stood there already: attention brings the same ones for every token."""
+    """A copy without repeated rows: attention yields the same ones for every token."""
     first: dict[bytes, int] = {}
     for number, row in enumerate(parts.numpy()):
         first.setdefault(row.tobytes(), number)
@@ -116,18 +116,32 @@ def _distinct_rows(parts: Tensor) -> Tensor:
 
 @dataclass
 class Ledger:
-    """What one execution says about labels, written down as it happens and resolved once at the end."""
+    """What one execution says about labels, recorded as it happens and resolved once at the end.
+
+    Attributes:
+        slices: Dimensions of parameters and buffers that were given labels.
+        union_find: Which labels belong together.
+        frozen: Labels that must stay, int32 (n,), each with the reason.
+        producers: Labels of layers' outputs, each int32 (n,).
+        ties: Labels of parts that lose equally many, each int32 (parts, length).
+        costs: MACs of the operators.
+        statistics: Operators that take statistics over prunable channels.
+        unsupported: Operators without a rule that carried labels, with how often.
+        links: Pairs of layers of which the first feeds the second, in the order of the execution.
+        reached: Parameters and buffers that some operator was given.
+        size: Number of labels so far; label 0 is that of constants.
+    """
 
     slices: list[Slice] = field(default_factory=list)
     union_find: UnionFind = field(default_factory=UnionFind)
     frozen: list[tuple[Tensor, str]] = field(default_factory=list)
     producers: list[Tensor] = field(default_factory=list)
-    ties: list[Tensor] = field(default_factory=list)  # (parts, length): parts lose equally many
+    ties: list[Tensor] = field(default_factory=list)
     costs: list[CostTerm] = field(default_factory=list)
     statistics: set[str] = field(default_factory=set)
     unsupported: dict[str, int] = field(default_factory=dict)
-    links: dict[tuple[str, str], None] = field(default_factory=dict)  # layers of which the first feeds the second
-    reached: set[str] = field(default_factory=set)  # parameters and buffers that some operator was given
+    links: dict[tuple[str, str], None] = field(default_factory=dict)
+    reached: set[str] = field(default_factory=set)
     size: int = 1
     _tied: dict[tuple[int, torch.Size, tuple[int, ...]], StorageRef] = field(default_factory=dict)
     _numbers: Tensor = field(default_factory=lambda: torch.empty(0, dtype=LABEL_DTYPE, device="cpu"))
@@ -144,7 +158,7 @@ class Ledger:
         return Labels(tuple(planes), zero=True)
 
     def _fresh(self, count: int) -> Tensor:
-        """The next labels, cut from larger tensors: small ones would stay between activations and pin their memory."""
+        """The next labels, cut from larger tensors: small ones would lie between activations and pin their memory."""
         if self.size + count > self._first + len(self._numbers):
             self._first = self.size
             end = self.size + max(count, _AHEAD)
@@ -161,14 +175,14 @@ class Ledger:
         return mask
 
     def unite(self, a: Tensor, b: Tensor) -> None:
-        """Say that labels which meet at one position (after broadcasting) belong together."""
+        """Record that labels at the same position (after broadcasting) belong together."""
         if same_labels(a, b):
             return
         a, b = torch.broadcast_tensors(a, b)  # type: ignore[no-untyped-call]  # torch's is untyped
         self.union_find.add(a.reshape(-1), b.reshape(-1), self.size)
 
     def unite_along(self, plane: Tensor, dims: Iterable[int]) -> Tensor:
-        """Unite the labels along `dims`; returns the layer broadcast along them."""
+        """Unite the labels along `dims`; returns the plane broadcast along them."""
         for d in dims:
             if plane.shape[d] > 1 and plane.stride(d) != 0:
                 first = plane.narrow(d, 0, 1)
@@ -177,7 +191,7 @@ class Ledger:
         return plane
 
     def freeze(self, labels: Tensor, reason: str) -> None:
-        """Say that these labels must stay, and why."""
+        """Record that these labels must stay, and why."""
         labels = compact(labels).reshape(-1)
         if len(labels) > self.size:  # each label once, found without sorting
             seen = torch.zeros(self.size, dtype=torch.bool, device="cpu")
@@ -186,24 +200,24 @@ class Ledger:
         self.frozen.append((labels, reason))
 
     def report_unsupported(self, operator: str, carried: Iterable[Labels]) -> None:
-        """Name an operator that no rule covers, and freeze what it touches."""
+        """Record an operator that no rule covers, and freeze what it touches."""
         self.unsupported[operator] = self.unsupported.get(operator, 0) + 1
         for labels in carried:
             self.freeze_all(labels, f"passes through {operator}, for which there is no rule")
 
     def freeze_all(self, labels: Labels | None, reason: str) -> None:
-        """Freeze every layer of a tensor."""
+        """Freeze every plane of a tensor."""
         for plane in labels.planes if labels else ():
             self.freeze(plane, reason)
 
     def tie(self, parts: Tensor) -> None:
-        """Parts (rows of a 2-D tensor) may lose different labels, but must lose equally many."""
+        """Record that parts (rows of a 2-D tensor) may lose different labels, but must lose equally many."""
         parts = _distinct_rows(parts)
         if parts.shape[0] > 1 and parts.shape[1] > 0:
             self.ties.append(parts)
 
     def keep_proportion(self, lines: Tensor, width: Tensor) -> None:
-        """A dimension whose size the code derives from another's width keeps the proportion.
+        """Record that a dimension whose size the code derives from another's keeps its proportion to it.
 
         Args:
             lines: Labels along the dimension, int32 (parts, m).
@@ -215,7 +229,7 @@ class Ledger:
         self.tie(torch.cat([lines.reshape(-1, part), width.reshape(-1, part)]))
 
     def keep_rectangular(self, plane: Tensor) -> None:
-        """A layer that varies along several dimensions must stay a rectangle.
+        """Record that a plane that varies along several dimensions must stay a rectangle.
 
         The fastest dimension in memory is the one that shrinks: only then does the order of what is kept survive.
         """
@@ -231,7 +245,7 @@ class Ledger:
         self.tie(small.movedim(fast, -1).reshape(-1, plane.shape[fast]))
 
     def rebroadcast(self, plane: Tensor) -> Tensor:
-        """Find again the dimensions along which a materialised layer is constant."""
+        """Find the dimensions along which a materialised plane is constant, and broadcast it along them again."""
         found = plane
         for d in varying_dims(plane):
             small = compact(found)
@@ -248,9 +262,9 @@ class Ledger:
         where: str,
         strict: bool = True,
     ) -> tuple[Tensor, ...]:
-        """Let the labels of broadcast operands meet element by element; returns the layers of the result.
+        """Unite the labels of broadcast operands element by element; returns the planes of the result.
 
-        Layers that shrink along the same dimension become one; layers along different dimensions live side by side.
+        Planes that shrink along the same dimension become one; planes along different dimensions coexist.
         With `strict`, a label that meets an operand with a real extent but without labels there is frozen: that
         operand's channel has no owner and cannot go.
 

@@ -40,7 +40,7 @@ def grouping(graph: Graph) -> Matrix:
 
 
 def dependency(graph: Graph) -> Matrix:
-    """D of the paper (eq. 5): 1 where an output feeds an input, or where a layer prunes both of its sides alike.
+    """D of the paper (eq. 5): 1 where an output feeds an input, or where a layer prunes both of its sides together.
 
     Layers without parameters are left out: what they are fed with feeds what they feed. Where all channels go the same
     ways, the grouping matrix is the transitive closure of this one.

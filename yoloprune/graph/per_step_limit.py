@@ -1,4 +1,4 @@
-"""What is left of a limit on the widths, for a network that was pruned before."""
+"""What one step may take of a network that was pruned before, under a limit for all steps together."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ["per_step_limit"]
 
 
 def per_step_limit(limit: float, graph: Graph, original: Graph, plan: Plan) -> np.ndarray:
-    """What share of its present channels each layer may still lose, to lose at most `limit` of its original ones.
+    """The share of its present channels that each layer may still lose, to lose at most `limit` of its original ones.
 
     Args:
         limit: Share of its original channels that a layer may lose.
         graph: Graph of the pruned network.
         original: Graph of the network before.
-        plan: What led from the one to the other.
+        plan: The plan that led from the original to the pruned network.
 
     Returns:
-        The share for each component, as the layer has it that the component belongs to, float64 (n_components,).
+        The share for each component, that of the layer it belongs to, float64 (n_components,).
     """
     starts = {(s.parameter, s.dim): s.start for s in original.slices}
     origin = np.zeros(graph.n_components, np.int64)  # component of the original that each component is

@@ -73,9 +73,9 @@ class Plan:
         Raises:
             ValueError: If the plan was made for another network (nothing is changed then).
         """
-        places, old = owners(model), attributes.shapes(model)
+        owning, old = owners(model), attributes.shapes(model)
         for name, _, new in self._pruned(model):
-            for module, attribute in places[name]:
+            for module, attribute in owning[name]:
                 setattr(module, attribute, new)
         attributes.update(model, old)
         return model
@@ -83,7 +83,7 @@ class Plan:
     @exclusive  # another thread may have hooks in the model, which would be copied
     def apply(self, model: nn.Module) -> nn.Module:
         """A smaller copy of the model; the model itself is not changed."""
-        # known to deepcopy as copied already, what shrinks is never copied whole
+        # what shrinks counts as copied already, so that deepcopy never copies it whole
         smaller = copy.deepcopy(model, {id(old): new for _, old, new in self._pruned(model)})
         attributes.update(smaller, attributes.shapes(model))
         return smaller

@@ -10,16 +10,16 @@ __all__ = ["distinct", "resolve"]
 
 
 def distinct(tie: np.ndarray) -> np.ndarray | None:
-    """Rewrite a tie so that no component stands twice in a part.
+    """Rewrite a tie so that no component occurs twice in a part.
 
-    Where one component stands for several places of a part (a head for its channels), each other part is split into as
-    many parts, of which each loses one where that component goes.
+    Where one component stands for several positions of a part (a head for its channels), each other part is split into
+    as many parts, of which each loses one where that component goes.
 
     Args:
         tie: Component ids, (parts, length).
 
     Returns:
-        Component ids, (more parts, smaller length), or None where no plan can do justice to all parts.
+        Component ids, (more parts, smaller length), or None where no plan can satisfy all parts.
     """
     ordered = np.sort(tie, axis=1)
     repeats = (ordered[:, 1:] == ordered[:, :-1]).any(1)
@@ -44,8 +44,9 @@ def distinct(tie: np.ndarray) -> np.ndarray | None:
 def resolve(classes: np.ndarray, ties: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Refine classes of components until every tie pairs whole classes one to one.
 
-    Columns of a tie whose parts belong to different classes are told apart, and the classes split accordingly, until
-    nothing changes. Then the classes that face each other in a tie must lose equally many, and have equal sizes.
+    Columns of a tie whose parts belong to different classes are distinguished, and the classes split accordingly,
+    until nothing changes. Then the classes that are opposite each other in a tie must lose equally many, and have
+    equal sizes.
 
     Args:
         classes: Class of each component, shape (n,), -1 for components that no plan may touch.
@@ -65,7 +66,7 @@ def resolve(classes: np.ndarray, ties: list[np.ndarray]) -> tuple[np.ndarray, np
 
 
 def _same(ordered: np.ndarray) -> bool:
-    """Whether all parts hold the same components equally often, so that they lose alike; each part is sorted."""
+    """Whether all parts hold the same components equally often, and so lose the same; each part is sorted."""
     return bool((ordered == ordered[:1]).all())
 
 

@@ -1,4 +1,4 @@
-"""Which labels met during an execution, and the components that follow: dependencies resolved to coupled channels."""
+"""Union-find over labels: which belong together, and the components of coupled channels that follow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["FROZEN", "LABEL_DTYPE", "UnionFind"]
 LABEL_DTYPE = torch.int32  # a label; attention over a video holds hundreds of millions of copies of them
 FROZEN = 0  # the label of an index that must stay: a constant's own channels
 
-# pairs that wait until they are united, at least and as a share of the labels, all of which are looked at each time
+# pairs that wait before they are united, at least and as a share of the labels: each time goes through all labels
 _AT_ONCE, _SHARE = 1 << 16, 0.25
 
 
@@ -27,7 +27,7 @@ class UnionFind:
         self._met = np.zeros(0, bool)
 
     def add(self, a: Tensor, b: Tensor, size: int) -> None:
-        """Say that labels belong together.
+        """Record that labels belong together.
 
         Args:
             a: Labels, int32 (pairs,).
@@ -46,7 +46,8 @@ class UnionFind:
             size: The number of labels.
 
         Returns:
-            The component of each label, int32 (size,), and the labels that met a constant's, which joins nothing.
+            The component of each label, int32 (size,), and the labels that were united with a constant's, which does
+            not join them.
         """
         self._unite(size)
         number = np.cumsum(self._parent == np.arange(size, dtype=np.int32), dtype=np.int32)
@@ -54,10 +55,10 @@ class UnionFind:
         return take(number, self._parent), np.flatnonzero(self._met)
 
     def _unite(self, size: int) -> None:
-        """Let the pairs that wait into the forest.
+        """Merge the waiting pairs into the forest.
 
-        Roots are hung below lower ones, all at once, and paths are cut short, until no pair has two roots (Shiloach and
-        Vishkin, 1982). Labels are numbered in the order of the execution, so that it seldom takes a second round.
+        All roots at once are attached to lower ones and paths are shortened, until no pair has two roots (Shiloach and
+        Vishkin, 1982). Labels are numbered in the order of the execution, so a second round is rarely needed.
         """
         self._parent = np.concatenate([self._parent, np.arange(len(self._parent), size, dtype=np.int32)])
         self._met = np.concatenate([self._met, np.zeros(size - len(self._met), bool)])

@@ -1,1 +1,1 @@
-"""Attributes of other libraries' modules that must follow, imported when such a module is met."""
+"""Attributes of other libraries' modules that must follow, imported when such a module is first seen."""

@@ -1,4 +1,4 @@
-"""The number of heads of an attention module, as its layers tell it after heads have gone."""
+"""The number of heads of an attention module, derived from its layers after heads were removed."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from yoloprune.graph.rules import (
     joining,
     movement,
     norm,
-    places,
     pointwise,
+    positions,
     reduction,
     spatial,
 )
@@ -31,7 +31,7 @@ __all__ = [
     "joining",
     "movement",
     "norm",
-    "places",
+    "positions",
     "pointwise",
     "reduction",
     "rule",

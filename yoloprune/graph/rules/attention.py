@@ -1,4 +1,4 @@
-"""Attention as the model's code calls it, before PyTorch takes it apart: what kernels compute inside is not seen."""
+"""Attention as the model's code calls it, before PyTorch decomposes it: what kernels compute inside is invisible."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def scaled_dot_product_attention(call: Call) -> None:
         dims = set(varying_dims(a)) | set(varying_dims(b))
         ledger.unite(compact(a, dims), compact(b, dims))
     operands: list[tuple[Any, Labels | None]] = []
-    for t, places in ((q, (-1,)), (k, (-1, -2)), (v, (-2,)), (mask, (-1, -2))):
+    for t, summed in ((q, (-1,)), (k, (-1, -2)), (v, (-2,)), (mask, (-1, -2))):
         if t is None:
             continue
         own = []
         for plane in call.planes(t):
             if (t is q or t is k) and t.dim() - 1 in varying_dims(plane):
                 continue
-            plane = ledger.unite_along(plane, [d % t.dim() for d in places])
+            plane = ledger.unite_along(plane, [d % t.dim() for d in summed])
             if given.get("enable_gqa") and t.dim() > 2 and t.shape[-3] != q.shape[-3] and t is not mask:
                 plane = plane.repeat_interleave(q.shape[-3] // t.shape[-3], -3)
             own.append(ledger.rebroadcast(plane))
         shape = list(t.shape)
-        for d in places:
+        for d in summed:
             shape[d] = 1
         if t.dim() > 2:
             shape[-3] = out.shape[-3] if t is not mask else shape[-3]
@@ -123,12 +123,12 @@ def multi_head_attention(call: Call) -> None:
             call.freeze_on_use(scores, head, "is averaged with the other heads")
         else:
             call.put(scores, Labels((head.view(-1, 1, 1).expand(scores.shape),)))
-    tokens, places = query.numel() // width, key.numel() // key.shape[-1]
+    tokens, keys = query.numel() // width, key.numel() // key.shape[-1]
     pairs = tokens * key.shape[0]
     for name, macs, vectors in (
         ("q", tokens * width * width, (inner[0], rows[:width])),
-        ("k", places * width * key.shape[-1], (inner[1], rows[width : 2 * width])),
-        ("v", places * width * value.shape[-1], (inner[2], rows[2 * width :])),
+        ("k", keys * width * key.shape[-1], (inner[1], rows[width : 2 * width])),
+        ("v", keys * width * value.shape[-1], (inner[2], rows[2 * width :])),
         ("q kᵀ", pairs * width, (head,)),
         ("a v", pairs * width, (head,)),
         ("out", tokens * width * width, (head, outer)),

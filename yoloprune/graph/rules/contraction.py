@@ -1,4 +1,4 @@
-"""Convolutions, matrix products and attention: labels of the summed dimension unite, the others pass."""
+"""Convolutions, matrix products and attention: labels of the summed dimension are united, the others pass."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def unite_summed(
 
 
 def _freeze_unless_zero(call: Call, x: Tensor, w: Tensor, source: Tensor | None) -> None:
-    """What goes must add nothing to the sum: the values or the weights are zero where their channels are."""
+    """Freeze channels that would still add to the sum when zeroed: neither values nor weights are zero then."""
     if source is not None and not any((labels := call.labels(t)) and labels.zero for t in (x, w)):
         call.ledger.freeze(source, f"is not zero when its slices are, and is summed in {call.name}")
 
@@ -149,7 +149,7 @@ def convolution(call: Call) -> None:
 
 
 def _product(call: Call, a: Tensor, b: Tensor, out_shape: torch.Size) -> tuple[tuple[Tensor, ...], bool]:
-    """Layers of a @ b for a (…, n, k), b (…, k, m) with equal batch dimensions."""
+    """Label planes of a @ b for a (…, n, k), b (…, k, m) with equal batch dimensions."""
     ledger = call.ledger
     nd = a.dim()
     labels_a, labels_b = call.labels(a) or Labels(), call.labels(b) or Labels()
@@ -208,7 +208,7 @@ def product(call: Call) -> None:
 
 @rule("mv", "dot", "addmv")
 def vector_product(call: Call) -> None:
-    """Matrix times vector: the summed dimension unites, rows pass and meet those of a bias."""
+    """Matrix times vector: the summed dimension is united, rows pass and are united with those of a bias."""
     a, b = call.args[-2:]
     left, right = label_vector(call, a, a.dim() - 1), label_vector(call, b, 0)
     unite_summed(call, left, right, _is_channel_free(call, a), _is_channel_free(call, b))
@@ -227,7 +227,7 @@ def vector_product(call: Call) -> None:
 
 @rule("addmm", "baddbmm")
 def product_with_bias(call: Call) -> None:
-    """Matrix products with a bias that meets the result."""
+    """Matrix products with a bias that is united with the result."""
     bias, a, b = call.args[:3]
     planes, zero = _product(call, a, b, call.out.shape)
     result = Labels(planes, zero)
@@ -275,10 +275,10 @@ def trilinear(call: Call) -> None:
     operands = list(call.args[:3])
     summed = set(call.args[6])
     expanded = []
-    for tensor, places in zip(operands, call.args[3:6], strict=True):
+    for tensor, inserted in zip(operands, call.args[3:6], strict=True):
         labels, shape = call.labels(tensor) or Labels(), list(tensor.shape)
         planes = list(labels.planes)
-        for d in sorted(places):
+        for d in sorted(inserted):
             shape.insert(d, 1)
             planes = [plane.unsqueeze(d) for plane in planes]
         expanded.append((shape, Labels(tuple(planes), channel_free=labels.channel_free)))
@@ -298,7 +298,7 @@ def trilinear(call: Call) -> None:
 
 @rule("deform_conv2d")
 def deform_conv2d(call: Call) -> None:
-    """A convolution that reads at places which another layer gives; those stay, and so does what is grouped."""
+    """A convolution that samples at positions from another layer; those stay, and so does what is grouped."""
     x, w, offset, mask, bias = call.args[:5]
     for tensor in (offset, mask):
         call.ledger.freeze_all(call.labels(tensor), "is a sampling place")

@@ -19,7 +19,7 @@ def _cut(call: Call, plane: Tensor, dim: int, sizes: list[int], requested: tuple
     """A labelled dimension is cut into pieces.
 
     A piece whose size is written in the code stays as it is, one whose size follows a width keeps its proportion to
-    it, and without a word from the code equal pieces lose equally many and unequal ones stay.
+    it, and where the code gives no sizes, equal pieces lose equally many and unequal ones stay.
     """
     if len([s for s in sizes if s]) < 2 or shrinking_dim(plane) != dim:
         return
@@ -126,7 +126,7 @@ def select(call: Call) -> None:
 
 @rule("glu")
 def glu(call: Call) -> None:
-    """A half times the sigmoid of the other: halves meet element by element."""
+    """One half times the sigmoid of the other: the halves are united element by element."""
     labels = call.labels(call.args[0])
     if labels is None:
         return

@@ -14,7 +14,7 @@ __all__ = ["along"]
 
 
 def along(out: Tensor, dim: int, width: SymbolicSize) -> Tensor | None:
-    """A layer for a dimension that is as long as a width, None (and frozen) where it is not exactly as long."""
+    """A plane for a dimension of this size, None (and frozen) where its labels are not exactly as many."""
     if len(width.labels) != out.shape[dim]:
         width.to_plain_int()
         return None
@@ -47,7 +47,7 @@ def fill_like(call: Call) -> None:
     "zero",
 )
 def fill(call: Call) -> None:
-    """A constant has the channels of the widths that its sizes were derived from, or none of its own."""
+    """A constant has the channels that its sizes were derived from, or none of its own."""
     zero = "zero" in call.name
     if call.name in ("fill", "zero"):
         labels = call.labels(call.args[0])
@@ -74,7 +74,7 @@ def copy(call: Call) -> None:
     if mine and mine.planes:
         operands.append(
             (target.shape, Labels(mine.planes, channel_free=True))
-        )  # what it held is gone: it fits any channels
+        )  # it is overwritten, so it fits any channels
     planes = call.ledger.merge(target.shape, operands, "copy_")
     call.put(call.out, Labels(planes, bool(theirs and theirs.zero)))
 
@@ -85,16 +85,16 @@ def _copy_into_part(call: Call, target: Tensor, base: Tensor, theirs: Labels | N
     for plane in theirs.planes if theirs else ():
         plane = plane.expand(target.shape)
         dims = varying_dims(plane)
-        places = [
+        matching = [
             d
             for d in range(base.dim())
             if len(dims) == 1 and base.shape[d] == target.shape[dims[0]] and base.stride(d) == target.stride(dims[0])
         ]
-        if len(places) != 1 or not (own and own.channel_free):
+        if len(matching) != 1 or not (own and own.channel_free):
             call.ledger.freeze(plane, "is copied into a part of another tensor")
             continue
         line = compact(plane).reshape(-1)
-        found.append(line.view([-1 if d == places[0] else 1 for d in range(base.dim())]).expand(base.shape))
+        found.append(line.view([-1 if d == matching[0] else 1 for d in range(base.dim())]).expand(base.shape))
     operands = [*((base.shape, Labels((plane,))) for plane in found), (base.shape, own)]
     planes = call.ledger.merge(base.shape, operands, "copy_", strict=False)
     call.put(base, Labels(planes, bool(own and own.zero and theirs and theirs.zero), bool(own and own.channel_free)))

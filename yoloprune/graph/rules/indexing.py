@@ -1,4 +1,4 @@
-"""Gathers: reading at fixed places freezes the dimension that is read, the other dimensions pass."""
+"""Gathers and scatters: indexing freezes the dimension that is indexed, and keeps the labels of the others."""
 
 from __future__ import annotations
 
@@ -31,41 +31,41 @@ def _read(call: Call, source: Tensor, read: set[int], apply: Callable[[Tensor], 
 @rule("index")
 def index(call: Call) -> None:
     """x[i, :, j]: advanced indexing."""
-    places = call.args[1]
+    indices = call.args[1]
     read: set[int] = set()
     d = 0
-    for place in places:
-        if place is None:
+    for entry in indices:
+        if entry is None:
             d += 1
             continue
-        width = place.dim() if place.dtype == torch.bool else 1
+        width = entry.dim() if entry.dtype == torch.bool else 1
         read |= set(range(d, d + width))
         d += width
-        call.ledger.freeze_all(call.labels(place), "is used as an index")
-    here = [place if place is None else place.cpu() for place in places]  # labels are on no other device
+        call.ledger.freeze_all(call.labels(entry), "is used as an index")
+    here = [entry if entry is None else entry.cpu() for entry in indices]  # labels are on the CPU
     _read(call, call.args[0], read, lambda plane: call.func(plane, here))
 
 
 @rule("index_select")
 def index_select(call: Call) -> None:
     """Rows by number."""
-    source, dim, places = call.args[:3]
-    call.ledger.freeze_all(call.labels(places), "is used as an index")
-    _read(call, source, {dim % source.dim()}, lambda plane: call.func(plane, dim, places.cpu()))
+    source, dim, indices = call.args[:3]
+    call.ledger.freeze_all(call.labels(indices), "is used as an index")
+    _read(call, source, {dim % source.dim()}, lambda plane: call.func(plane, dim, indices.cpu()))
 
 
 @rule("gather", "take_along_dim")
 def gather(call: Call) -> None:
-    """One place per output element; labels of the other dimensions are read through."""
-    source, dim, places = call.args[:3]
+    """One index per output element; labels of the other dimensions are gathered as well."""
+    source, dim, indices = call.args[:3]
     dim %= source.dim()
-    _meet_places(call, source, dim, places)
-    _read(call, source, {dim}, lambda plane: plane.gather(dim, places.cpu()))
+    _unite_with_indices(call, source, dim, indices)
+    _read(call, source, {dim}, lambda plane: plane.gather(dim, indices.cpu()))
 
 
-def _meet_places(call: Call, source: Tensor, dim: int, places: Tensor) -> None:
-    """Places per element: along the other dimensions they and what they are for are the same channels."""
-    for plane in call.planes(places):
+def _unite_with_indices(call: Call, source: Tensor, dim: int, indices: Tensor) -> None:
+    """Unite indices per element with what they index: along the other dimensions both have the same channels."""
+    for plane in call.planes(indices):
         if dim in varying_dims(plane):
             call.ledger.freeze(plane, "is used as an index")
             continue
@@ -88,35 +88,35 @@ def _as_long(a: Tensor, b: Tensor, dims: set[int]) -> bool:
 
 @rule("index_add", "index_copy", "scatter", "scatter_add", "scatter_reduce")
 def scatter(call: Call) -> None:
-    """Rows are written or added at places along one dimension; the other dimensions meet."""
-    target, dim, places, source = call.args[:4]
+    """Rows are written or added at indices along one dimension; labels of the other dimensions are united."""
+    target, dim, indices, source = call.args[:4]
     dim %= target.dim()
     if not isinstance(source, Tensor):
-        _write_number(call, target, dim, places, source)
+        _write_number(call, target, dim, indices, source)
         return
-    if places.dim() == target.dim():
-        _meet_places(call, source, dim, places)
+    if indices.dim() == target.dim():
+        _unite_with_indices(call, source, dim, indices)
     _write(call, target, dim, source)
 
 
-def _write_number(call: Call, target: Tensor, dim: int, places: Tensor, number: float) -> None:
-    """One number at all places: channels along `dim` are written, the others must have places of their own."""
-    _meet_places(call, target, dim, places)
+def _write_number(call: Call, target: Tensor, dim: int, indices: Tensor, number: float) -> None:
+    """One number at all indices: channels along `dim` are written, the others must have indices of their own."""
+    _unite_with_indices(call, target, dim, indices)
     labels = call.labels(target) or Labels()
-    placed = {d for plane in call.planes(places) for d in varying_dims(plane)}
+    placed = {d for plane in call.planes(indices) for d in varying_dims(plane)}
     for plane in labels.planes:
         for d in varying_dims(plane):
-            if d == dim or (places.dim() == target.dim() and places.shape[d] > 1 and d not in placed):
+            if d == dim or (indices.dim() == target.dim() and indices.shape[d] > 1 and d not in placed):
                 call.ledger.freeze(plane, f"is written at places by {call.name}")
     zero = labels.zero and number == 0
-    call.put(call.out, Labels(labels.planes, zero, labels.channel_free and places.dim() != target.dim()))
+    call.put(call.out, Labels(labels.planes, zero, labels.channel_free and indices.dim() != target.dim()))
 
 
 @rule("index_put", "_index_put_impl", "_unsafe_index_put")
 def index_put(call: Call) -> None:
-    """x[i] = y: rows are written, the other dimensions meet."""
-    target, places, source = call.args[:3]
-    if len(places) == 1 and places[0] is not None and places[0].dim() == 1 and source.dim() == target.dim():
+    """x[i] = y: rows are written, labels of the other dimensions are united."""
+    target, indices, source = call.args[:3]
+    if len(indices) == 1 and indices[0] is not None and indices[0].dim() == 1 and source.dim() == target.dim():
         _write(call, target, 0, source)
     else:
         call.ledger.report_unsupported(call.name, [labels for t in (target, source) if (labels := call.labels(t))])
@@ -124,14 +124,14 @@ def index_put(call: Call) -> None:
 
 @rule("nonzero", "nms")
 def find(call: Call) -> None:
-    """Places of values: what decides them must stay."""
+    """Positions that depend on values, which must stay."""
     for tensor in call.args:
         if isinstance(tensor, Tensor):
             call.ledger.freeze_all(call.labels(tensor), f"decides places in {call.name}")
 
 
 def _one(plane: Tensor, dim: int) -> Tensor:
-    """The layer with one place along `dim`, along which it does not vary, even where it has none (no box was found)."""
+    """The plane with size 1 along `dim`, along which it does not vary, even where its size is 0 (no box was found)."""
     return plane.as_strided([1 if d == dim else n for d, n in enumerate(plane.shape)], plane.stride())
 
 
@@ -163,7 +163,7 @@ def embedding_bag(call: Call) -> None:
 
 @rule("embedding")
 def embedding(call: Call) -> None:
-    """The vocabulary stays, the embedding's width is a layer's output like any other."""
+    """The vocabulary stays; the embedding's width is a layer's output like any other."""
     labels = call.labels(call.args[0])
     if labels is None:
         return

@@ -1,4 +1,4 @@
-"""Operators that put tensors, or parts of one, behind each other."""
+"""Operators that concatenate or stack tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__: list[str] = []
 
 @rule("cat", "concat")
 def cat(call: Call) -> None:
-    """Labels along the joined dimension are joined; along the other dimensions they meet."""
+    """Labels along the joined dimension are concatenated; along the other dimensions they are united."""
     tensors = [t for t in call.args[0] if t.dim() == call.out.dim()]
     dim = call.arg("dim", 0) % call.out.dim()
     all_labels = [call.labels(t) for t in tensors]

@@ -19,7 +19,7 @@ _MEETING = frozenset(["broadcast_tensors", "cosine_similarity", "normalize"])
 
 @rule("alias", "detach", "clone", "contiguous", "lift_fresh", "lift", "_to_copy", "dropout", "view_of")
 def same(call: Call) -> None:
-    """The same elements in the same places; strides of the labels are kept since they tell the storage order."""
+    """The same elements at the same positions; strides of the labels are kept, since they hold the storage order."""
     labels = call.labels(call.args[0])
     if labels:
         call.put(call.out, labels)
@@ -38,7 +38,7 @@ def same(call: Call) -> None:
     "pixel_unshuffle",
 )
 def move(call: Call) -> None:
-    """Any movement that neither cuts nor merges a labelled dimension at a fixed place."""
+    """Any movement that neither cuts nor merges a labelled dimension at a fixed position."""
     labels = call.labels(call.args[0])
     if labels is None:
         return
@@ -124,7 +124,7 @@ def _fit(call: Call, plane: Tensor, target: tuple[Any, ...] | None) -> Tensor:
 
 @rule("expand", "repeat")
 def expand(call: Call) -> None:
-    """A copy per place of a new or longer dimension, which has the channels of the width that its size came from."""
+    """A copy per index of a new or longer dimension, which has the channels that its size was derived from."""
     source = call.args[0]
     labels = call.labels(source) or Labels()
     target = call.python_call.view_sizes(source.shape) if call.python_call else None
@@ -141,7 +141,7 @@ def expand(call: Call) -> None:
                         call.ledger.freeze(plane, "is given a fixed size by expand")
             elif before > 1 and call.name == "repeat" and isinstance(size, SymbolicSize):
                 size.to_plain_int()
-    # operands that are brought to one shape follow each other
+    # operands that are broadcast to one shape follow each other
     broadcast = call.name == "expand" and call.python_call is not None and call.python_call.name in _MEETING
     call.put_planes(
         call.out, [plane for plane in planes if plane is not None], labels.zero, labels.channel_free or broadcast

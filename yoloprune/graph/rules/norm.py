@@ -82,7 +82,7 @@ def layer_norm(call: Call) -> None:
 
 @composite("rms_norm")
 def rms_norm(call: Call) -> None:
-    """RMSNorm, before PyTorch takes it apart."""
+    """RMSNorm, before PyTorch decomposes it."""
     python_call = PythonCall(call.name, call.args, call.kwargs)
     requested, weight = python_call.normalized_shape() or (), python_call.weight()
     _normalise(call, call.args[0], requested, len(requested), [] if weight is None else [weight])

@@ -1,4 +1,4 @@
-"""Element-wise arithmetic: labels that meet in an element are one."""
+"""Element-wise arithmetic: labels of the same element are united."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _ZERO_PRESERVING = frozenset(
 
 
 def _stays_zero(call: Call, operands: list[Tensor], planes: tuple[Tensor, ...]) -> bool:
-    """Whether the result is zero wherever one of its channels is: each of its dimensions is looked at on its own."""
+    """Whether the result is zero wherever one of its channels is: each of its dimensions is considered separately."""
 
     def zero(tensor: Tensor, dim: int) -> bool:
         labels = call.labels(tensor)
@@ -77,13 +77,13 @@ def _keeps_zero(call: Call) -> bool:
     return call.name in _ZERO_PRESERVING
 
 
-# not tagged at all; up to PyTorch 2.11; where they work in place
+# element-wise operators without PyTorch's tag: at all, up to 2.11, and in place
 @rule("_prelu_kernel", "complex", "hardswish", "log_sigmoid_forward", "masked_fill", "rrelu_with_noise")
 @rule("celu", "elu", "hardsigmoid", "hardtanh", "leaky_relu", "selu")
 @rule("eq", "ge", "gt", "le", "lt", "ne")
 @rule("abs", "copysign", "gcd", "gelu", "heaviside", "lcm", "mish", "threshold", "xlogy")
 def pointwise(call: Call) -> None:
-    """Any operator that PyTorch tags as point-wise, in place or not, and those that it forgot."""
+    """Operators that PyTorch tags as point-wise, in place or not, and those that lack the tag."""
     operands = [a for a in (*call.args, *call.kwargs.values()) if isinstance(a, Tensor)]
     operands += [t for a in call.args if isinstance(a, (list, tuple)) for t in a if isinstance(t, Tensor)]
     out = call.outs[0]

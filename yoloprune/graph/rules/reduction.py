@@ -49,7 +49,7 @@ def _dims(call: Call, x: Tensor) -> set[int]:
     "count_nonzero",
 )
 def reduce(call: Call) -> None:
-    """Labels along reduced dimensions only are summed away; if they also run along others, they unite."""
+    """Labels along reduced dimensions only disappear; if they also run along others, they are united."""
     x = call.args[0]
     if call.name in ("max", "min") and len(call.args) > 1 and isinstance(call.args[1], Tensor):
         pointwise(call)

@@ -120,7 +120,7 @@ def rule(*names: str) -> Callable[[RuleFunction], RuleFunction]:
     """Register a rule for ATen or custom operators, which says what they do to labels.
 
     An operator without a rule freezes every channel that it touches and is listed in `graph.unsupported`. A rule reads
-    the labels of the arguments, records what they have to do with each other, and labels what the operator returned.
+    the labels of the arguments, records how they depend on each other, and labels what the operator returned.
     It may neither change tensors nor depend on their values, most of which are not computed.
 
     Args:

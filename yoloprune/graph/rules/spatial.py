@@ -20,7 +20,7 @@ def _positions(call: Call) -> int:
 
 
 def _without_positions(call: Call, plane: Tensor, positions: range) -> Tensor:
-    """The layer with its labels united along the positions, which are cut to size 1."""
+    """The plane with its labels united along the positions, which are cut to size 1."""
     plane = call.ledger.unite_along(plane, positions)
     for d in positions:
         plane = plane.narrow(d, 0, 1)
@@ -60,7 +60,7 @@ def _without_positions(call: Call, plane: Tensor, positions: range) -> Tensor:
     "mkldnn_max_pool2d",
 )
 def pool(call: Call) -> None:
-    """Whatever happens to positions happens to every channel alike."""
+    """What happens to positions is the same for every channel."""
     x = call.args[0]
     labels = call.labels(x)
     if labels is None:
@@ -73,7 +73,7 @@ def pool(call: Call) -> None:
 
 @rule("grid_sampler_2d", "grid_sampler_3d", "grid_sampler", "cudnn_grid_sampler")
 def grid_sample(call: Call) -> None:
-    """Channels are sampled alike at places that the grid gives."""
+    """All channels are sampled at the positions that the grid gives."""
     x, grid = call.args[0], call.args[1]
     for plane in call.planes(grid):
         if set(varying_dims(plane)) - {0}:
@@ -103,7 +103,7 @@ def col2im(call: Call) -> None:
 
 @rule("im2col")
 def im2col(call: Call) -> None:
-    """Unfold: each channel becomes one row per kernel place."""
+    """Unfold: each channel becomes one row per kernel position."""
     x = call.args[0]
     labels = call.labels(x)
     if labels is None:
@@ -121,11 +121,11 @@ def im2col(call: Call) -> None:
 
 @rule("roi_align", "roi_pool", "ps_roi_align")
 def roi_align(call: Call) -> None:
-    """Channels are sampled alike within boxes, whose coordinates must stay."""
+    """All channels are sampled within boxes, whose coordinates must stay."""
     x, boxes = call.args[:2]
     labels = call.labels(x)
     call.ledger.freeze_all(call.labels(boxes), "is a sampling place")
-    if call.name == "ps_roi_align":  # a channel is a place here
+    if call.name == "ps_roi_align":  # a channel is a position here
         call.ledger.report_unsupported(call.name, [labels] if labels else [])
         return
     channels = label_vector(call, x, 1)

@@ -1,4 +1,4 @@
-"""Operators that count places along a dimension: shifts, windows, borders and shuffles."""
+"""Operators that count positions along a dimension: shifts, windows, padding and shuffles."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def positions(call: Call) -> None:
 
 @rule("roll")
 def roll(call: Call) -> None:
-    """A roll shifts by a fixed number: along channels nothing may go, elsewhere it changes no label."""
+    """A roll shifts by a fixed number: along channels all must stay, elsewhere it changes no label."""
     labels = call.labels(call.args[0])
     if labels is None:
         return
@@ -80,7 +80,7 @@ def pixel_shuffle(call: Call) -> None:
 
 @rule("channel_shuffle", "native_channel_shuffle")
 def channel_shuffle(call: Call) -> None:
-    """Groups of fixed number are interleaved: what stays is in order only if the same places of all groups go."""
+    """Groups of fixed number are interleaved: what stays is in order only if the same positions of all groups go."""
     labels = call.labels(call.args[0])
     if labels is None:
         return
