@@ -73,7 +73,7 @@ class _Tracer(OperatorMode):
         # an index or a mask has no channels of its own
         self.parameter_names = {id(t): name for name, t in named_tensors(model).items() if t.is_floating_point()}
         self.labels_of: WeakTensorMap[Labels] = WeakTensorMap()
-        self.modules = dict(model.named_modules())  # going through them takes long in deep networks
+        self.modules = dict(model.named_modules())  # iterating over them is slow in deep networks
         self.module_names = {id(m): name for name, m in self.modules.items()}
         self.stack: list[nn.Module] = []
         # storages in which an in-place operator has made zeros something else, by address, for all their views
@@ -89,7 +89,7 @@ class _Tracer(OperatorMode):
             tensor_map.clear()
 
     def labels(self, tensor: Tensor) -> Labels | None:
-        """Labels of a tensor, freshly allocated where it is a parameter or buffer that was not met before."""
+        """Labels of a tensor, freshly allocated where it is a parameter or buffer that was not seen before."""
         if frozen := self.frozen_on_use.get(tensor):
             self.ledger.freeze(*frozen)
         labels = self.labels_of.get(tensor)
