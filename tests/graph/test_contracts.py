@@ -35,7 +35,6 @@ NAMES = {
     "torch.overrides.BaseTorchFunctionMode": "has attention run operator by operator",
     "torch.overrides.TorchFunctionMode": "sees the calls of the model's own code",
     "torch.utils._python_dispatch.TorchDispatchMode": "sees every operator of an execution",
-    "torch.utils._python_dispatch.TorchDispatchMode._should_skip_dynamo": "avoids importing torch._dynamo",
     "torch.utils._python_dispatch.is_traceable_wrapper_subclass": "leaves tensors without memory of their own alone",
     "torch.utils._pytree.tree_leaves": "finds the tensors in inputs and outputs",
     "torch.utils._pytree.tree_map": "changes the tensors in example inputs",
