@@ -27,11 +27,11 @@ class Op(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A function of two tensors, whose widths must be the same if `alike`."""
+    """A function of two tensors, whose widths must be the same if `equal_widths`."""
 
     apply: Callable[[Tensor, Tensor], Tensor]
     width: Callable[[int, int], int] = lambda a, b: a
-    alike: bool = True
+    equal_widths: bool = True
 
 
 def _heads(x: Tensor) -> Tensor:
@@ -73,8 +73,8 @@ OPS = {
 }
 PAIRS = {
     "add": Pair(torch.add),
-    "cat": Pair(lambda a, b: torch.cat([a, b], 1), lambda a, b: a + b, alike=False),
-    "gate by another": Pair(lambda a, b: a * b.sum(1, keepdim=True), alike=False),
+    "cat": Pair(lambda a, b: torch.cat([a, b], 1), lambda a, b: a + b, equal_widths=False),
+    "gate by another": Pair(lambda a, b: a * b.sum(1, keepdim=True), equal_widths=False),
     "maximum": Pair(torch.maximum),
     "multiply": Pair(torch.mul),
     "one by one": Pair(lambda a, b: torch.stack([a, b], 2).flatten(1, 2), lambda a, b: 2 * a),
@@ -115,7 +115,7 @@ class Program(nn.Module):
             fits = widths[i] % op.parts == 0 and widths[i] > op.parts
             return (lambda net, seen: op.apply(seen[i]), op.width(widths[i])) if fits else None
         if pair := PAIRS.get(name):
-            fits = not pair.alike or widths[i] == widths[j]
+            fits = not pair.equal_widths or widths[i] == widths[j]
             return (lambda net, seen: pair.apply(seen[i], seen[j]), pair.width(widths[i], widths[j])) if fits else None
         layer, width = LAYERS[name](widths[i])
         number = len(self.layers)

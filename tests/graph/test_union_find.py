@@ -1,4 +1,4 @@
-"""Which labels belong together, beside SciPy's connected components."""
+"""Which labels belong together, compared with SciPy's connected components."""
 
 from __future__ import annotations
 

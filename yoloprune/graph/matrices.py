@@ -70,8 +70,8 @@ def _nodes(graph: Graph) -> dict[str, np.ndarray]:
             side["out" if graph.producing[s.start] else "in"].append(labels)
     nodes = {}
     for layer, side in sides.items():
-        alike = side["both"] if not side["in"] and not side["out"] else []
+        shared = side["both"] if not side["in"] and not side["out"] else []
         for name in ("in", "out"):
-            if parts := side[name] + alike:
+            if parts := side[name] + shared:
                 nodes[f"{layer}.{name}"] = np.concatenate(parts)
     return nodes

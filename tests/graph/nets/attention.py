@@ -50,7 +50,7 @@ class Packed(nn.Module):
 
 
 class WidthOfInput(Packed):
-    """Heads cut by the width of the input, as in early ViTs: both must shrink alike."""
+    """Heads cut by the width of the input, as in early ViTs: both must shrink equally."""
 
     def __init__(self) -> None:
         super().__init__(16)

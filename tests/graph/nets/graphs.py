@@ -30,7 +30,7 @@ class Convolution(nn.Module):
 
 
 class Sage(nn.Module):
-    """GraphSAGE: own features beside the mean of the neighbours'."""
+    """GraphSAGE: own features and the mean of the neighbours'."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Traces without arithmetic: the same graph, and the values themselves wherever something hangs on them."""
+"""Traces without arithmetic: the same graph, and the values themselves wherever something depends on them."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_errors_of_the_model_are_its_own() -> None:
         assert str(traced.value) == str(plain.value)
 
 
-def test_nothing_made_up_stays_in_the_model() -> None:
+def test_no_fake_value_stays_in_the_model() -> None:
     class Caching(nn.Module):
         def __init__(self) -> None:
             super().__init__()

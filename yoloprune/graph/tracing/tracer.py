@@ -1,4 +1,4 @@
-"""One execution of a network under a dispatch mode that carries labels beside values."""
+"""One execution of a network under a dispatch mode that carries labels along with values."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _recording_errors(method: Callable[Concatenate[_Tracer, P], R]) -> Callable[
 
 
 class _Tracer(OperatorMode):
-    """Carries labels beside the values of one execution, and records in a ledger what operators say about them.
+    """Carries labels along with the values of one execution, and records in a ledger what operators say about them.
 
     Args:
         model: The network.
