@@ -49,6 +49,19 @@ class Packed(nn.Module):
         return self.out(x.transpose(1, 2).reshape(b, n, -1))
 
 
+class ConstantBias(nn.Module):
+    """PyTorch's function with a bias that is no parameter, and so cannot lose what the projection would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.MultiheadAttention(16, 4, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        own, x, bias = self.inner, x.transpose(0, 1), torch.ones(48).to(x)
+        weights = own.in_proj_weight, bias, None, None, False, 0.0, own.out_proj.weight, None
+        return F.multi_head_attention_forward(x, x, x, 16, 4, *weights, training=False)[0].transpose(0, 1)
+
+
 class WidthOfInput(Packed):
     """Heads cut by the width of the input, as in early ViTs: both must shrink equally."""
 
@@ -206,6 +219,7 @@ CASES = [
         "MultiheadAttention with key and value biases", _around(Torch, add_bias_kv=True, add_zero_attn=True), tokens()
     ),
     Case("MultiheadAttention, separate projections", Cross, tokens()),
+    Case("attention with a constant bias", _around(ConstantBias), tokens(), share=0.0),
     Case("TransformerEncoder", Encoder, tokens(), statistics=True),
     Case(
         "TransformerEncoder, norm first, gelu",
