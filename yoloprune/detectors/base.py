@@ -249,7 +249,8 @@ class Detector(ABC):
     @classmethod
     def wrap(cls, model: Any) -> Detector:
         """See `yoloprune.detectors.wrap`."""
-        return model.holding(copy.deepcopy(model.network).cpu().float().eval())
+        given: Detector = model
+        return given.holding(copy.deepcopy(given.network).cpu().float().eval())
 
     @abstractmethod
     def save(self, path: Path, *, float32: bool = False) -> str | None:

@@ -96,12 +96,14 @@ def prune(
         return result_of(prepare(model, merge(settings, {**given, **own}), keeps_images=in_memory).go())
 
 
-def _declare(function: Callable) -> None:
+def _declare(function: Any) -> None:
     """Give a function that takes `**options` the signature and docstring that `Options` declares."""
     signature, lines = inspect.signature(function), []
     given = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     for name, (field, what) in declared(Options).items():
-        default = field.default if field.default is not MISSING else field.default_factory()
+        default = field.default
+        if default is MISSING and field.default_factory is not MISSING:
+            default = field.default_factory()
         given.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=field.type))
         lines.append(textwrap.fill(f"{name}: {what.help}", 112, initial_indent=" " * 8, subsequent_indent=" " * 12))
     given += [p for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD]

@@ -138,6 +138,7 @@ class PruneResult:
 def result_of(finished: Finished) -> PruneResult:
     """What `prune` gives of a finished run."""
     record, folder = finished.record, finished.folder
+    assert record.after is not None  # it is finished
     metrics = {
         moment: {"gflops": m.gflops, "params": m.params, **m.metrics}
         for moment, m in (("before", record.before), ("after", record.after))
