@@ -122,7 +122,8 @@ def test_a_run_can_choose_the_image_size(toy: Path, tmp_path: Path) -> None:
     result = yoloprune.prune(toy, target_ratio=0.4, choose_imgsz=True, val=True, **common)
     (said,) = (note for note in result.report.notes if "without training at 40% of the cost" in note)
     imgsz = result.report.imgsz
-    assert f"{imgsz} px are taken" in said
+    assert f"{imgsz} px are taken (unpruned " in said
+    assert " at 128 px)." in said
     cost = result.report.after.gflops / result.report.before.gflops * (imgsz / 128) ** 2
     assert 0.97 * 0.4 <= cost <= 0.4
     with pytest.raises(UserError, match="Image sizes are compared on validation images"):

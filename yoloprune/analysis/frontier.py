@@ -66,7 +66,7 @@ class Point:
     def label(self) -> str:
         """A few words that tell it from the others."""
         pruned = "unpruned" if self.share == 1 else f"pruned to {self.share:.0%}"
-        return f"{Path(self.weights).stem} {pruned} at {self.imgsz} px"
+        return f"{Path(self.weights).name} {pruned} at {self.imgsz} px"
 
     @property
     def file(self) -> str:
@@ -353,7 +353,9 @@ def choose_imgsz(
         raise UserError(f"A share of {ratio:.0%} needs no pruning at any of the sizes; give a smaller target.")
     best = max(pruned, key=lambda point: point.quality)
     tried = ", ".join(f"{point.quality:.3f} {point.label.partition(' ')[2]}" for point in reversed(pruned))
-    said = f"{found.measure} without training at {ratio:.0%} of the cost: {tried}; {best.imgsz} px are taken."
+    whole = max((point for point in found.points if point.share == 1), key=lambda point: point.imgsz)
+    said = f"{found.measure} without training at {ratio:.0%} of the cost: {tried}; {best.imgsz} px are taken (unpruned "
+    said += f"{whole.quality:.3f} at {whole.imgsz} px)."
     if found.best.share == 1:
         said += f" The unpruned network at {found.best.imgsz} px has {found.best.quality:.3f}."
     return replace(options, imgsz=best.imgsz, target_gflops=None, target_ratio=best.share, choose_imgsz=False), said

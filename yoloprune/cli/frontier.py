@@ -149,7 +149,7 @@ def _verdict(found: Any, folder: Path) -> list[str]:
     figures = f"{found.measure} {best.quality:.3f}, {best.gflops:.2f} GFLOPs, {best.latency_ms:.2f} ms"
     if best.share == 1:
         trained = f"; it is {folder / best.file}" if best.epochs else ""
-        return [f"The best is the unpruned {Path(best.weights).stem} at {best.imgsz} px ({figures}): no pruning is "
+        return [f"The best is the unpruned {Path(best.weights).name} at {best.imgsz} px ({figures}): no pruning is "
                 f"needed, use imgsz={best.imgsz}{trained}."]  # fmt: skip
     return [f"The best is {best.label} ({figures}): {folder / best.file}", f"To make it: {found.command}"]
 

@@ -37,7 +37,7 @@ def frontier_table(found: Frontier) -> Table:
         table.add_column(heading, justify="right")
     front = found.front()
     for point in found.points:
-        name = f"{Path(point.weights).stem} {'unpruned' if point.share == 1 else f'at {point.share:.0%}'}"
+        name = f"{Path(point.weights).name} {'unpruned' if point.share == 1 else f'at {point.share:.0%}'}"
         cells = [point.imgsz, f"{point.gflops:.2f}", f"{point.latency_ms:.2f}", f"{point.quality:.3f}"]
         cells += [f"{point.metrics[name]:.3f}" for name in figures]
         style = "bold" if point == found.best else None
