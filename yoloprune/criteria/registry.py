@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from ..calibration import full_precision
 from ..errors import UserError
 from ..exclusive import exclusive
-from .isomorphic import isomorphic as isomorphic_score
 from .relative import relative as relative_score
 
 __all__ = ["CRITERIA", "Criterion", "Inputs", "criterion", "score"]
@@ -88,7 +87,6 @@ def score(
     per_mac: float | None = None,
     seed: int = 0,
     influence: float = Inputs.influence,
-    isomorphic: bool = False,
     tell: Callable[[int, int], None] = Inputs.tell,
 ) -> np.ndarray:
     """Score every component of the graph; the model is left as it was.
@@ -107,8 +105,6 @@ def score(
         seed: Seed for `random`.
         influence: For `output_error` with a loss: 0 asks only how much each layer's output changes, 1 only what that
             does to the loss if it stays small. The less is removed, the more of it is right.
-        isomorphic: Whether scores are turned, last of all, into percentiles among groups of the same structure, so that
-            each kind of structure loses the same share (see `isomorphic`).
         tell: For criteria that look at data: is told after each batch how many are done, and of how many.
 
     Returns:
@@ -143,4 +139,4 @@ def score(
     power = entry.per_mac if per_mac is None else per_mac
     if power:
         scores = scores / np.maximum(graph.cost.savings(), 1.0) ** power
-    return isomorphic_score(graph, model, scores) if isomorphic else scores
+    return scores

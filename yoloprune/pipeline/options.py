@@ -119,7 +119,6 @@ class Options:
         panel=PRUNING,
         shown="on",
     )
-    isomorphic: bool = option(False, "Channels compete only with those of groups of the same structure.", panel=PRUNING)
     max_pruning_ratio: float | None = option(
         None,
         "Share of its channels that one layer may lose; by default some limits are tried without labels, and the one "

@@ -77,7 +77,6 @@ def prune_once(
         seed=options.seed,
         batches=batches if entry.needs_batches else None,
         loss=_loss(detector, options) if entry.needs_batches else None,
-        isomorphic=options.isomorphic,
         tell=counter("ranking batch"),
         **(ranking_options(share) if entry.per_mac else {}),
     )
