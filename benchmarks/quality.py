@@ -77,7 +77,8 @@ ROWS = (
     Row("output error per MAC saved + reconstruction", "output_error", 1, None, "reconstruct"),
     Row("+ influence on predictions + reconstruction", "output_error", 1, 0.5, "reconstruct"),
     Row("+ the power 1.3 of the MACs saved", "output_error", 1.3, 0.5, "reconstruct"),
-    Row("+ a limit on what a layer may lose, by trial (the default)", "output_error", 1.3, 0.5, "reconstruct", True),
+    Row("+ a limit on what a layer may lose, by trial", "output_error", 1.3, 0.5, "reconstruct", True),
+    Row("compensated error, with influence and a limit by trial", "compensated_error", 1, 0.5, "reconstruct", True),
 )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,22 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from .errors import UserError
 from .replaced import replaced
 
-__all__ = ["call_order", "collect", "contractions", "evaluation", "forward", "full_precision", "groups_of", "patches"]
+__all__ = [
+    "Order",
+    "call_order",
+    "collect",
+    "contractions",
+    "evaluation",
+    "forward",
+    "full_precision",
+    "groups_of",
+    "patches",
+]
+
+
+_ELEMENTWISE = (
+    nn.SiLU, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardswish, nn.GELU, nn.Mish, nn.ELU, nn.Hardtanh, nn.Sigmoid, nn.Tanh,
+)  # fmt: skip
 
 
 def collect(batches: Iterable[Any] | None, purpose: str) -> tuple[Any, ...]:
@@ -112,21 +127,32 @@ def patches(module: nn.Module, x: Tensor, chosen: Tensor) -> Tensor:
     return x[index].reshape(len(chosen), module.groups, -1)
 
 
-def call_order(
-    model: nn.Module, layers: dict[str, nn.Module], run: Callable[[], Any]
-) -> tuple[list[str], dict[str, str]]:
-    """Run the model and note in which order layers are called, and which batch norm takes a layer's output as it is.
+class Order(NamedTuple):
+    """How a network calls its layers.
+
+    Attributes:
+        names: Layers that are called exactly once, in order.
+        norms: Name of the batch norm that takes a layer's output as it is, by the layer's name.
+        activations: Module that takes what comes out of layer and batch norm as it is and maps each number for itself,
+            by the layer's name.
+    """
+
+    names: list[str]
+    norms: dict[str, str]
+    activations: dict[str, nn.Module]
+
+
+def call_order(model: nn.Module, layers: dict[str, nn.Module], run: Callable[[], Any]) -> Order:
+    """Run the model and note in which order layers are called, and which batch norm and activation follows each.
 
     Args:
         model: The network, in evaluation mode.
         layers: Layers by name.
         run: Executes the model once.
-
-    Returns:
-        Names of the layers that are called exactly once, in order, and the batch norm's name by the layer's.
     """
     calls: dict[str, int] = {}
     norms: dict[str, str] = {}
+    activations: dict[str, nn.Module] = {}
     last: tuple[str, Tensor] | None = None
 
     def note(name: str, out: Tensor) -> None:
@@ -134,20 +160,26 @@ def call_order(
         calls[name] = calls.get(name, 0) + 1
         last = (name, out)
 
-    def follow(name: str, x: Tensor) -> None:
+    def follow(name: str, x: Tensor, out: Tensor) -> None:
+        nonlocal last
         if last is not None and last[1] is x:
             norms[last[0]] = name
+            last = (last[0], out)
+
+    def activate(module: nn.Module, x: Tensor) -> None:
+        if last is not None and last[1] is x:
+            activations[last[0]] = module
 
     handles = [m.register_forward_hook(lambda m, args, out, name=name: note(name, out)) for name, m in layers.items()]
-    handles += [
-        m.register_forward_pre_hook(lambda m, args, name=name: follow(name, args[0]))
-        for name, m in model.named_modules()
-        if isinstance(m, _BatchNorm) and m.track_running_stats
-    ]
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and module.track_running_stats:
+            handles.append(module.register_forward_hook(lambda m, args, out, name=name: follow(name, args[0], out)))
+        elif isinstance(module, _ELEMENTWISE):
+            handles.append(module.register_forward_pre_hook(lambda m, args: activate(m, args[0])))
     try:
         with torch.no_grad():
             run()
     finally:
         for handle in handles:
             handle.remove()
-    return [name for name, count in calls.items() if count == 1], norms
+    return Order([name for name, count in calls.items() if count == 1], norms, activations)

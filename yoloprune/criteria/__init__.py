@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import gradient, lamp, magnitude, norm_scale, output_error, uniform  # noqa: F401  (each registers its criteria)
+from . import compensated, gradient, lamp, magnitude, norm_scale, output_error, uniform  # noqa: F401  (they register)
 from .registry import CRITERIA, Criterion, score
 
 __all__ = ["CRITERIA", "Criterion", "score"]

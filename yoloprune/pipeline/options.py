@@ -107,8 +107,8 @@ class Options:
     )
     criterion: str | None = option(
         None,
-        "How channels are ranked: by training images without labels output_error, with labels taylor, hessian; by "
-        "weights alone l2, l1, lamp, bn_scale; random.",
+        "How channels are ranked: by training images without labels output_error (a trial decides whether after "
+        "compensation), with labels taylor, hessian; by weights alone l2, l1, lamp, bn_scale; random.",
         panel=PRUNING,
         shown="output_error",
         among=CRITERIA,

@@ -18,7 +18,7 @@ from yoloprune.recovery import reconstruct
 
 from .exact import check_exact
 from .options import Options
-from .planning import Trial, best_limit, ranking_options
+from .planning import TRIALS, Trial, best_limit, ranking_options, rankings
 from .scores import calibrated, run_images
 from .targets import Target, cost, plan_for_target
 
@@ -70,16 +70,21 @@ def prune_once(
     entry = CRITERIA[options.criterion]
     batches = run_images(detector, options) if entry.needs_batches or options.recover else []
     share = target.share(cost(detector))
-    scores = score(
-        graph,
-        network,
-        options.criterion,
-        seed=options.seed,
-        batches=batches if entry.needs_batches else None,
-        loss=_loss(detector, options) if entry.needs_batches else None,
-        tell=counter("ranking batch"),
-        **(ranking_options(share) if entry.per_mac else {}),
-    )
+    tries = bool(options.recover) and options.max_pruning_ratio is None
+    ranked = {
+        name: score(
+            graph,
+            network,
+            name,
+            seed=options.seed,
+            batches=batches if entry.needs_batches else None,
+            loss=_loss(detector, options) if entry.needs_batches else None,
+            tell=counter("ranking batch"),
+            **(ranking_options(name, share) if entry.per_mac else {}),
+        )
+        for name in rankings(options.criterion, tries)
+    }
+    scores = ranked[options.criterion]
     notes: list[str] = []
     plan_of = partial(
         plan_for_target,
@@ -89,10 +94,9 @@ def prune_once(
         target_params=target.params,
         round_to=options.round_to,
     )
-    tries = options.recover and options.max_pruning_ratio is None
-    trial = Trial(detector, batches, options.seed) if tries else None
+    trial = Trial(detector, batches, options.seed, len(ranked) * TRIALS) if tries else None
     if options.max_pruning_ratio is None:
-        limit = _limit(partial(plan_of, scores), trial, share, notes)
+        scores, limit = _limited(plan_of, ranked, trial, share, notes)
     else:
         limit = _given_limit(options, graph, earlier)
     network.cpu()
@@ -115,18 +119,28 @@ def _given_limit(options: Options, graph: Graph, earlier: tuple[Detector, Plan] 
     return per_step_limit(options.max_pruning_ratio, graph, original, plan)
 
 
-def _limit(plan_of: Callable[..., Plan], trial: Trial | None, share: float, notes: list[str]) -> float:
-    """Share of its channels that a layer may lose in this step: by trial, where there are images, what keeps most."""
+def _limited(
+    plan_of: Callable[..., Plan], ranked: dict[str, np.ndarray], trial: Trial | None, share: float, notes: list[str]
+) -> tuple[np.ndarray, float]:
+    """The scores, and the share of its channels that a layer may lose: by trial, where there are images."""
     if trial is None:
-        return 1.0
-    found = best_limit(plan_of, trial, share)
-    if found.error < found.unlimited:
+        return next(iter(ranked.values())), 1.0
+    found = {name: best_limit(partial(plan_of, scores), trial, share) for name, scores in ranked.items()}
+    name = min(found, key=lambda name: found[name].error)
+    best = found[name]
+    notes += [
+        f"Channels are ranked by {name}: disagreement with the unpruned network {best.error:.3g}, by {other} "
+        f"{limited.error:.3g}, on calibration images that recovery did not use."
+        for other, limited in found.items()
+        if other != name
+    ]
+    if best.error < best.unlimited:
         notes.append(
-            f"No layer loses more than {found.max_pruning_ratio:.0%} of its channels: disagreement with the unpruned "
-            f"network {found.error:.3g}, without this limit {found.unlimited:.3g}, on calibration images that recovery "
+            f"No layer loses more than {best.max_pruning_ratio:.0%} of its channels: disagreement with the unpruned "
+            f"network {best.error:.3g}, without this limit {best.unlimited:.3g}, on calibration images that recovery "
             "did not use."
         )
-    return found.max_pruning_ratio
+    return ranked[name], best.max_pruning_ratio
 
 
 def _recover(pruned: Detector, original: Detector, plan: Plan, batches: list[dict[str, Any]], seed: int) -> list[str]:

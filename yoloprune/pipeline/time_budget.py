@@ -13,7 +13,7 @@ from yoloprune.errors import UserError
 
 from .heads import compares_heads
 from .options import Options
-from .planning import TRIALS
+from .planning import TRIALS, rankings
 
 __all__ = ["Allowed", "TimeBudget", "check_budget"]
 
@@ -96,7 +96,8 @@ def check_budget(detector: Detector, options: Options) -> None:
     seconds = (2 + 2 * compares) * options.val * val * step * _LOOK
     images = options.calibration_images * step
     seconds += (options.steps + compares) * bool(options.recover) * _RECOVERY * images
-    trials = TRIALS * (bool(options.recover) and options.max_pruning_ratio is None)
+    tries = bool(options.recover) and options.max_pruning_ratio is None
+    trials = TRIALS * len(rankings(options.criterion or "", tries)) * tries
     seconds += (options.steps + compares) * trials * _TRIAL * images
     seconds += (options.train_epochs + options.sparse_epochs) * (train + val * _LOOK) * step
     if options.budget < seconds:

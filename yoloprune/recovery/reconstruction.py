@@ -15,6 +15,7 @@ from ..calibration import call_order, collect, contractions, evaluation, forward
 from ..errors import UserError
 from ..exclusive import exclusive
 from ..graph import Plan
+from .activated import Activated, fit_activated
 from .lockstep import Walk, pause
 from .memory import bytes_held
 from .moments import Moments
@@ -62,7 +63,8 @@ def reconstruct(
     batches: Iterable[Any],
     *,
     ridge: float = 0.1,
-    positions: int = 20_000,
+    positions: int = 40_000,
+    steps: int = 10,
     skip: Sequence[type[nn.Module]] = (),
     memory: float = 8e9,
     seed: int = 0,
@@ -73,12 +75,13 @@ def reconstruct(
     All calibration batches walk through the original and the pruned network side by side. When they reach a
     convolution or a linear layer, its weights are solved by ridge least squares from its real inputs, which already
     come from re-solved layers, to the original layer's outputs at the kept channels; the mean of what is left goes
-    into the bias, or into the running mean of the batch norm that follows. So errors do not pile up, and later layers
-    compensate for earlier ones. (Layer-wise least squares as in He et al., Channel Pruning, ICCV 2017, and ThiNet,
-    Luo et al., ICCV 2017, with the asymmetric inputs of Zhang et al., TPAMI 2016, in a single pass.)
+    into the bias, or into the running mean of the batch norm that follows. Where an activation follows, the fit goes on
+    behind it, see `fit_activated`. So errors do not pile up, and later layers compensate for earlier ones. (Layer-wise
+    least squares as in He et al., Channel Pruning, ICCV 2017, and ThiNet, Luo et al., ICCV 2017, with the asymmetric
+    inputs of Zhang et al., TPAMI 2016, in a single pass.)
 
     In memory are the activations of all batches at one depth of both networks, which `memory` bounds, and one layer's
-    second moments.
+    samples and second moments.
 
     Args:
         pruned: `plan.apply(original)`; its weights and batch norm means are changed.
@@ -87,6 +90,7 @@ def reconstruct(
         batches: Calibration batches without labels; about 100 images are enough.
         ridge: Pull towards the present weights, relative to the mean variance of a layer's inputs.
         positions: At most so many output positions per layer are used, drawn evenly over the batches.
+        steps: Steps of the fit behind the activation; 0 for least squares alone.
         skip: Module classes whose layers compute a fixed function and must stay as they are.
         memory: Bytes that activations may take. Of more batches than fit, evenly spaced ones are used, at least one.
         seed: Seed of that draw.
@@ -100,7 +104,7 @@ def reconstruct(
     """
     started = time.perf_counter()
     given = collect(batches, "Reconstruction")
-    solver = _Solver(pruned, original, plan, ridge, positions, tuple(skip), seed)
+    solver = _Solver(pruned, original, plan, ridge, positions, steps, tuple(skip), seed)
     with evaluation(pruned, original), full_precision():
         each = bytes_held(lambda: forward(original, given[0]), solver.large.values())
         solver.run(_fitting(given, memory, each), tell)
@@ -116,9 +120,9 @@ def _fitting(batches: tuple[Any, ...], memory: float, each: int) -> tuple[Any, .
 
 class _Solver:
     def __init__(self, pruned: nn.Module, original: nn.Module, plan: Plan, ridge: float, positions: int,
-                 skip: tuple[type[nn.Module], ...], seed: int) -> None:  # fmt: skip
+                 steps: int, skip: tuple[type[nn.Module], ...], seed: int) -> None:  # fmt: skip
         self.pruned, self.original = pruned, original
-        self.ridge, self.positions = ridge, positions
+        self.ridge, self.positions, self.steps = ridge, positions, steps
         self.generator = torch.Generator().manual_seed(seed)
         self.report = Reconstruction()
         fixed = {id(part) for module in original.modules() if isinstance(module, skip) for part in module.modules()}
@@ -132,7 +136,7 @@ class _Solver:
 
     def run(self, batches: tuple[Any, ...], tell: Callable[[int, int], None]) -> None:
         self.report.batches = len(batches)
-        names, norms = call_order(self.original, self.large, lambda: forward(self.original, batches[0]))
+        names, norms, activations = call_order(self.original, self.large, lambda: forward(self.original, batches[0]))
         everything = [
             n for n, m in self.original.named_modules() if isinstance(m, (nn.modules.conv._ConvNd, nn.Linear))
         ]
@@ -148,7 +152,7 @@ class _Solver:
         walks = [Walk(lambda b=b: forward(self.pruned, b)) for b in batches]
         try:
             for name in names:
-                moments, samples = None, 0
+                moments, samples = None, []
                 for number, (target, walk) in enumerate(zip(targets, walks, strict=True)):
                     (name_y, y), (name_x, x) = target.step() or ("", None), walk.step() or ("", None)
                     if not name_y == name_x == name:
@@ -161,8 +165,13 @@ class _Solver:
                         intercept = self.small[name].bias is not None or name in norms
                         moments = Moments(xs, ys, intercept)
                     moments.add(xs, ys, weight)
-                    samples += len(xs)
-                self.report.layers.append(LayerFit(name, self._solve(name, moments, norms.get(name)), samples))
+                    samples.append((xs, ys, torch.full((len(xs),), weight, device=xs.device)))
+                norm = norms.get(name)
+                before = norm.running_mean.clone() if norm is not None else None
+                error = self._solve(name, moments, norm)
+                if name in activations and moments.intercept and self.steps and groups_of(self.small[name]) == 1:
+                    self._go_on(name, samples, activations[name], norm, before)
+                self.report.layers.append(LayerFit(name, error, sum(len(xs) for xs, _, _ in samples)))
                 tell(len(self.report.layers), len(names))
             for walk in targets + walks:
                 walk.step()
@@ -201,3 +210,34 @@ class _Solver:
             elif norm is not None:
                 norm.running_mean.sub_(shift.reshape(-1).to(norm.running_mean.dtype))
         return error
+
+    @torch.no_grad()
+    def _go_on(self, name: str, samples: list[tuple[Tensor, Tensor, Tensor]], activation: nn.Module,
+               norm: _BatchNorm | None, before: Tensor | None) -> None:  # fmt: skip
+        """Fit a layer behind its activation; `before` is the batch norm's running mean before the layer was solved."""
+        module = self.small[name]
+        x, y, counts = (torch.cat(parts) for parts in zip(*samples, strict=True))
+        one = torch.ones(y.shape[-1], device=y.device)
+        if norm is None or before is None:
+            shift = module.bias.float()
+            behind = Activated(activation, one, 0 * one)
+        else:
+            scale = torch.rsqrt(norm.running_var.float() + norm.eps) * (norm.weight.float() if norm.affine else one)
+            offset = (norm.bias.float() if norm.affine else 0 * one) - before.float() * scale
+            shift = module.bias.float() if module.bias is not None else (before - norm.running_mean).float()
+            behind = Activated(activation, scale, offset)
+        weight, shift = fit_activated(
+            x[:, 0],
+            y[:, 0],
+            counts,
+            module.weight.flatten(1).float(),
+            shift,
+            behind,
+            ridge=self.ridge,
+            steps=self.steps,
+        )
+        module.weight.copy_(weight.reshape(module.weight.shape))
+        if module.bias is not None:
+            module.bias.copy_(shift)
+        elif norm is not None and before is not None:
+            norm.running_mean.copy_(before - shift)

@@ -95,6 +95,7 @@ class PredictionChange:
 
 _SURE = 0.25  # Ultralytics' threshold for what a detector shows; what the original shows is the truth here
 _SEEN = 0.001  # Ultralytics' threshold in validation
+_PATIENCE = 1e9  # seconds: a search must not choose by how busy the machine is, as images that are late find nothing
 _IOU = 0.7  # of non-maximum suppression, as in validation
 
 
@@ -143,7 +144,10 @@ def _detect(network: nn.Module, batch: Tensor, confidence: float) -> list[Tensor
     boxes = output[0] if isinstance(output, (tuple, list)) else output
     end2end = getattr(head, "end2end", False)
     return [
-        b.cpu() for b in non_max_suppression(boxes, confidence, _IOU, nc=head.nc, multi_label=True, end2end=end2end)
+        b.cpu()
+        for b in non_max_suppression(
+            boxes, confidence, _IOU, nc=head.nc, multi_label=True, end2end=end2end, max_time_img=_PATIENCE
+        )
     ]
 
 
