@@ -24,7 +24,7 @@ __all__ = ["CRITERIA", "TARGETS", "Options", "check_imgsz", "check_measuring"]
 
 TARGETS = ("target_gflops", "target_params", "target_ratio")
 
-CRITERIA = ("output_error", "taylor", "hessian", "l2", "l1", "lamp", "bn_scale", "random")
+CRITERIA = ("output_error", "compensated_error", "taylor", "hessian", "l2", "l1", "lamp", "bn_scale", "random")
 """The names in `yoloprune.criteria.CRITERIA`, without importing them."""
 
 _NUMBER = "<number>"
@@ -107,8 +107,8 @@ class Options:
     )
     criterion: str | None = option(
         None,
-        "How channels are ranked: by training images without labels output_error (a trial decides whether after "
-        "compensation), with labels taylor, hessian; by weights alone l2, l1, lamp, bn_scale; random.",
+        "How channels are ranked: by training images without labels output_error (a trial decides whether by that or "
+        "by compensated_error), with labels taylor, hessian; by weights alone l2, l1, lamp, bn_scale; random.",
         panel=PRUNING,
         shown="output_error",
         among=CRITERIA,

@@ -237,3 +237,33 @@ def test_data_that_the_pruned_network_cannot_take(tmp_path: Path) -> None:
         run.data = data
         with pytest.raises(UserError, match=message):
             run.get_model(weights=yolo.model, cfg=copy.deepcopy(yolo.model.yaml))
+
+
+def test_a_kill_while_checkpoints_are_written_leaves_the_earlier_ones(
+    pruned_yolo: YOLO, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ultralytics writes them in place: a kill left a `best.pt` that could not be read, and the run could not go on."""
+    checkpoints.save(pruned_yolo, tmp_path / "start.pt")
+    overrides = {**SHORT, "model": str(tmp_path / "start.pt"), "data": str(tiny_data), "project": str(tmp_path)}
+    run = trainer.PrunedDetectionTrainer(overrides=overrides)
+    whole = (tmp_path / "start.pt").read_bytes()
+    for file in (run.last, run.best):
+        file.write_bytes(whole)
+
+    def killed(self: Path, data: bytes) -> int:
+        with open(self, "wb") as file:
+            file.write(data[: len(data) // 2])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(tmp_path), "write_bytes", killed)
+        for file in (run.last, run.best):
+            with pytest.raises(KeyboardInterrupt):
+                file.write_bytes(b"another")
+            assert file.read_bytes() == whole
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", lambda content, file: killed(Path(file), whole))
+        with pytest.raises(KeyboardInterrupt):
+            run.final_eval()
+    assert run.last.read_bytes() == run.best.read_bytes() == whole
+    assert {file.name for file in run.wdir.iterdir()} == {"last.pt", "best.pt"}

@@ -38,6 +38,7 @@ HOOKS: Mapping[str, Sequence[str]] = {
         "_setup_train",
         "_model_train",
         "build_dataset",
+        "final_eval",
         "get_dataset",
         "get_model",
         "get_validator",
@@ -69,6 +70,7 @@ LOOKED_UP: Mapping[str, Sequence[str]] = {
         "verify_image",
         "get_hash",
     ),
+    "ultralytics.engine.trainer:BaseTrainer.final_eval": ("strip_optimizer",),
     "ultralytics.engine.exporter:Exporter.get_int8_calibration_dataloader": (
         "check_cls_dataset",
         "check_det_dataset",

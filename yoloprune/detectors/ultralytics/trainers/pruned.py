@@ -8,6 +8,7 @@ work on the network that it returns. The classes are importable by name, as Ultr
 from __future__ import annotations
 
 import copy
+import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,12 +23,15 @@ from ultralytics.models.yolo.segment.train import SegmentationTrainer
 from ultralytics.models.yolo.world.train import WorldTrainer, on_pretrain_routine_end
 from ultralytics.nn.modules.head import WorldDetect
 from ultralytics.utils import LOGGER
+from ultralytics.utils.torch_utils import strip_optimizer
 
 from yoloprune.detectors.ultralytics.guard import offline
 from yoloprune.detectors.ultralytics.heads import class_count, refit_classes
 from yoloprune.detectors.ultralytics.own_data import OwnData
 from yoloprune.detectors.ultralytics.stock_training import block_stock_training, is_marked, is_pruned
 from yoloprune.errors import UserError
+from yoloprune.files import atomic
+from yoloprune.replaced import rebound
 
 __all__ = [
     "TRAINERS",
@@ -41,6 +45,22 @@ __all__ = [
     "PrunedWorldTrainer",
     "bind_keeping",
 ]
+
+
+class _AtomicPath(type(Path())):
+    """A file that is replaced at once."""
+
+    def write_bytes(self, data: bytes) -> int:
+        with atomic(self) as tmp:
+            return tmp.write_bytes(data)
+
+
+def _strip_optimizer(file: Path, updates: dict[str, Any] | None = None) -> dict[str, Any]:
+    with atomic(file) as tmp:
+        stripped = strip_optimizer(file, tmp, updates)
+        if not stripped:  # it is none, and stays as it is
+            shutil.copyfile(file, tmp)
+        return stripped
 
 
 class KeepPruned(OwnData):
@@ -58,10 +78,17 @@ class KeepPruned(OwnData):
         with offline():
             super().__init__(*args, **kwargs)
 
+        # Ultralytics writes its checkpoints in place, and a kill would leave the best network truncated
+        self.last, self.best = _AtomicPath(self.last), _AtomicPath(self.best)
+
     def train(self) -> None:
         """Train as Ultralytics does."""
         with offline():
             super().train()
+
+    def final_eval(self) -> None:
+        """Ultralytics' own, which takes the optimizer out of its checkpoints; each is replaced at once."""
+        rebound(super().final_eval, strip_optimizer=_strip_optimizer)()
 
     def get_model(self, cfg: Any = None, weights: nn.Module | None = None, verbose: bool = True) -> nn.Module:
         """Return the network to train: a copy of `weights` if it is kept, else what Ultralytics builds from `cfg`.
