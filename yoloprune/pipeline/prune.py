@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from yoloprune.criteria import CRITERIA, score
 from yoloprune.detectors.base import Detector
+from yoloprune.errors import UserError
 from yoloprune.graph import Graph, Plan
 from yoloprune.graph.per_step_limit import per_step_limit
 from yoloprune.progress import counter
@@ -94,7 +96,7 @@ def prune_once(
         target_params=target.params,
         round_to=options.round_to,
     )
-    trial = Trial(detector, batches, options.seed, len(ranked) * TRIALS) if tries else None
+    trial = Trial(detector, batches, options.seed, TRIALS + len(ranked) - 1) if tries else None
     if options.max_pruning_ratio is None:
         scores, limit = _limited(plan_of, ranked, trial, share, notes)
     else:
@@ -122,25 +124,32 @@ def _given_limit(options: Options, graph: Graph, earlier: tuple[Detector, Plan] 
 def _limited(
     plan_of: Callable[..., Plan], ranked: dict[str, np.ndarray], trial: Trial | None, share: float, notes: list[str]
 ) -> tuple[np.ndarray, float]:
-    """The scores, and the share of its channels that a layer may lose: by trial, where there are images."""
+    """The scores, and the share of its channels that a layer may lose: by trial, where there are images.
+
+    Limits are tried with the first ranking, the other rankings with the best of these.
+    """
+    name, *others = ranked
     if trial is None:
-        return next(iter(ranked.values())), 1.0
-    found = {name: best_limit(partial(plan_of, scores), trial, share) for name, scores in ranked.items()}
-    name = min(found, key=lambda name: found[name].error)
-    best = found[name]
-    notes += [
-        f"Channels are ranked by {name}: disagreement with the unpruned network {best.error:.3g}, by {other} "
-        f"{limited.error:.3g}, on calibration images that recovery did not use."
-        for other, limited in found.items()
-        if other != name
-    ]
-    if best.error < best.unlimited:
+        return ranked[name], 1.0
+    found = best_limit(partial(plan_of, ranked[name]), trial, share)
+    limit, errors = found.max_pruning_ratio, {name: found.error}
+    for other in others:
+        with suppress(UserError):  # out of its reach with this limit
+            errors[other] = trial(plan_of(ranked[other], max_pruning_ratio=limit))
+    best = min(errors, key=lambda name: errors[name])
+    if len(errors) > 1:
+        rest = ", ".join(f"by {other} {error:.3g}" for other, error in errors.items() if other != best)
         notes.append(
-            f"No layer loses more than {best.max_pruning_ratio:.0%} of its channels: disagreement with the unpruned "
-            f"network {best.error:.3g}, without this limit {best.unlimited:.3g}, on calibration images that recovery "
-            "did not use."
+            f"Channels are ranked by {best}: disagreement with the unpruned network {errors[best]:.3g}, {rest}, on "
+            "calibration images that recovery did not use."
         )
-    return ranked[name], best.max_pruning_ratio
+    if found.error < found.unlimited:
+        notes.append(
+            f"No layer loses more than {limit:.0%} of its channels: disagreement with the unpruned network "
+            f"{found.error:.3g}, without this limit {found.unlimited:.3g}, on calibration images that recovery did not "
+            "use."
+        )
+    return ranked[best], limit
 
 
 def _recover(pruned: Detector, original: Detector, plan: Plan, batches: list[dict[str, Any]], seed: int) -> list[str]:

@@ -97,7 +97,7 @@ def check_budget(detector: Detector, options: Options) -> None:
     images = options.calibration_images * step
     seconds += (options.steps + compares) * bool(options.recover) * _RECOVERY * images
     tries = bool(options.recover) and options.max_pruning_ratio is None
-    trials = TRIALS * len(rankings(options.criterion or "", tries)) * tries
+    trials = (TRIALS + len(rankings(options.criterion or "", tries)) - 1) * tries
     seconds += (options.steps + compares) * trials * _TRIAL * images
     seconds += (options.train_epochs + options.sparse_epochs) * (train + val * _LOOK) * step
     if options.budget < seconds:
