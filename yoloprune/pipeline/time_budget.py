@@ -18,7 +18,7 @@ from .planning import TRIALS, rankings
 __all__ = ["Allowed", "TimeBudget", "check_budget"]
 
 _MARGIN = 1.25  # loading, augmentation and the optimizer, beside forward and backward
-_RECOVERY = 2.0  # ranking and reconstruction by one image, in training steps of one image
+_RECOVERY = 4.0  # ranking and reconstruction by one image, in training steps of one image
 _TRIAL = 1.0  # one trial of a limit by one image, in training steps of one image
 _LOOK = 1 / 3  # a forward pass alone, in training steps
 _LATENCY, _EXPORT, _START = 10.0, 15.0, 10.0  # seconds that measuring the latency, exporting and a trainer's start take
