@@ -14,7 +14,14 @@ from yoloprune.detectors.ultralytics.stock_training import is_marked
 from yoloprune.errors import UserError
 from yoloprune.report import Record
 
-SMALL = {"imgsz": 64, "batch": 4, "calibration_images": 4, "device": "cpu", "target_ratio": 0.8}
+SMALL = {
+    "imgsz": 64,
+    "batch": 4,
+    "calibration_images": 4,
+    "device": "cpu",
+    "target_ratio": 0.8,
+    "max_pruning_ratio": 0.9,
+}
 TRAIN = {key: small_yolo.SHORT[key] for key in ("workers", "plots", "amp", "mosaic")}
 
 

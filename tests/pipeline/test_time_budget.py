@@ -147,7 +147,8 @@ def test_sparse_training_that_harms_is_not_kept(tmp_path, monkeypatch):
 def test_group_sparse_epochs_come_before_pruning(few_digits, tmp_path):
     data = few_digits
     result = yoloprune.prune(
-        digits.WEIGHTS, target_ratio=0.7, data=str(data), sparse_epochs=1, sparsity=0.01, project=tmp_path, name="a",
+        digits.WEIGHTS, target_ratio=0.7, data=str(data), sparse_epochs=1, sparsity=0.01, max_pruning_ratio=0.9,
+        project=tmp_path, name="a",
         **TRAIN, **SMALL,
     )  # fmt: skip
     assert (tmp_path / "a" / "steps" / "sparse" / "train" / "sparsity.csv").is_file()
@@ -176,6 +177,7 @@ def test_heads_are_compared_on_the_network_that_is_pruned(few_digits, tmp_path, 
         monkeypatch.setattr(f"yoloprune.pipeline.{place}.prune_once", watched)
     yoloprune.prune(
         digits.WEIGHTS, target_ratio=0.7, data=str(data), sparse_epochs=1, sparsity=0.01, val=True, compare_heads=True,
+        max_pruning_ratio=0.9,
         project=tmp_path, name="a", **TRAIN, **SMALL,
     )  # fmt: skip
     one, two = started
@@ -192,6 +194,7 @@ def test_both_heads_are_measured_where_one_is_kept(tmp_path):
         **SMALL,
         "imgsz": 96,
         "calibration_images": 16,
+        "max_pruning_ratio": 0.9,
     }
     result = yoloprune.prune(digits.WEIGHTS, target_ratio=0.6, name="kept", **more)
     kept, pruned = result.report.head
