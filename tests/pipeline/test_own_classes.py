@@ -9,6 +9,7 @@ import yoloprune
 from tests import small_yolo
 from tests.small_yolo import equal, put, write_data
 from yoloprune.detectors.ultralytics import checkpoints
+from yoloprune.detectors.ultralytics.detector import UltralyticsDetector
 from yoloprune.detectors.ultralytics.model import YOLO
 from yoloprune.detectors.ultralytics.stock_training import is_marked
 from yoloprune.errors import UserError
@@ -70,3 +71,12 @@ def test_other_names_for_as_many_classes_are_noted(coco_like, tmp_path) -> None:
     result = yoloprune.prune(yolo, data=data, **SMALL)
     assert any("no name in common" in note for note in result.report.notes)
     assert equal(yolo.model, checkpoints.load(coco_like).model)
+
+
+@pytest.mark.parametrize("names", [["a", "b"], {0: "a", 1: "b"}])
+def test_names_may_be_a_list_or_too_few(pruned_yolo, names) -> None:
+    """Checkpoints of older versions have lists; where not every class has a name, all have numbers."""
+    pruned_yolo.model.names = names
+    assert UltralyticsDetector(pruned_yolo).names == {i: str(i) for i in range(80)}
+    pruned_yolo.model.names = [f"class {i}" for i in range(80)]
+    assert UltralyticsDetector(pruned_yolo).names[79] == "class 79"

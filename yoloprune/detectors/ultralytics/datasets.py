@@ -19,7 +19,7 @@ from yoloprune.replaced import rebound
 from yoloprune.yaml_files import read_yaml
 
 from .guard import plain, quiet
-from .heads import class_count
+from .heads import class_count, class_names
 from .uncached import check_label, readable_image, readable_label
 
 __all__ = [
@@ -325,9 +325,7 @@ def _from_images(source: Path, split: str, network: nn.Module | None) -> dict[st
 
 def with_classes_of(checked: dict[str, Any], network: nn.Module) -> dict[str, Any]:
     """What `check_data` found of images alone, with the classes, image channels and keypoints of a network."""
-    names, nc = getattr(network, "names", None) or {}, class_count(network)
-    names = dict(names) if isinstance(names, dict) else dict(enumerate(names))
-    more = {"names": names if len(names) == nc else {i: str(i) for i in range(nc)}, "nc": nc}
+    more = {"names": class_names(network), "nc": class_count(network)}
     keypoints = getattr(network.model[-1], "kpt_shape", None)
     if keypoints is not None:
         more["kpt_shape"] = list(keypoints)

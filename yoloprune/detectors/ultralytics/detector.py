@@ -26,7 +26,7 @@ from .differences import PredictionChange, lost_detections
 from .downloading import fetch
 from .families import network_family
 from .guard import check_options, quiet
-from .heads import can_distill, class_layers, refit_classes
+from .heads import can_distill, class_layers, class_names, refit_classes
 from .model import YOLO, with_network
 from .parts import parts
 from .probe import sampled_fisher_loss
@@ -75,7 +75,7 @@ class UltralyticsDetector(Detector):
     @property
     def names(self) -> dict[int, str]:
         """Class index -> name."""
-        return dict(self.network.names)
+        return class_names(self.network)
 
     @property
     def stride(self) -> int:

@@ -12,7 +12,7 @@ from ultralytics.nn.tasks import ClassificationModel
 
 from yoloprune.detectors.base import ClassLayers
 
-__all__ = ["can_distill", "class_count", "class_layers", "refit_classes"]
+__all__ = ["can_distill", "class_count", "class_layers", "class_names", "refit_classes"]
 
 
 def class_count(network: nn.Module) -> int:
@@ -40,6 +40,13 @@ def class_layers(network: nn.Module) -> ClassLayers:
     return ClassLayers(
         [f"{at}.{name}.{i}.{len(branch) - 1}" for name in branches for i, branch in enumerate(getattr(head, name))]
     )
+
+
+def class_names(network: nn.Module) -> dict[int, str]:
+    """Class index -> name of an Ultralytics network; numbers where it does not name each of its classes."""
+    names, nc = getattr(network, "names", None) or {}, class_count(network)
+    names = dict(names) if isinstance(names, dict) else dict(enumerate(names))
+    return names if len(names) == nc else {i: str(i) for i in range(nc)}
 
 
 def refit_classes(network: nn.Module, nc: int) -> None:
