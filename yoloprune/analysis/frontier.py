@@ -6,15 +6,15 @@ import hashlib
 import json
 import shlex
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from math import inf
 from pathlib import Path
 from typing import Any
 
 from yoloprune.deploy.latency import latencies
 from yoloprune.detectors import GFLOPS_IMGSZ
-from yoloprune.detectors.base import Detector, Training
+from yoloprune.detectors.base import Detector
 from yoloprune.errors import UserError
 from yoloprune.files import atomic, clean_leftovers, readable
 from yoloprune.pipeline.data import choose_data, fitting_imgsz
@@ -24,7 +24,7 @@ from yoloprune.pipeline.options import Options
 from yoloprune.pipeline.prune import prune_once
 from yoloprune.pipeline.state import fingerprint
 from yoloprune.pipeline.targets import Target
-from yoloprune.pipeline.train import train_keywords
+from yoloprune.pipeline.train import train_keywords, training_of
 from yoloprune.progress import Progress
 
 __all__ = ["Frontier", "Point", "Wanted", "choose_imgsz", "frontier"]
@@ -105,12 +105,12 @@ class Frontier:
     wanted: Wanted
     measure: str
     command: str | None = None
-    best: Point | None = field(default=None)
+    best: Point | None = None
 
-    def front(self) -> list[Point]:
-        """The points that no cheaper one is as good as, the cheapest first."""
+    def front(self, cost: Callable[[Point], float] = lambda point: point.gflops) -> list[Point]:
+        """The points that no cheaper one is as good as, the cheapest first; `cost` says what is cheap."""
         found: list[Point] = []
-        for point in self.points:
+        for point in sorted(self.points, key=cost):
             if not found or point.quality > found[-1].quality:
                 found.append(point)
         return found
@@ -125,7 +125,6 @@ def frontier(
     shares: Sequence[float] = (0.85, 0.7, 0.5),
     wanted: Wanted | None = None,
     progress: Progress | None = None,
-    command: str = "yoloprune prune",
 ) -> Frontier:
     """Measure networks at several image sizes, unpruned and pruned at that size, on a validation set.
 
@@ -140,7 +139,6 @@ def frontier(
         shares: Shares of GFLOPs to prune to.
         wanted: What a network may cost.
         progress: Where to report to.
-        command: How the proposed command begins.
 
     Returns:
         All points, and the best one for what is wanted.
@@ -168,7 +166,7 @@ def frontier(
         _time(state, networks, folder, options, progress)
     finally:
         lock.release()
-    return _result(state.points, wanted, most, options, command)
+    return _result(state.points, wanted, most, options)
 
 
 def _default_sizes(imgsz: int, stride: int) -> Iterator[int]:
@@ -209,17 +207,9 @@ def _measured(path: str, detector: Detector, share: float, options: Options, fol
         start = file.with_suffix(".start.pt")
         network.save(start)
         with progress.phase(f"{point.label}: train for {options.epochs} epochs"):
-            asked = Training(
-                data=options.data,
-                epochs=options.epochs,
-                imgsz=options.imgsz,
-                batch=options.batch,
-                device=options.device,
-                seed=options.seed,
-                keywords=train_keywords(options, 1 - share * (options.imgsz / _own_size(detector)) ** 2),
-                rollback=options.rollback,
-                instead="give --epochs 0",
-            )
+            keywords = train_keywords(options, 1 - share * (options.imgsz / _own_size(detector)) ** 2)
+            more = {"rollback": options.rollback, "instead": "give --epochs 0"}
+            asked = training_of(options, options.epochs, keywords, **more)
             trained = network.train(start, folder / f"{file.stem}-train", asked)
         network, point.epochs = network.holding(trained.detector.network), trained.epochs
         network.save(file)
@@ -303,7 +293,7 @@ def _digest(options: Options, networks: Mapping[str, Detector]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _result(points: list[Point], wanted: Wanted, most: float, options: Options, command: str) -> Frontier:
+def _result(points: list[Point], wanted: Wanted, most: float, options: Options) -> Frontier:
     found = Frontier(points, wanted, next(iter(points[0].metrics)))
     if most == inf and wanted.ms is None:
         return found
@@ -316,7 +306,7 @@ def _result(points: list[Point], wanted: Wanted, most: float, options: Options, 
         )
     best = found.best = max(cheap, key=lambda point: point.quality)
     if best.share < 1:
-        words = [*command.split(), best.weights, "--target-ratio", f"{best.share:g}", "--imgsz", str(best.imgsz)]
+        words = ["yoloprune", "prune", best.weights, "--target-ratio", f"{best.share:g}", "--imgsz", str(best.imgsz)]
         words += ["--data", str(options.data)] + ["--prune-head"] * options.prune_head
         words += ["--epochs", str(options.epochs)]
         found.command = shlex.join(words)

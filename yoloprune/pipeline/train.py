@@ -18,7 +18,15 @@ from .context import Context
 from .options import Options
 from .time_budget import Allowed
 
-__all__ = ["fine_tune", "saved_original", "sparse_first", "train_first", "train_keywords", "with_new_statistics"]
+__all__ = [
+    "fine_tune",
+    "saved_original",
+    "sparse_first",
+    "train_first",
+    "train_keywords",
+    "training_of",
+    "with_new_statistics",
+]
 
 _TRAINED, _SPARSE = "training", "sparse training"
 _STATISTICS = 128  # images for the statistics of batch norms
@@ -45,7 +53,7 @@ def train_first(run: Context) -> None:
         keywords = {name: value for name, value in options.train.items() if name not in _MENDING}
         instead = "train the network elsewhere and prune what comes out"
         with run.phase(f"Train the unpruned network for {options.train_epochs} epochs", "train") as clock:
-            training = _training(options, options.train_epochs, keywords, instead=instead)
+            training = training_of(options, options.train_epochs, keywords, instead=instead)
             trained = run.original.train(start, folder, training)
         run.save(trained.detector, path)
         run.record.trainings.append(TrainingRow(_TRAINED, trained.epochs, trained.metrics, clock.seconds))
@@ -70,7 +78,7 @@ def sparse_first(run: Context, removed: float) -> Detector:
     if row is None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with run.phase(f"Train group-sparsely for {options.sparse_epochs} epochs", "sparse") as clock:
-            training = _training(
+            training = training_of(
                 options,
                 options.sparse_epochs,
                 {k: v for k, v in train_keywords(options, removed).items() if k != "weight_decay"},
@@ -148,7 +156,7 @@ def fine_tune(
     Raises:
         UserError: The family lacks a package for it.
     """
-    training = _training(
+    training = training_of(
         options,
         allowed.epochs if allowed else options.epochs,
         train_keywords(options, removed),
@@ -160,7 +168,7 @@ def fine_tune(
     return pruned.train(start, folder, training)
 
 
-def _training(options: Options, epochs: int, keywords: dict[str, Any], **more: Any) -> Training:
+def training_of(options: Options, epochs: int, keywords: dict[str, Any], **more: Any) -> Training:
     """What the options of a run say of any of its trainings."""
     return Training(
         data=options.data,

@@ -14,7 +14,7 @@ from yoloprune.files import atomic
 from .figure import new_figure
 
 if TYPE_CHECKING:
-    from yoloprune.analysis.frontier import Frontier, Point
+    from yoloprune.analysis.frontier import Frontier
 
 __all__ = ["draw_frontier", "frontier_table", "save_frontier"]
 
@@ -82,7 +82,7 @@ def draw_frontier(found: Frontier, path: Path) -> None:
             for number, share in enumerate(shares):
                 some = [p for p in found.points if p.share == share]
                 _scatter(ax, some, cost, f"pruned to {share:.0%}", number)
-        front = sorted(_front(found.points, cost), key=cost)
+        front = found.front(cost)
         ax.step([cost(p) for p in front], [p.quality for p in front], where="post", color="#2a6fb0", lw=0.8, ls="--")
         for p in found.points:
             ax.annotate(str(p.imgsz), (cost(p), p.quality), xytext=(3, 4), textcoords="offset points", fontsize=6)
@@ -102,11 +102,3 @@ def draw_frontier(found: Frontier, path: Path) -> None:
 def _scatter(ax, points, cost, name: str, number: int) -> None:
     color = ("#2a6fb0", "#e08b27", "#3a9a5b", "#8e5ea2")[number % 4]
     ax.plot([cost(p) for p in points], [p.quality for p in points], "s", color=color, label=name)
-
-
-def _front(points: list[Point], cost) -> list[Point]:
-    found: list[Point] = []
-    for point in sorted(points, key=cost):
-        if not found or point.quality > found[-1].quality:
-            found.append(point)
-    return found
