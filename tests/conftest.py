@@ -31,10 +31,9 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 import ultralytics  # noqa: E402
 
-from tests.small_yolo import enliven, narrow, write_data  # noqa: E402
+from tests.small_yolo import enliven, narrow, write_data, write_few_digits  # noqa: E402
 from tests.toy_family import Toy, ToyDetector  # noqa: E402
 from yoloprune import detectors  # noqa: E402
-from yoloprune.demo import digits  # noqa: E402
 from yoloprune.detectors.base import Training  # noqa: E402
 from yoloprune.detectors.ultralytics.guard import quiet  # noqa: E402
 from yoloprune.detectors.ultralytics.model import YOLO  # noqa: E402
@@ -133,11 +132,4 @@ def toy(_trained_toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture(scope="session")
 def few_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data YAML of 32 training and 8 validation canvases of the embedded digits."""
-    root = digits.write(tmp_path_factory.mktemp("digits")).parent
-    for split, count in (("train", 32), ("val", 8)):
-        images = sorted((root / "images" / split).iterdir())[:count]
-        (root / f"{split}.txt").write_text("".join(f"./images/{split}/{image.name}\n" for image in images))
-    names = "".join(f"  {digit}: '{digit}'\n" for digit in range(10))
-    data = root / "few.yaml"
-    data.write_text(f"path: {root}\ntrain: train.txt\nval: val.txt\nnames:\n{names}")
-    return data
+    return write_few_digits(tmp_path_factory.mktemp("digits"), train=32, val=8)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from ultralytics.utils.dist import ddp_cleanup, generate_ddp_file
 
+from yoloprune.demo import digits
 from yoloprune.pipeline.manifest import Manifest
 
 
@@ -145,3 +146,15 @@ def write_data(root: Path, names: list[str], images: int = 4, task: str = "detec
     pose = "kpt_shape: [17, 3]\n" if task == "pose" else ""
     yaml.write_text(f"path: {root}\ntrain: images/train\nval: images/val\nnames: {names}\n{pose}")
     return yaml
+
+
+def write_few_digits(folder: Path, *, train: int, val: int) -> Path:
+    """Write the embedded digits and return a data YAML of some of its canvases only."""
+    root = digits.write(folder).parent
+    for split, count in (("train", train), ("val", val)):
+        images = sorted((root / "images" / split).iterdir())[:count]
+        (root / f"{split}.txt").write_text("".join(f"./images/{split}/{image.name}\n" for image in images))
+    names = "".join(f"  {digit}: '{digit}'\n" for digit in range(10))
+    data = root / "few.yaml"
+    data.write_text(f"path: {root}\ntrain: train.txt\nval: val.txt\nnames:\n{names}")
+    return data

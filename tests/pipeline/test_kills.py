@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import yoloprune
-from yoloprune.demo import digits
+from tests.small_yolo import write_few_digits
 from yoloprune.report import Record
 
 KILLS = 30
@@ -21,14 +21,7 @@ KILLS = 30
 @pytest.fixture
 def few(tmp_path) -> Path:
     """A data YAML of 16 training and 8 validation canvases of the embedded digits."""
-    root = digits.write(tmp_path / "digits").parent
-    for split, count in (("train", 16), ("val", 8)):
-        images = sorted((root / "images" / split).iterdir())[:count]
-        (root / f"{split}.txt").write_text("".join(f"./images/{split}/{image.name}\n" for image in images))
-    names = "".join(f"  {digit}: '{digit}'\n" for digit in range(10))
-    data = root / "few.yaml"
-    data.write_text(f"path: {root}\ntrain: train.txt\nval: val.txt\nnames:\n{names}")
-    return data
+    return write_few_digits(tmp_path / "digits", train=16, val=8)
 
 
 def _weights(run: Path) -> dict[str, torch.Tensor]:
