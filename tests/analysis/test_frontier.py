@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 from dataclasses import replace
@@ -10,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import yoloprune
 from tests.toy_family import ToyDetector
 from yoloprune import detectors
 from yoloprune.analysis import frontier as module
 from yoloprune.analysis.frontier import Frontier, Wanted, frontier
+from yoloprune.detectors.base import Trained
 from yoloprune.errors import UserError
 from yoloprune.pipeline.options import Options
 from yoloprune.report.frontier import draw_frontier, frontier_table, save_frontier
@@ -96,13 +97,51 @@ def test_an_interrupted_frontier_continues(toy: Path, tmp_path: Path, monkeypatc
         measured(toy, folder, options=replace(OPTIONS, seed=3))
 
 
-def test_with_epochs_unpruned_networks_are_trained_as_long(toy: Path, tmp_path: Path) -> None:
-    found = measured(toy, tmp_path / "toys", options=replace(OPTIONS, epochs=1), sizes=(64,))
-    assert [p.epochs for p in found.points] == [1, 1]
-    before = detectors.load(toy).network.state_dict()
-    after = detectors.load(tmp_path / "toys" / "toy-100-64.pt").network.state_dict()
-    assert not torch.equal(before["head.weight"], after["head.weight"])
-    assert not list((tmp_path / "toys").glob("*.start.pt"))
+TRAINED = replace(OPTIONS, epochs=1, lr0_per_share=0.01, batch=4)
+
+
+def test_with_epochs_all_that_is_cheaper_is_trained_as_long(toy: Path, tmp_path: Path, monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(ToyDetector, "train", lambda own, start, folder, training, of=ToyDetector.train: (
+        asked.append(training), of(own, start, folder, training))[1])  # fmt: skip
+    found = measured(toy, tmp_path / "toys", options=TRAINED)
+    trained = {(p.imgsz, p.share) for p in found.points if p.untrained}
+    assert trained == {(128, 0.5), (64, 1.0), (64, 0.5)}, "the network as it is has been trained"
+    assert [t.epochs for t in asked] == [1, 1, 1]
+    assert [t.distillation is None for t in asked] == [False, True, False], "only what was pruned has a teacher"
+    assert asked[0].keywords["lr0"] == pytest.approx(0.005)
+    assert not list((tmp_path / "toys").glob("*.start.pt")) + list((tmp_path / "toys").glob("*.teacher.pt"))
+
+
+def test_no_training_leaves_a_network_worse_than_it_began(toy: Path, tmp_path: Path, monkeypatch) -> None:
+    def harm(own: ToyDetector, start: Path, folder: Path, training: Any) -> Trained:
+        network = copy.deepcopy(own.network)
+        for parameter in network.parameters():
+            parameter.data.zero_()
+        return Trained(own.holding(network), training.epochs, {})
+
+    monkeypatch.setattr(ToyDetector, "train", harm)
+    found = measured(toy, tmp_path / "toys", options=TRAINED)
+    assert all(p.quality >= p.untrained[found.measure] for p in found.points if p.untrained)
+    kept = next(p for p in found.points if p.untrained and p.share < 1)
+    assert kept.epochs == 0
+    assert any(p.any() for p in detectors.load(tmp_path / "toys" / kept.file).network.parameters())
+
+
+def test_what_was_pruned_before_an_interrupted_training_is_read(toy: Path, tmp_path: Path, monkeypatch) -> None:
+    real, pruned = ToyDetector.train, []
+    monkeypatch.setattr(module, "prune_once", lambda *args, of=module.prune_once, **more: (
+        pruned.append(args), of(*args, **more))[1])  # fmt: skip
+
+    def stop(*args: Any) -> Trained:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ToyDetector, "train", stop)
+    with pytest.raises(KeyboardInterrupt):
+        measured(toy, tmp_path / "toys", options=TRAINED)
+    monkeypatch.setattr(ToyDetector, "train", real)
+    measured(toy, tmp_path / "toys", options=TRAINED)
+    assert len(pruned) == 2, "one a size"
 
 
 def test_what_is_shown_and_written(toy: Path, tmp_path: Path) -> None:

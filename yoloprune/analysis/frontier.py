@@ -8,23 +8,25 @@ import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
 
 from yoloprune.deploy.latency import latencies
 from yoloprune.detectors import GFLOPS_IMGSZ
-from yoloprune.detectors.base import Detector
+from yoloprune.detectors.base import Detector, Distillation
 from yoloprune.errors import UserError
 from yoloprune.files import atomic, clean_leftovers, readable
 from yoloprune.pipeline.data import choose_data, fitting_imgsz
 from yoloprune.pipeline.lock import FolderLock
-from yoloprune.pipeline.metrics import named_metrics
+from yoloprune.pipeline.metrics import gained, named_metrics
 from yoloprune.pipeline.options import Options
 from yoloprune.pipeline.prune import prune_once
+from yoloprune.pipeline.scores import calibrated, run_images
 from yoloprune.pipeline.state import fingerprint
 from yoloprune.pipeline.targets import Target
-from yoloprune.pipeline.train import train_keywords, training_of
+from yoloprune.pipeline.train import fine_tune
 from yoloprune.progress import Progress
 
 __all__ = ["Frontier", "Point", "Wanted", "choose_imgsz", "frontier"]
@@ -44,7 +46,8 @@ class Point:
         gflops: GFLOPs of one image of that size.
         params: Number of parameters.
         metrics: Validation at that size.
-        epochs: Epochs of training that it has had.
+        epochs: Epochs of training that it has had; 0 too where they made it no better.
+        untrained: Validation before training, where it was trained.
         latency_ms: Median milliseconds of one image, measured in turns with all others; None until it is.
     """
 
@@ -55,6 +58,7 @@ class Point:
     params: int
     metrics: dict[str, float]
     epochs: int = 0
+    untrained: dict[str, float] | None = None
     latency_ms: float | None = None
 
     @property
@@ -162,7 +166,8 @@ def frontier(
             for size in chosen:
                 for share in (1.0, *_shares(detector, size, most, shares)):
                     if state.find(path, size, share) is None:
-                        state.add(_measured(path, detector, share, replace(options, imgsz=size), folder, progress))
+                        settings = replace(options, imgsz=size)
+                        state.add(_measured(path, detector, share, settings, imgsz, folder, progress))
         _time(state, networks, folder, options, progress)
     finally:
         lock.release()
@@ -193,45 +198,76 @@ def _shares(detector: Detector, imgsz: int, most: float, shares: Sequence[float]
     return [round(share, 4)] if share < _LEAST_SHARE else []
 
 
-def _measured(path: str, detector: Detector, share: float, options: Options, folder: Path, progress: Progress) -> Point:
-    """Prune (and train) one network and validate it."""
+def _measured(
+    path: str, detector: Detector, share: float, options: Options, own: int, folder: Path, progress: Progress
+) -> Point:
+    """Prune (and train) one network and validate it; what an interrupted call has pruned is read.
+
+    The learning rate follows the share of the cost that is gone, by pruning or a smaller image than `own` px.
+    """
     point = Point(path, options.imgsz, share, 0.0, 0, {})
-    network, file = detector, folder / point.file
+    network, file, made = detector, folder / point.file, folder / f"{Path(point.file).stem}.json"
     if share < 1:
-        with progress.phase(f"{point.label}: prune"):
-            target = Target(share * detector.gflops(), None)
-            network = prune_once(detector, target, replace(options, target_ratio=share)).detector
-            network.save(file)
-            network = network.holding(type(network).load(file, trust=options.trust).network)
-    if options.epochs:
-        start = file.with_suffix(".start.pt")
-        network.save(start)
-        with progress.phase(f"{point.label}: train for {options.epochs} epochs"):
-            keywords = train_keywords(options, 1 - share * (options.imgsz / _own_size(detector)) ** 2)
-            more = {"rollback": options.rollback, "instead": "give --epochs 0"}
-            asked = training_of(options, options.epochs, keywords, **more)
-            trained = network.train(start, folder / f"{file.stem}-train", asked)
-        network, point.epochs = network.holding(trained.detector.network), trained.epochs
-        network.save(file)
-        network.forget_training(folder / f"{file.stem}-train")
-        start.unlink()
+        if not made.exists():
+            with progress.phase(f"{point.label}: prune"):
+                target = Target(share * detector.gflops(), None)
+                pruned = prune_once(detector, target, replace(options, target_ratio=share))
+                pruned.detector.save(file)
+                pruned.plan.save(made)  # only now: its file says that the network's is there
+        network = detector.holding(type(detector).load(file, trust=options.trust).network)
+    validate = partial(_validated, options=options, progress=progress)
     with progress.phase(f"{point.label}: validate"):
-        found = network.validate(
-            options.data,
-            imgsz=options.imgsz,
-            batch=int(options.batch) if options.batch >= 1 else 16,
-            device=options.device,
-            verbose=progress.hears,
-        )
-    point.metrics = named_metrics(found, detector.task)
+        point.metrics = validate(network)
+    removed = 1 - share * (options.imgsz / own) ** 2
+    if options.epochs and removed > 1 - _LEAST_SHARE:  # a network as it is has been trained
+        network = _trained(point, network, detector, made, removed, options, folder, progress)
     point.gflops, point.params = _gflops(network, options.imgsz), network.params
     progress.say(f"{next(iter(point.metrics))} {point.quality:.3f} at {point.gflops:.2f} GFLOPs")
     return point
 
 
-def _own_size(detector: Detector) -> int:
-    """The image size in px that a detector was trained at, or Ultralytics' default."""
-    return fitting_imgsz(detector, None)[0]
+def _validated(network: Detector, options: Options, progress: Progress) -> dict[str, float]:
+    batch = int(options.batch) if options.batch >= 1 else 16
+    found = network.validate(
+        options.data, imgsz=options.imgsz, batch=batch, device=options.device, verbose=progress.hears
+    )
+    return named_metrics(found, network.task)
+
+
+def _trained(
+    point: Point,
+    network: Detector,
+    original: Detector,
+    plan: Path,
+    removed: float,
+    options: Options,
+    folder: Path,
+    progress: Progress,
+) -> Detector:
+    """The network after training as a run does it, or as it was if that validates better; completes the point."""
+    name = Path(point.file).stem
+    start, teacher, train = folder / f"{name}.start.pt", folder / f"{name}.teacher.pt", folder / f"{name}-train"
+    distillation = None
+    if not start.exists():
+        network.save(start)
+    if point.share < 1 and options.distill:
+        original.save(teacher)
+        labelled = original.has_labels(options.data)
+        distillation = Distillation(teacher=str(teacher), plan=str(plan), labels=float(labelled))
+    with progress.phase(f"{point.label}: train for {options.epochs} epochs"):
+        trained = fine_tune(network, start, options, train, distillation, removed=removed)
+        if point.share < 1:
+            calibrated(trained.detector, original, [batch["img"] for batch in run_images(original, options)])
+    point.untrained = point.metrics
+    with progress.phase(f"{point.label}: validate the trained"):
+        after = _validated(trained.detector, options, progress)
+    if gained(point.metrics, after):
+        network, point.metrics, point.epochs = network.holding(trained.detector.network), after, trained.epochs
+        network.save(folder / point.file)
+    network.forget_training(train)
+    for file in (start, teacher):
+        file.unlink(missing_ok=True)
+    return network
 
 
 def _time(state: _State, networks: Mapping[str, Detector], folder: Path, options: Options, progress: Progress) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from yoloprune.detectors.base import Metrics
 
-__all__ = ["named_metrics"]
+__all__ = ["SEEN", "gained", "named_metrics"]
+
+SEEN = "F1 (conf .25)"
+"""The figure of how much a user sees at the default confidence."""
 
 _NAMES = {
     "map": "mAP50-95",
@@ -24,3 +27,13 @@ def named_metrics(metrics: Metrics, task: str) -> dict[str, float]:
     names = _CLASSIFY if task == "classify" else _NAMES
     values = {name: getattr(metrics, field) for field, name in names.items()}
     return {name: round(float(value), 5) for name, value in values.items() if value is not None}
+
+
+def gained(before: dict[str, float], after: dict[str, float]) -> bool:
+    """Whether a training made a network better, by its named figures before and after.
+
+    Both mAP, which hides how sure a detector is, and F1 at the confidence that users see are looked at.
+    """
+    measure = next(iter(before))
+    gain = after[measure] - before[measure]
+    return gain > 0 and gain + after.get(SEEN, 0.0) - before.get(SEEN, 0.0) > 0

@@ -10,6 +10,7 @@ from yoloprune.report import StepRow
 
 from .context import Context, read_result
 from .heads import compare_heads, still_compares_heads
+from .metrics import SEEN, gained
 from .prune import prune_once
 from .scores import calibrated, run_images
 from .targets import Target, cost
@@ -142,17 +143,14 @@ def _allowed(run: Context, pruned: Detector, row: StepRow) -> Allowed | None:
 
 
 def _better(run: Context, pruned: Detector, before: dict[str, float], tuned: Detector, row: StepRow) -> Detector:
-    """The fine-tuned network, if it validates better than before: Ultralytics' best epoch is one of its own.
-
-    Both mAP, which hides how sure a detector is, and F1 at the confidence that users see are looked at.
-    """
+    """The fine-tuned network, if it validates better than before: Ultralytics' best epoch is one of its own."""
     after = run.validate(tuned, "Validate the fine-tuned")
-    name, seen = next(iter(before)), "F1 (conf .25)"
-    gain, gain_seen = after[name] - before[name], after.get(seen, 0.0) - before.get(seen, 0.0)
+    name = next(iter(before))
     figures = f"{name} {before[name]:.3f} before, {after[name]:.3f} after"
-    if seen in before:
-        figures += f"; {seen} {before[seen]:.3f} before, {after[seen]:.3f} after"
-    if gain > 0 and gain + gain_seen > 0:
+    if SEEN in before:
+        figures += f"; {SEEN} {before[SEEN]:.3f} before, {after[SEEN]:.3f} after"
+    if gained(before, after):
+        gain = after[name] - before[name]
         run.note(f"Fine-tuning for {row.epochs} epoch{'s' * (row.epochs != 1)} gained {gain:.3f} ({figures}).")
         return tuned
     run.note(

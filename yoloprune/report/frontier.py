@@ -33,12 +33,15 @@ def frontier_table(found: Frontier) -> Table:
     table.add_column("")
     table.add_column("network", overflow="fold")
     figures = [name for name in _SHOWN if name in found.points[0].metrics]
-    for heading in ("px", "GFLOPs", "ms", found.measure, *(_SHOWN[name] for name in figures)):
+    trained = ["before\ntraining"] if any(p.untrained for p in found.points) else []
+    for heading in ("px", "GFLOPs", "ms", *trained, found.measure, *(_SHOWN[name] for name in figures)):
         table.add_column(heading, justify="right")
     front = found.front()
     for point in found.points:
         name = f"{Path(point.weights).name} {'unpruned' if point.share == 1 else f'at {point.share:.0%}'}"
-        cells = [point.imgsz, f"{point.gflops:.2f}", f"{point.latency_ms:.2f}", f"{point.quality:.3f}"]
+        cells = [point.imgsz, f"{point.gflops:.2f}", f"{point.latency_ms:.2f}"]
+        cells += [f"{point.untrained[found.measure]:.3f}" if point.untrained else ""] * len(trained)
+        cells += [f"{point.quality:.3f}"]
         cells += [f"{point.metrics[name]:.3f}" for name in figures]
         style = "bold" if point == found.best else None
         table.add_row("*" if point in front else "", name, *map(str, cells), style=style)
@@ -48,11 +51,14 @@ def frontier_table(found: Frontier) -> Table:
 def save_frontier(found: Frontier, path: Path) -> None:
     """Write one row per point as CSV, the cheapest first."""
     names = list(found.points[0].metrics)
+    before = f"{found.measure} before training"
     text, front = io.StringIO(), found.front()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["weights", "imgsz", "share", "gflops", "latency_ms", "params", "epochs", "on_front", *names])
+    writer.writerow(
+        ["weights", "imgsz", "share", "gflops", "latency_ms", "params", "epochs", "on_front", *names, before]
+    )
     for p in found.points:
-        figures = [p.metrics.get(name, "") for name in names]
+        figures = [p.metrics.get(name, "") for name in names] + [(p.untrained or {}).get(found.measure, "")]
         writer.writerow([p.weights, p.imgsz, p.share, p.gflops, p.latency_ms, p.params, p.epochs, p in front, *figures])
     with atomic(path) as tmp:
         tmp.write_text(text.getvalue(), encoding="utf-8")
