@@ -97,11 +97,12 @@ def test_an_interrupted_frontier_continues(toy: Path, tmp_path: Path, monkeypatc
         measured(toy, folder, options=replace(OPTIONS, seed=3))
 
 
-TRAINED = replace(OPTIONS, epochs=1, lr0_per_share=0.01, batch=4, distill=True)
+TRAINED = replace(OPTIONS, epochs=1, lr0_per_share=0.01, batch=4)
 
 
 def test_with_epochs_all_that_is_cheaper_is_trained_as_long(toy: Path, tmp_path: Path, monkeypatch) -> None:
     asked = []
+    monkeypatch.setattr(ToyDetector, "can_distill", True)
     monkeypatch.setattr(ToyDetector, "train", lambda own, start, folder, training, of=ToyDetector.train: (
         asked.append(training), of(own, start, folder, training))[1])  # fmt: skip
     found = measured(toy, tmp_path / "toys", options=TRAINED)

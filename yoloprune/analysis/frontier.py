@@ -250,7 +250,7 @@ def _trained(
     distillation = None
     if not start.exists():
         network.save(start)
-    if point.share < 1 and options.distill:
+    if point.share < 1 and original.can_distill:
         original.save(teacher)
         labelled = original.has_labels(options.data)
         distillation = Distillation(teacher=str(teacher), plan=str(plan), labels=float(labelled))
