@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -97,3 +98,35 @@ def test_every_task_rolls_back(tmp_path, model, task, monkeypatch):
     yolo.train(trainer=trainer, data=str(data), project=str(tmp_path), name="train", **SHORT)
     now = yolo.trainer.model.state_dict()
     assert all(torch.equal(known[name], now[name]) for name in known)
+
+
+def test_the_first_steps_lead_back_before_an_epoch_is_spent(tmp_path):
+    """A rate that ruins the network within an epoch is lowered in it, and the epoch ends near the start."""
+    data, ends = str(digits.write(tmp_path / "digits")), {}
+    wild = {"imgsz": 160, "optimizer": "AdamW", "lr0": 0.01, "warmup_epochs": 0.0, "nbs": 8, "fraction": 0.4}
+    for name, teacher in (("epoch", None), ("steps", str(digits.WEIGHTS))):
+        yolo = checkpoints.load(digits.WEIGHTS)
+        yolo.add_callback("on_fit_epoch_end", lambda trainer, name=name: ends.setdefault(name, trainer.fitness))
+        trainer = bind_rollback(PrunedDetectionTrainer, teacher)
+        yolo.train(trainer=trainer, data=data, project=str(tmp_path), name=name, **(TRAIN | wild))
+        scales = {group["param_group"]: group.get("lr_scale") for group in yolo.trainer.optimizer.param_groups}
+        assert scales["bn"] is None
+        assert scales["weight"] < 0.31
+    assert ends["epoch"] < 0.5 < 0.8 < ends["steps"]
+
+
+def test_rates_fall_within_an_epoch_as_from_one_to_the_next(tmp_path):
+    yolo, seen = checkpoints.load(digits.WEIGHTS), []
+
+    class Noting(bind_rollback(PrunedDetectionTrainer)):
+        def optimizer_step(self):
+            seen.append(self.epoch + self._steps / len(self.train_loader))
+            seen.append(self._within_epoch() * self.optimizer.param_groups[0]["lr"])
+            super().optimizer_step()
+
+    keywords = TRAIN | {"epochs": 2, "optimizer": "AdamW", "lr0": 1e-5, "cos_lr": True, "warmup_epochs": 0.0, "nbs": 8}
+    yolo.train(trainer=Noting, data=str(digits.write(tmp_path / "digits")), project=str(tmp_path), name="t", **keywords)
+    places, rates = seen[::2], seen[1::2]
+    assert len(rates) > 4
+    for place, rate in zip(places, rates, strict=True):
+        assert rate == pytest.approx(1e-5 * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * place / 2))), rel=1e-3)

@@ -87,7 +87,7 @@ def _bound(trainer: type, training: Training) -> type:
         trainer = bind(trainer, training.sparsity, prune_head=training.prune_head, keep=training.keep)
     trainer = bind_keeping(trainer)
     if training.rollback:
-        trainer = bind_rollback(trainer)
+        trainer = bind_rollback(trainer, training.distillation and training.distillation.teacher)
     return bind_distillation(trainer, training.distillation) if training.distillation else trainer
 
 
