@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from tests.detectors.yolov7.references import NAMED, WITH_OUTPUTS, assert_digest, reference, rule
+from yoloprune.detectors.ultralytics.cost import gflops
 from yoloprune.detectors.yolov7 import NAMES, build
 from yoloprune.detectors.yolov7.network import Network
 from yoloprune.errors import UserError
@@ -65,11 +66,10 @@ def test_yolov5n_has_the_names_and_shapes_of_the_published_checkpoint() -> None:
 
 def test_every_name_builds_for_any_number_of_classes() -> None:
     for name in NAMES:
-        for form in ("training", "deploy"):
-            with torch.device("meta"):
-                network = build(name, form, nc=3)
-            assert network.names == {0: "0", 1: "1", 2: "2"}
-            assert all(conv.out_channels == 24 for conv in network.head.m)
+        with torch.device("meta"):
+            network = build(name, "training", nc=3)
+        assert network.names == {0: "0", 1: "1", 2: "2"}
+        assert all(conv.out_channels == 24 for conv in network.head.m)
 
 
 @pytest.mark.parametrize(("name", "form", "says"), [("yolov7-tinny", "deploy", "yolov7-tiny"), ("yolov7", "x", "form")])
@@ -81,3 +81,36 @@ def test_what_there_is_not_is_refused_by_name(name: str, form: str, says: str) -
 def test_an_unknown_layer_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="layer 0 is a 'eval'"):
         Network.from_yaml({"nc": 1, "anchors": [], "backbone": [[-1, 1, "eval", []]], "head": []})
+
+
+# Published figures are those of fused networks; d6's is that of its training form, as its parameters are.
+PUBLISHED_GFLOPS = [
+    ("yolov7", "deploy", 640, 104.7),
+    ("yolov7x", "deploy", 640, 189.9),
+    ("yolov7-w6", "deploy", 1280, 360.0),
+    ("yolov7-e6", "deploy", 1280, 515.2),
+    ("yolov7-d6", "training", 1280, 806.8),
+    ("yolov7-e6e", "deploy", 1280, 843.2),
+    ("yolov5s", "deploy", 640, 16.5),
+    ("yolov5m", "deploy", 640, 49.0),
+    ("yolov5l", "deploy", 640, 109.1),
+    ("yolov5x", "deploy", 640, 205.7),
+]
+
+
+@pytest.mark.parametrize(("name", "form", "imgsz", "published"), PUBLISHED_GFLOPS)
+def test_gflops_are_the_published_ones(name: str, form: str, imgsz: int, published: float) -> None:
+    with torch.device("meta"):
+        network = build(name, form).eval().fuse(verbose=False)
+        assert gflops(network, imgsz) == pytest.approx(published, rel=0.005)
+
+
+def test_gflops_of_tiny_are_the_published_ones_with_its_batch_norms() -> None:
+    with torch.device("meta"):
+        assert gflops(build("yolov7-tiny-silu", "deploy"), 640) == pytest.approx(13.8, rel=0.005)
+
+
+def test_info_gives_the_gflops_of_a_network_that_begins_with_reorg() -> None:
+    with torch.device("meta"):
+        network = build("yolov7-w6", "deploy")
+        assert network.info(imgsz=1280)[3] == gflops(network, 1280)

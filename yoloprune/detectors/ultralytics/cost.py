@@ -22,10 +22,30 @@ def gflops(model: nn.Module, imgsz: int = 640) -> float:
     Raises:
         UserError: They cannot be counted. Names the cause, of which Ultralytics makes a figure of 0.
     """
-    found = float(get_flops(model, imgsz))
+    found = float(get_flops(model, imgsz)) or _counted(model, imgsz)
     if not found > 0:
         raise UserError(f"The GFLOPs at {imgsz} px cannot be counted: {_cause(model, imgsz)}.")
     return found
+
+
+def _counted(model: nn.Module, imgsz: int) -> float:
+    """As `get_flops`, on an image of the model's own channels.
+
+    Ultralytics takes the first weight's input for the image, which it is not behind a layer that moves pixels into
+    channels (Focus, ReOrg).
+    """
+    weight = next(model.parameters(), None)
+    channels = (getattr(model, "yaml", None) or {}).get("channels", 3)
+    if weight is None or weight.ndim < 2 or weight.shape[1] == channels:
+        return 0.0
+    try:
+        import thop
+
+        image = torch.empty(1, channels, imgsz, imgsz, dtype=weight.dtype, device=weight.device)
+        stride = max(int(model.stride.max()), 32)
+        return float(thop.profile(model, inputs=[image], stride=stride, verbose=False)[0]) / 1e9 * 2
+    except Exception:  # the model's code can raise anything; `_cause` says what it is
+        return 0.0
 
 
 def _cause(model: nn.Module, imgsz: int) -> str:

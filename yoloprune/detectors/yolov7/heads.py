@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from yoloprune.graph.attributes import Shapes, attribute_handler
+
 __all__ = ["Detect", "IAuxDetect", "IDetect", "ImplicitA", "ImplicitM", "decode", "scores"]
 
 
@@ -79,6 +81,11 @@ class ImplicitM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(b, channel, ny, nx) -> the same."""
         return self.implicit * x
+
+
+@attribute_handler(ImplicitA, ImplicitM, widths={"channel": ("implicit", 1)})
+def _implicit(module: ImplicitA | ImplicitM, old: Shapes) -> None:
+    module.channel = module.implicit.shape[1]
 
 
 class Detect(nn.Module):
@@ -200,14 +207,16 @@ class IDetect(Detect):
 
 
 class IAuxDetect(IDetect):
-    """A lead head with implicit knowledge, and an auxiliary one on features of its own, which training alone uses.
+    """A lead head with implicit knowledge, and an auxiliary one on features of its own, for training alone.
 
-    It takes 2 · nl feature maps; training returns raw outputs of the lead's scales and then of the auxiliary ones.
+    It takes 2 * nl feature maps; training returns raw outputs of the lead's scales and then of the auxiliary ones.
     """
 
     def forward(self, x: Sequence[Tensor]) -> list[Tensor] | Tensor | tuple[Tensor, list[Tensor]]:
         """What the mode asks for, of the lead's feature maps and then the auxiliary ones."""
         lead = self.raw(x[: self.nl])
-        if self.training:
-            return lead + [self.split(conv(feature)) for conv, feature in zip(self.m2, x[self.nl :], strict=True)]
-        return self.finish(lead)
+        if self.export and not self.training:
+            return self.finish(lead)
+        # also in evaluation, as the official head does: so a trace of it finds that these layers follow
+        auxiliary = [self.split(conv(feature)) for conv, feature in zip(self.m2, x[self.nl :], strict=True)]
+        return lead + auxiliary if self.training else self.finish(lead)

@@ -11,13 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from ultralytics.nn.tasks import BaseModel
-from ultralytics.utils import DEFAULT_CFG_DICT
+from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
+
+from yoloprune.detectors.ultralytics.cost import gflops
 
 from . import heads, layers
 from .heads import Detect
 from .layers import C3, SPP, SPPCSPC, SPPF, Bottleneck, Concat, Conv, DownC, Focus, ReOrg, RepConv
 
-__all__ = ["Network", "classes", "parse"]
+__all__ = ["Network", "classes", "given", "kept_places", "official_name", "parse"]
 
 _WIDTH = (Conv, RepConv, Focus, DownC, SPPCSPC, SPP, SPPF, Bottleneck, C3)
 """Layers whose first argument is their output width, which a model scales."""
@@ -115,6 +117,17 @@ class Network(BaseModel):
         self.info(verbose=verbose, imgsz=imgsz)
         return self
 
+    def info(
+        self, detailed: bool = False, verbose: bool = True, imgsz: int = 640
+    ) -> tuple[int, int, int, float] | None:
+        """Print and return the numbers of layers, parameters and gradients, and GFLOPs; None unless `verbose`."""
+        found = super().info(detailed, verbose, imgsz)
+        if found is None or found[3]:
+            return found
+        counted = gflops(self, imgsz)  # Ultralytics does not count networks that begin with ReOrg
+        LOGGER.info(f"{counted:.1f} GFLOPs")
+        return (*found[:3], counted)
+
     def is_fused(self) -> bool:
         """Whether no batch norm is left."""
         return not any(isinstance(module, nn.BatchNorm2d) for module in self.modules())
@@ -137,8 +150,7 @@ def parse(cfg: Mapping[str, Any]) -> tuple[nn.Sequential, list[int]]:
             raise ValueError(f"layer {i} is a {name!r}, which is no layer of YOLOv7 or YOLOv5")
         layer = known[name]
         args = [_value(argument, variables) for argument in arguments]
-        sources = [f] if isinstance(f, int) else list(f)
-        inputs = [cfg.get("channels", 3) if not ch else ch[j] for j in sources]
+        inputs = [ch[j] if ch else cfg.get("channels", 3) for j in given(f)]
         repeats = max(round(number * depth), 1) if number > 1 else number
         if issubclass(layer, _WIDTH):
             out = -(-args[0] * width // 8) * 8
@@ -156,10 +168,20 @@ def parse(cfg: Mapping[str, Any]) -> tuple[nn.Sequential, list[int]]:
         module.i, module.f = i, f  # type: ignore[assignment]
         module.type = official_name(layer)  # type: ignore[assignment]
         module.np = sum(p.numel() for p in module.parameters())  # type: ignore[assignment]
-        save.update(j % i for j in sources if j != -1)
+        save.update(kept_places(module))
         built.append(module)
         ch.append(out)
     return nn.Sequential(*built), sorted(save)
+
+
+def given(f: int | Sequence[int]) -> list[int]:
+    """Where a layer's inputs come from; below 0 counts back from the layer."""
+    return [f] if isinstance(f, int) else list(f)
+
+
+def kept_places(layer: nn.Module) -> list[int]:
+    """Places of the layers whose output is kept for this one."""
+    return [j % layer.i for j in given(layer.f) if j != -1]
 
 
 def official_name(layer: type[nn.Module]) -> str:
