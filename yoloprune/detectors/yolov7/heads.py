@@ -52,7 +52,9 @@ def scores(decoded: Tensor) -> Tensor:
         (b, 4 + nc, n): x, y, w, h and each class's objectness x probability; for one class objectness alone.
     """
     objectness, classes = decoded[..., 4:5], decoded[..., 5:]
-    return torch.cat((decoded[..., :4], objectness if classes.shape[-1] == 1 else objectness * classes), 2).mT
+    return torch.cat((decoded[..., :4], objectness if classes.shape[-1] == 1 else objectness * classes), 2).transpose(
+        1, 2
+    )
 
 
 class ImplicitA(nn.Module):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import copy
 from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -53,7 +52,6 @@ class Network(BaseModel):
     """
 
     task = "detect"
-    end2end = False
 
     def __init__(
         self,
@@ -69,7 +67,7 @@ class Network(BaseModel):
         self.names = dict(enumerate(names) if isinstance(names, (list, tuple)) else (names or {}))
         self.names = self.names or {i: str(i) for i in range(self.nc)}
         self.inplace = True
-        self.args = SimpleNamespace(**DEFAULT_CFG_DICT)
+        self.args = dict(DEFAULT_CFG_DICT)
         self.pt_path = None
 
     @property
