@@ -15,12 +15,11 @@ def small(name: str, form: str = "training", nc: int = 3, width: float = 0.25) -
     return Network.from_yaml({**cfg, "width_multiple": width * cfg["width_multiple"]})
 
 
-def lively(network: Network, training: bool = False, size: int = 128) -> tuple[Network, Tensor]:
+def lively(network: Network, size: int = 128) -> tuple[Network, Tensor]:
     """Random norms, calibrated, and random biases and implicit vectors, in double precision, and an image.
 
     Args:
-        network: Changed in place.
-        training: Leave it in training mode, but for its batch norms.
+        network: Changed in place, and in evaluation mode then.
         size: Of the image, in px.
     """
     network = network.double()
@@ -36,7 +35,13 @@ def lively(network: Network, training: bool = False, size: int = 128) -> tuple[N
     network.train()
     with torch.no_grad():
         network(image)
-    network.train(training)
-    for norm in norms:
-        norm.eval()
-    return network, image[:1]
+    return network.eval(), image[:1]
+
+
+def training(network: Network) -> Network:
+    """The network in training mode, but for its batch norms."""
+    network.train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    return network
