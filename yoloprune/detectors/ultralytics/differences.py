@@ -81,7 +81,7 @@ class PredictionChange:
     def _predict(self, network: nn.Module, x: Tensor) -> Any:
         with torch.no_grad():
             output = network(x)
-        return list(dense_predictions(output)) if self.dense else predictions(output)
+        return list(dense_predictions(output, network.model[-1])) if self.dense else predictions(output)
 
     def __call__(self, network: nn.Module) -> float:
         """The mean change over the images, 0 for the original."""

@@ -24,7 +24,7 @@ def class_count(network: nn.Module) -> int:
 def can_distill(network: nn.Module) -> bool:
     """Whether the head makes class scores and boxes on a grid, which both networks have alike."""
     head = network.model[-1]
-    return isinstance(head, Detect) and not isinstance(head, (WorldDetect, YOLOEDetect))
+    return hasattr(head, "dense") or (isinstance(head, Detect) and not isinstance(head, (WorldDetect, YOLOEDetect)))
 
 
 def class_layers(network: nn.Module) -> ClassLayers:
@@ -56,7 +56,9 @@ def refit_classes(network: nn.Module, nc: int) -> None:
     and in RT-DETR's `_reset_parameters`; other layers, box biases among them, are not touched.
     """
     head = network.model[-1]
-    if isinstance(head, Classify):
+    if hasattr(head, "refit"):  # of another family
+        head.refit(nc)
+    elif isinstance(head, Classify):
         ClassificationModel.reshape_outputs(network, nc)
     elif isinstance(head, RTDETRDecoder):
         _refit_rtdetr(head, nc)

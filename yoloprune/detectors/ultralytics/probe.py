@@ -42,7 +42,7 @@ def sampled_fisher_loss(seed: int = 0) -> Callable[[nn.Module, dict[str, Any]], 
 
     def loss(model: nn.Module, batch: dict[str, Any]) -> Tensor:
         output = model(batch["img"])
-        found = list(dense_predictions(output))
+        found = list(dense_predictions(output, model.model[-1]))
         if found:
             return sum(dense(values, getattr(model.model[-1], "reg_max", 1)) for values in found)
         if len(output) == 2 and isinstance(output[1], Tensor):  # classification: probabilities and logits
@@ -69,14 +69,21 @@ def sampled_fisher_loss(seed: int = 0) -> Callable[[nn.Module, dict[str, Any]], 
     return loss
 
 
-def dense_predictions(output: Any) -> Iterator[dict[str, Tensor]]:
-    """The dictionaries of raw predictions in what a head returns; an end-to-end head has two."""
-    if isinstance(output, dict):
+def dense_predictions(output: Any, head: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """The dictionaries of raw predictions in what a head returns; an end-to-end head has two.
+
+    Args:
+        output: What it returned.
+        head: The head; one of another family than Ultralytics' makes the dictionary itself (`dense`).
+    """
+    if hasattr(head, "dense"):
+        yield head.dense(output)
+    elif isinstance(output, dict):
         if isinstance(output.get("scores"), Tensor):
             yield {key: value for key, value in output.items() if isinstance(value, Tensor)}
         else:
             for value in output.values():
-                yield from dense_predictions(value)
+                yield from dense_predictions(value, head)
     elif isinstance(output, (list, tuple)):
         for value in output:
-            yield from dense_predictions(value)
+            yield from dense_predictions(value, head)

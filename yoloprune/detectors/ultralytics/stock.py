@@ -1,7 +1,8 @@
 """What the checkpoint of an Ultralytics model may name: modules of torch and Ultralytics, and plain values.
 
-The list is that of Ultralytics' own `weights_only` loading, by what its checkpoints have held since version 8.0. No
-function of a library is on it: the few that pickles call stand here and check what they are given.
+The list is that of Ultralytics' own `weights_only` loading, by what its checkpoints have held since version 8.0, and
+the layers of other families here, whose networks Ultralytics' engine trains too. No function of a library is on it: the
+few that pickles call stand here and check what they are given.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import enum
 import functools
 import importlib
+import importlib.util
 import pathlib
 import re
 import sys
@@ -60,7 +62,17 @@ def find_stock(name: str) -> Any:
         return _CALLS[name]
     if name.startswith("torchvision.transforms."):
         return _torchvision().get(name)
-    return _classes().get(name)
+    return _classes().get(name) or _own_layer(name)
+
+
+def _own_layer(name: str) -> type | None:
+    """A layer or a network of another family of this package."""
+    owner, _, kind = name.rpartition(".")
+    if not re.fullmatch(r"yoloprune\.detectors\.\w+\.\w+", owner) or importlib.util.find_spec(owner) is None:
+        return None
+    importlib.import_module(owner)
+    found = _defined(owner).get(kind)
+    return found if found is not None and issubclass(found, nn.Module) else None
 
 
 @functools.cache

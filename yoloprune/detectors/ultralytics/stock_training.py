@@ -42,10 +42,11 @@ def is_marked(model: nn.Module | dict | None) -> bool:
 def is_pruned(model: nn.Module) -> bool:
     """Whether stock training would not give `model`'s network back: it is marked, or its widths are not its YAML's.
 
-    A network whose YAML does not build here counts as pruned, since its widths cannot be told. One without a YAML does
-    not: there is nothing that stock training could build in its place.
+    A network whose YAML does not build here counts as pruned, since its widths cannot be told, and so does one of a
+    class that is not Ultralytics'. One without a YAML does not: there is nothing that stock training could build in its
+    place.
     """
-    if is_marked(model):
+    if is_marked(model) or not _is_stock(model):
         return True
     rows = getattr(model, "yaml", None)
     if not isinstance(rows, dict):
@@ -79,9 +80,17 @@ def _without_downloads(rows: dict) -> dict:
     return rows
 
 
+def _is_stock(model: nn.Module) -> bool:
+    """Whether a network's class is one of Ultralytics'."""
+    return type(model).__module__.partition(".")[0] == "ultralytics"
+
+
 def block_stock_training(model: nn.Module) -> None:
-    """Mark `model.yaml` in place; the original rows stay, behind the row that stops `parse_model`."""
-    if is_marked(model):
+    """Mark `model.yaml` in place; the original rows stay, behind the row that stops `parse_model`.
+
+    Networks of other classes than Ultralytics' are left as they are: their files need yoloprune to be opened.
+    """
+    if is_marked(model) or not _is_stock(model):
         return
     rows = dict(model.yaml)
     rows["backbone"] = [[-1, 1, SENTENCE, []], *rows["backbone"]]

@@ -70,7 +70,8 @@ class _Criterion:
         device = next(network.parameters()).device
         self.teacher = checkpoints.load(distillation.teacher).model.to(device).eval().requires_grad_(False)
         plan = Plan.load(distillation.plan)
-        self.bins = getattr(network.model[-1], "reg_max", 1)
+        self.head = network.model[-1]
+        self.bins = getattr(self.head, "reg_max", 1)
         self.pairs: list[tuple[str, Tensor]] = []
         self.seen: dict[str, Tensor] = {}
         self.wanted: dict[str, Tensor] = {}
@@ -87,10 +88,11 @@ class _Criterion:
             return loss, items
         self.wanted.clear()
         with torch.no_grad():
-            target = list(dense_predictions(self.teacher(batch["img"])))
+            target = list(dense_predictions(self.teacher(batch["img"]), self.teacher.model[-1]))
         images = len(batch["img"])
+        found = list(dense_predictions(preds, self.head))
         terms = {
-            "out_loss": self.gains.output * prediction_divergence(list(dense_predictions(preds)), target, self.bins),
+            "out_loss": self.gains.output * prediction_divergence(found, target, self.bins),
             "feat_loss": self.gains.feature * self._feature(),
         }
         self.seen.clear()
