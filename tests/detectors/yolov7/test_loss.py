@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from yoloprune.detectors.yolov7.loss import Gains, detection_loss
+from yoloprune.detectors.yolov7 import build
+from yoloprune.detectors.yolov7.loss import Gains, detection_loss, published_gains
+
+from .references import reference, rule
 
 ANCHORS = torch.tensor(
     [[[12, 16], [19, 36], [40, 28]], [[36, 75], [76, 55], [72, 146]], [[142, 110], [192, 243], [459, 401]]]
@@ -25,6 +28,31 @@ def raw(classes: int = 5, seed: int = 0) -> list[Tensor]:
 
 def loss(values: list[Tensor], targets: Tensor = TARGETS, **more: object) -> Tensor:
     return detection_loss(values, targets, anchors=ANCHORS, strides=STRIDES, gains=more.pop("gains", ONE), **more)
+
+
+@pytest.mark.parametrize("name", ["yolov7-tiny", "yolov7"])
+def test_items_and_total_are_the_official_ones(name: str) -> None:
+    expected, made = reference(name, "training"), rule()
+    network = build(name).double()
+    network.load_state_dict(made.fill(network.state_dict()))
+    network.float().train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    with torch.no_grad():
+        values = network(made.image(expected["size"]).float())
+    given, hyp = expected["loss"], expected["loss"]["hyp"]
+    terms = detection_loss(
+        values,
+        torch.tensor(given["targets"]),
+        anchors=network.head.anchors * network.head.stride.view(-1, 1, 1),
+        strides=network.head.stride.tolist(),
+        gains=Gains(hyp["box"], hyp["obj"], hyp["cls"]),
+    )
+    items = [*terms.tolist(), terms.sum().item()]
+    assert items == pytest.approx(given["items"], rel=1e-5)
+    assert 2 * terms.sum().item() == pytest.approx(given["total"], rel=1e-5)
+    assert published_gains(network) == Gains(hyp["box"], hyp["obj"], hyp["cls"])
 
 
 @pytest.mark.parametrize("transported", [True, False])

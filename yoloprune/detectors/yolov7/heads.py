@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from yoloprune.graph.attributes import Shapes, attribute_handler
 
@@ -162,6 +164,42 @@ class Detect(nn.Module):
                     bias = conv.bias.view(self.na, -1)
                     bias[:, 4] += math.log(8 / (640 / stride) ** 2)
                     bias[:, 5:] += math.log(0.6 / (self.nc - 0.99))
+
+    def dense(self, output: Any) -> dict[str, Tensor]:
+        """What a training is drawn to of a teacher's predictions, from what the head returned in either mode.
+
+        Returns:
+            Of the lead head, anchors of all scales behind one another: `scores` (b, classes, n), logits of objectness x
+            probability (of objectness alone for one class), and `boxes` (b, 4, n) before the sigmoid.
+        """
+        raw = output[1] if isinstance(output, tuple) else output
+        values = torch.cat([x.flatten(1, 3) for x in raw[: self.nl]], 1).float().mT
+        boxes, objectness, classes = values[:, :4], values[:, 4:5], values[:, 5:]
+        if self.nc == 1:
+            return {"scores": objectness, "boxes": boxes}
+        log = F.logsigmoid(objectness) + F.logsigmoid(classes)
+        rest = (-torch.expm1(log)).clamp_min(torch.finfo(log.dtype).tiny)
+        return {"scores": log - rest.log(), "boxes": boxes}
+
+    @torch.no_grad()
+    def refit(self, nc: int) -> None:
+        """Give the head other classes, in place: boxes and objectness stay, outputs of classes start anew."""
+        kept, no = 5, 5 + nc
+        for convs in (self.m, getattr(self, "m2", ())):
+            for place, old in enumerate(convs):
+                new = nn.Conv2d(old.in_channels, no * self.na, 1).to(old.weight)
+                for name in ("weight", "bias"):
+                    was, now = (
+                        getattr(conv, name).view(self.na, -1, *getattr(conv, name).shape[1:]) for conv in (old, new)
+                    )
+                    now[:, :kept] = was[:, :kept]
+                new.bias.view(self.na, -1)[:, kept:] += math.log(0.6 / (nc - 0.99))
+                convs[place] = new
+        for place, old in enumerate(getattr(self, "im", ())):
+            new = ImplicitM(no * self.na, old.mean, old.std).to(old.implicit)
+            new.implicit.view(self.na, -1)[:, :kept] = old.implicit.view(self.na, -1)[:, :kept]
+            self.im[place] = new
+        self.nc, self.no = nc, no
 
     def fuse(self) -> None:
         """Fold what is around the convolutions into them."""

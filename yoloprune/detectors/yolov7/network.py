@@ -17,6 +17,7 @@ from yoloprune.detectors.ultralytics.cost import gflops
 from . import heads, layers
 from .heads import Detect
 from .layers import C3, SPP, SPPCSPC, SPPF, Bottleneck, Concat, Conv, DownC, Focus, ReOrg, RepConv
+from .loss import Criterion
 
 __all__ = ["Network", "classes", "given", "kept_places", "official_name", "parse"]
 
@@ -79,6 +80,18 @@ class Network(BaseModel):
     def stride(self) -> Tensor:
         """(scales,), in px."""
         return self.head.stride
+
+    @property
+    def family(self) -> str:
+        """The original YOLOv5's, "v5", if it has its blocks, else "v7"."""
+        return "v5" if any(isinstance(module, C3) for module in self.modules()) else "v7"
+
+    def init_criterion(self) -> Criterion:
+        """The loss that Ultralytics' trainer asks for."""
+        return Criterion(self)
+
+    def set_head_attr(self, **attributes: Any) -> None:
+        """Take none: the trainer sets here how many boxes a head without non-maximum suppression returns."""
 
     @classmethod
     def from_yaml(cls, cfg: Mapping[str, Any], names: Mapping[int, str] | Sequence[str] | None = None) -> Network:
