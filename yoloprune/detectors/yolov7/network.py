@@ -15,14 +15,16 @@ from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
 from yoloprune.detectors.ultralytics.cost import gflops
 
 from . import heads, layers
-from .heads import Detect
-from .layers import C3, SPP, SPPCSPC, SPPF, Bottleneck, Concat, Conv, DownC, Focus, ReOrg, RepConv
+from .heads import Detect, IDetect
+from .layers import C3, MP, SP, SPP, SPPCSPC, SPPF, Bottleneck, Concat, Conv, DownC, Focus, ReOrg, RepConv
 from .loss import Criterion
 
 __all__ = ["Network", "classes", "given", "kept_places", "official_name", "parse"]
 
 _WIDTH = (Conv, RepConv, Focus, DownC, SPPCSPC, SPP, SPPF, Bottleneck, C3)
 """Layers whose first argument is their output width, which a model scales."""
+_OF_V7 = (IDetect, MP, SP, SPPCSPC, RepConv, ReOrg, DownC)
+"""Modules of which each YOLOv7 has one and no YOLOv5."""
 _REPEATS = (DownC, SPPCSPC, C3)
 """Layers that take the row's number as an argument."""
 _ACTIVATIONS = (nn.SiLU, nn.LeakyReLU, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Identity)
@@ -83,8 +85,8 @@ class Network(BaseModel):
 
     @property
     def family(self) -> str:
-        """The original YOLOv5's, "v5", if it has its blocks, else "v7"."""
-        return "v5" if any(isinstance(module, C3) for module in self.modules()) else "v7"
+        """YOLOv7's, "v7", if it has one of its modules, else that of the original YOLOv5, "v5"."""
+        return "v7" if any(isinstance(module, _OF_V7) for module in self.modules()) else "v5"
 
     def init_criterion(self) -> Criterion:
         """The loss that Ultralytics' trainer asks for."""
