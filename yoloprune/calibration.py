@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from yoloprune.graph.tracing.internals import BatchNorm, ConvNd, ConvTransposeNd, padding_of
 
 from .errors import UserError
 from .replaced import replaced
@@ -86,7 +86,7 @@ def contractions(model: nn.Module) -> dict[str, nn.Module]:
     found = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, (_ConvNd, nn.Linear)) and not isinstance(module, _ConvTransposeNd)
+        if isinstance(module, (ConvNd, nn.Linear)) and not isinstance(module, ConvTransposeNd)
         if isinstance(module._parameters.get("weight"), nn.Parameter)
     }
     uses: dict[int, int] = {}
@@ -98,7 +98,7 @@ def contractions(model: nn.Module) -> dict[str, nn.Module]:
 
 def groups_of(module: nn.Module) -> int:
     """Number of groups of a convolution; 1 for a linear layer."""
-    return module.groups if isinstance(module, _ConvNd) else 1
+    return module.groups if isinstance(module, ConvNd) else 1
 
 
 def patches(module: nn.Module, x: Tensor, chosen: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ def patches(module: nn.Module, x: Tensor, chosen: Tensor) -> Tensor:
         return x.reshape(-1, x.shape[-1])[chosen].unsqueeze(1)
     space = len(module.kernel_size)
     x = x if x.dim() == space + 2 else x.unsqueeze(0)
-    pad = module._reversed_padding_repeated_twice
+    pad = padding_of(module)
     if any(pad):
         x = F.pad(x, pad, mode="constant" if module.padding_mode == "zeros" else module.padding_mode)
     for d in range(space):
@@ -172,7 +172,7 @@ def call_order(model: nn.Module, layers: dict[str, nn.Module], run: Callable[[],
 
     handles = [m.register_forward_hook(lambda m, args, out, name=name: note(name, out)) for name, m in layers.items()]
     for name, module in model.named_modules():
-        if isinstance(module, _BatchNorm) and module.track_running_stats:
+        if isinstance(module, BatchNorm) and module.track_running_stats:
             handles.append(module.register_forward_hook(lambda m, args, out, name=name: follow(name, args[0], out)))
         elif isinstance(module, _ELEMENTWISE):
             handles.append(module.register_forward_pre_hook(lambda m, args: activate(m, args[0])))

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from yoloprune.errors import UserError
+from yoloprune.graph.tracing.internals import NormBase
 
 __all__ = ["check_finite", "unfit_for_float16"]
 
@@ -52,7 +52,7 @@ def unfit_for_float16(network: nn.Module) -> str | None:
         if norm > 0 and (value - value.half().float()).norm() > _LOST * norm:
             return f"'{name}' is below what float16 resolves"
     for name, module in network.named_modules():
-        if isinstance(module, _NormBase) and module.running_var is not None:
+        if isinstance(module, NormBase) and module.running_var is not None:
             exact, rounded = ((v.float() + module.eps).sqrt() for v in (module.running_var, module.running_var.half()))
             if ((exact - rounded).abs() > _LOST * exact).any():
                 return f"'{name}.running_var' is below what float16 resolves"
@@ -69,6 +69,6 @@ def _weights(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, value in network.named_parameters():
         yield name, value.detach().float()
     for name, module in network.named_modules():
-        if isinstance(module, _NormBase) and module.track_running_stats:
+        if isinstance(module, NormBase) and module.track_running_stats:
             for statistic in ("running_mean", "running_var"):
                 yield f"{name}.{statistic}", getattr(module, statistic).float()

@@ -9,6 +9,7 @@ import ast
 import contextlib
 import importlib
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -18,8 +19,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-GRAPH = Path(__file__).parents[2] / "yoloprune" / "graph"
-INTERNALS = GRAPH / "tracing" / "internals.py"
+PACKAGE = Path(__file__).parents[2] / "yoloprune"
+INTERNALS = PACKAGE / "graph" / "tracing" / "internals.py"
 
 # names that internals.py takes from PyTorch, and what the graph does with them
 NAMES = {
@@ -28,6 +29,9 @@ NAMES = {
     "torch._ops.OpOverload": "tells ATen operators from Python functions",
     "torch.Tag": "tells element-wise, random and data-dependent operators",
     "torch.multiprocessing.reductions.StorageWeakRef": "notices that a storage was freed",
+    "torch._foreach_addcmul_": "adds the regulariser's gradients",
+    "torch.onnx._constants.ONNX_MAX_OPSET": "refuses an opset that cannot be written",
+    "torch.nn.modules.batchnorm._BatchNorm": "finds the norms whose statistics recovery renews",
     "torch.nn.modules.batchnorm._NormBase": "updates num_features of batch and instance norms",
     "torch.nn.modules.conv._ConvNd": "updates the channels and groups of convolutions",
     "torch.nn.modules.conv._ConvTransposeNd": "updates the channels of transposed convolutions",
@@ -91,7 +95,7 @@ def check_name(path: str) -> None:
                 importlib.import_module(".".join(path.split(".")[:i]))
         if not hasattr(found, part):
             pytest.fail(
-                f"PyTorch {torch.__version__} has no {path}, with which the graph {NAMES[path]}; "
+                f"PyTorch {torch.__version__} has no {path}, with which yoloprune {NAMES[path]}; "
                 "yoloprune/graph/tracing/internals.py has to do it in another way."
             )
         found = getattr(found, part)
@@ -260,7 +264,29 @@ def _(internals: ModuleType) -> bool:
         and issubclass(internals.ConvTransposeNd, internals.ConvNd)
         and issubclass(nn.BatchNorm2d, internals.NormBase)
         and issubclass(nn.InstanceNorm2d, internals.NormBase)
+        and issubclass(nn.SyncBatchNorm, internals.BatchNorm)
+        and issubclass(internals.BatchNorm, internals.NormBase)
     )
+
+
+@contract("a convolution knows its padding on all sides, the last dimension first")
+def _(internals: ModuleType) -> bool:
+    same = nn.Conv2d(1, 1, (3, 5), padding="same")
+    return internals.padding_of(nn.Conv2d(1, 1, 3, padding=(1, 2))) == [2, 2, 1, 1] and (
+        internals.padding_of(same) == [2, 2, 1, 1]
+    )
+
+
+@contract("products of many tensors can be added in one call")
+def _(internals: ModuleType) -> bool:
+    to = [torch.ones(2), torch.zeros(3)]
+    internals.add_products(to, [torch.full((2,), 2.0), torch.ones(3)], [torch.full((2,), 3.0), torch.ones(3)], factor=2)
+    return to[0].tolist() == [13.0, 13.0] and to[1].tolist() == [2.0, 2.0, 2.0]
+
+
+@contract("the newest opset that can be written is a number that ONNX has reached")
+def _(internals: ModuleType) -> bool:
+    return 17 <= internals.newest_opset() < 100
 
 
 @contract("every operator with a rule exists")
@@ -304,7 +330,7 @@ def test_a_name_that_is_gone_is_told_in_a_sentence(path: str, monkeypatch: pytes
     check_name(path)
     parent, _, name = path.rpartition(".")
     monkeypatch.delattr(_resolve(parent), name)
-    with pytest.raises(pytest.fail.Exception, match=rf"has no {path}, with which the graph {NAMES[path]}; "):
+    with pytest.raises(pytest.fail.Exception, match=rf"has no {path}, with which yoloprune {NAMES[path]}; "):
         check_name(path)
 
 
@@ -350,7 +376,7 @@ def test_every_name_that_internals_imports_is_checked() -> None:
 
 def test_private_names_of_torch_stand_in_internals_only() -> None:
     used = {}
-    for path in GRAPH.rglob("*.py"):
+    for path in (PACKAGE / "graph").rglob("*.py"):
         if path == INTERNALS:
             continue
         tree = ast.parse(path.read_text())
@@ -363,4 +389,20 @@ def test_private_names_of_torch_stand_in_internals_only() -> None:
                 names |= {*node.module.split("."), *(a.name for a in node.names)}
         if private := sorted(n for n in names if n.startswith("_") and not n.startswith("__")):
             used[path.name] = private
+    assert not used
+
+
+def test_no_other_package_takes_private_names_from_torch() -> None:
+    used = []
+    for path in PACKAGE.rglob("*.py"):
+        if path == INTERNALS:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            dotted = ""
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("torch"):
+                dotted = " ".join([node.module, *(alias.name for alias in node.names)])
+            elif isinstance(node, ast.Attribute) and re.fullmatch(r"(torch|nn)[\w.]+", ast.unparse(node)):
+                dotted = ast.unparse(node)
+            if any(part.startswith("_") for part in dotted.replace(" ", ".").split(".")):
+                used.append(f"{path.name}: {dotted}")
     assert not used

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvTransposeNd
+
+from yoloprune.graph.tracing.internals import ConvTransposeNd
 
 from ..calibration import groups_of, patches
 from .consumers import Consumer, observed
@@ -111,7 +112,7 @@ class _Sampler:
     @torch.no_grad()
     def see(self, name: str, module: nn.Module, x: Tensor, y: Tensor) -> None:
         """A call of a layer."""
-        if isinstance(module, _ConvTransposeNd) or groups_of(module) != 1:
+        if isinstance(module, ConvTransposeNd) or groups_of(module) != 1:
             return
         linear = isinstance(module, nn.Linear)
         total = y.numel() // y.shape[-1 if linear else y.dim() - 1 - len(module.kernel_size)]

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from yoloprune.graph.tracing.internals import ConvNd, ConvTransposeNd
 
 from ..calibration import call_order, evaluation, forward, groups_of
 from .loss import gradients
@@ -89,7 +90,7 @@ def _run(model: nn.Module, inputs: Inputs, batch: object) -> None:
 
 def _sums_inputs(module: nn.Module) -> bool:
     """Whether it is a layer that sums over input channels; a depthwise convolution hands each one on."""
-    if isinstance(module, _ConvNd):
+    if isinstance(module, ConvNd):
         return module.groups == 1 or module.in_channels > module.groups
     return isinstance(module, nn.Linear)
 
@@ -123,7 +124,7 @@ class Moments:
         self.module, self.influence = module, influence
         self.x, self.y = _Variance(), _Variance()
         self.squares: Tensor | float = 0.0  # Σ over positions of (∂L/∂y)², per output
-        self.dim = 0 if isinstance(module, _ConvTransposeNd) else 1  # of the weight, along the inputs
+        self.dim = 0 if isinstance(module, ConvTransposeNd) else 1  # of the weight, along the inputs
 
     def _channel(self) -> int:
         if isinstance(self.module, nn.Linear):

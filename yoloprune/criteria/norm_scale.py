@@ -6,7 +6,8 @@ import warnings
 
 import numpy as np
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from yoloprune.graph.tracing.internals import BatchNorm
 
 from ..errors import UserError
 from .labels import component_sums, slice_sums, weights
@@ -24,7 +25,7 @@ def bn_scale(graph, model: nn.Module, inputs: Inputs) -> np.ndarray:
     Network Slimming (Liu et al., ICCV 2017). Channels without a batch norm are ranked by their relative squared L2
     norm times the mean |γ| of the others, with a warning that says how many.
     """
-    modules = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.weight is not None]
+    modules = [module for module in model.modules() if isinstance(module, BatchNorm) and module.weight is not None]
     owned = {id(module.weight) for module in modules}
     # by identity, since a shared parameter has one name in the graph and may have another in its module
     named = {name: t for name, t in graph.parameters(model).items() if id(t) in owned}

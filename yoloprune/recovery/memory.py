@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from yoloprune.graph.tracing.internals import OperatorMode, StorageRef, leaves, storage_id
 
 __all__ = ["bytes_held"]
 
@@ -27,24 +26,22 @@ def bytes_held(run: Callable[[], Any], layers: Iterable[nn.Module]) -> int:
     return max(held)
 
 
-class _Live(TorchDispatchMode):
+class _Live(OperatorMode):
     """Knows the storages that operators returned: the same on every device, where allocators can be asked on few."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._known: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._known: dict[int, tuple[StorageRef, int]] = {}
 
     def bytes(self) -> int:
         """Size of all storages that are still in use."""
-        self._known = {key: value for key, value in self._known.items() if not value[0].expired()}
+        self._known = {key: value for key, value in self._known.items() if not value[0].is_dead()}
         return sum(size for _, size in self._known.values())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        given = {storage_id(t) for t in leaves((args, kwargs)) if isinstance(t, Tensor)}
         out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                if storage._cdata not in given:  # views and in-place results hold nothing of their own
-                    self._known[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        for tensor in leaves(out):
+            if isinstance(tensor, Tensor) and (key := storage_id(tensor)) not in given:  # views and in-place results
+                self._known[key] = StorageRef(tensor), tensor.untyped_storage().nbytes()  # hold nothing of their own
         return out

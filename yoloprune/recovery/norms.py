@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from yoloprune.graph.tracing.internals import BatchNorm
 
 from ..calibration import collect, evaluation, forward, full_precision
 from ..errors import UserError
@@ -35,7 +36,7 @@ def recalibrate_bn(model: nn.Module, batches: Iterable[Any]) -> int:
         UserError: If there are no batches, or one is too small to have a variance.
     """
     given = collect(batches, "Batch norm recalibration")
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = [m for m in model.modules() if isinstance(m, BatchNorm) and m.track_running_stats]
     momenta = [norm.momentum for norm in norms]
     checks = [norm.register_forward_pre_hook(_check_variance, with_kwargs=True) for norm in norms]
     with evaluation(model), full_precision():

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from yoloprune.graph.tracing.internals import BatchNorm, ConvNd
 
 from ..calibration import call_order, collect, contractions, evaluation, forward, full_precision, groups_of, patches
 from ..errors import UserError
@@ -137,9 +138,7 @@ class _Solver:
     def run(self, batches: tuple[Any, ...], tell: Callable[[int, int], None]) -> None:
         self.report.batches = len(batches)
         names, norms, activations = call_order(self.original, self.large, lambda: forward(self.original, batches[0]))
-        everything = [
-            n for n, m in self.original.named_modules() if isinstance(m, (nn.modules.conv._ConvNd, nn.Linear))
-        ]
+        everything = [n for n, m in self.original.named_modules() if isinstance(m, (ConvNd, nn.Linear))]
         self.report.skipped = [name for name in everything if name not in names]
         norms = {name: self.pruned.get_submodule(norm) for name, norm in norms.items()}
         handles = [
@@ -199,7 +198,7 @@ class _Solver:
         xs = patches(module, x, chosen).float()
         return xs, ys.reshape(len(chosen), groups_of(module), -1), total / len(chosen)
 
-    def _solve(self, name: str, moments: Moments, norm: _BatchNorm | None) -> float:
+    def _solve(self, name: str, moments: Moments, norm: BatchNorm | None) -> float:
         module = self.small[name]
         shape, groups = module.weight.shape, groups_of(module)
         weight, shift, error = moments.solve(module.weight.detach().reshape(groups, shape[0] // groups, -1), self.ridge)
@@ -213,7 +212,7 @@ class _Solver:
 
     @torch.no_grad()
     def _go_on(self, name: str, samples: list[tuple[Tensor, Tensor, Tensor]], activation: nn.Module,
-               norm: _BatchNorm | None, before: Tensor | None) -> None:  # fmt: skip
+               norm: BatchNorm | None, before: Tensor | None) -> None:  # fmt: skip
         """Fit a layer behind its activation; `before` is the batch norm's running mean before the layer was solved."""
         module = self.small[name]
         x, y, counts = (torch.cat(parts) for parts in zip(*samples, strict=True))

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from yoloprune.files import atomic
+from yoloprune.graph.tracing.internals import ConvNd
 
 from .figure import new_figure
 
@@ -17,7 +18,7 @@ def layer_widths(model: nn.Module) -> dict[str, int]:
     """Output channels of every convolution and linear layer, in the model's order."""
     widths = {}
     for name, module in model.named_modules():
-        if isinstance(module, nn.modules.conv._ConvNd):
+        if isinstance(module, ConvNd):
             widths[name] = module.out_channels
         elif isinstance(module, nn.Linear):
             widths[name] = module.out_features

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from yoloprune.graph.tracing.internals import add_products
+
 from ..errors import UserError
 from .replay import Replay
 from .scopes import SCOPES
@@ -131,7 +133,7 @@ class GroupSparsity:
                 own = alike if factor.shape == parameter.shape else broadcast
                 own.append((parameter.grad, parameter, factor))
         for part in filter(None, (alike, broadcast)):
-            torch._foreach_addcmul_(*map(list, zip(*part, strict=True)), value=2 * self.strength * scale)
+            add_products(*map(list, zip(*part, strict=True)), factor=2 * self.strength * scale)
 
     def _sums_of_gammas(self) -> list[Tensor]:
         """For each parameter the γ of the channels that a weight lies in, added up."""

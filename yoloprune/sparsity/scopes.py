@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from yoloprune.graph.tracing.internals import BatchNorm, ConvNd, ConvTransposeNd
 
 from ..graph.parameters import owners
 
@@ -49,14 +49,14 @@ def layer(graph, model: nn.Module) -> Division:
     outputs = {}
     for name, where in owners(model).items():
         for module, attribute in where:
-            if attribute == "weight" and isinstance(module, (_ConvNd, nn.Linear)):
-                outputs[name] = 1 if isinstance(module, _ConvTransposeNd) and module.groups == 1 else 0
+            if attribute == "weight" and isinstance(module, (ConvNd, nn.Linear)):
+                outputs[name] = 1 if isinstance(module, ConvTransposeNd) and module.groups == 1 else 0
     return _by_slice(graph, lambda piece: outputs.get(piece.parameter) == piece.dim)
 
 
 def bn(graph, model: nn.Module) -> Division:
     """Scales of batch norms, each a score of its own."""
-    scales = {id(module.weight) for module in model.modules() if isinstance(module, _BatchNorm)}
+    scales = {id(module.weight) for module in model.modules() if isinstance(module, BatchNorm)}
     named = {name for name, tensor in graph.parameters(model).items() if id(tensor) in scales}
     return _by_slice(graph, lambda piece: piece.parameter in named)
 

@@ -17,6 +17,7 @@ from ultralytics.engine.exporter import Exporter, export_formats
 from yoloprune.deploy.formats import suffix
 from yoloprune.errors import UserError
 from yoloprune.files import workplace
+from yoloprune.graph.tracing.internals import newest_opset
 from yoloprune.replaced import rebound, replaced
 
 from . import outputs
@@ -135,13 +136,12 @@ class _Exporter(Exporter):
 
 def _check_values(format: str, options: dict[str, Any]) -> None:
     """Refuse values that Ultralytics takes and then stumbles over."""
-    from torch.onnx._constants import ONNX_MAX_OPSET  # beyond it torch prints its whole graph before it fails
-
     batch, opset = options.get("batch", 1), options.get("opset") or 0
     if not isinstance(batch, int) or batch < 1:
         raise UserError(f"batch={batch} is no number of images; give 1 or more.")
-    if opset > ONNX_MAX_OPSET:
-        raise UserError(f"opset={opset} is newer than this torch can write; the newest is {ONNX_MAX_OPSET}.")
+    newest = newest_opset()
+    if opset > newest:  # torch prints its whole graph before it fails
+        raise UserError(f"opset={opset} is newer than this torch can write; the newest is {newest}.")
     formats = export_formats()
     known = dict(zip(formats["Argument"], formats["Arguments"], strict=True))[format]
     if options.get("quantize") in (8, "w8a16") and "data" in known and not options.get("data"):

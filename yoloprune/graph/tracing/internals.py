@@ -1,6 +1,6 @@
-"""What the graph uses of PyTorch's private or unstable parts, each behind a name of our own.
+"""What is used of PyTorch's private or unstable parts, each behind a name of our own.
 
-Nothing else in `yoloprune.graph` touches them. tests/graph/test_contracts.py checks every one and says in a sentence
+Nothing else in `yoloprune` touches them. tests/graph/test_contracts.py checks every one and says in a sentence
 what a newer PyTorch has changed. The version in brackets is the newest in which each was seen to work.
 """
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload as Operator  # [2.14.1]
 from torch.multiprocessing.reductions import StorageWeakRef  # [2.14.1]
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # [2.14.1]
 from torch.nn.modules.batchnorm import _NormBase as NormBase  # [2.14.1]
 from torch.nn.modules.conv import _ConvNd as ConvNd  # [2.14.1]
 from torch.nn.modules.conv import _ConvTransposeNd as ConvTransposeNd  # [2.14.1]
@@ -27,6 +28,7 @@ __all__ = [
     "GRU_CELL",
     "LSTM_CELL",
     "Argument",
+    "BatchNorm",
     "ConvNd",
     "ConvTransposeNd",
     "FunctionMode",
@@ -35,6 +37,7 @@ __all__ = [
     "OperatorMode",
     "PassingFunctionMode",
     "StorageRef",
+    "add_products",
     "composite_kernel",
     "default_generators",
     "draws_random_numbers",
@@ -46,8 +49,10 @@ __all__ = [
     "is_shape_query",
     "leaves",
     "map_leaves",
+    "newest_opset",
     "operator_arguments",
     "operator_name",
+    "padding_of",
     "qualified_name",
     "storage_id",
     "view_base",
@@ -194,3 +199,20 @@ def default_generators() -> Sequence[torch.Generator]:
 def is_hook_container(attribute: str) -> bool:
     """Whether a module's attribute of this name holds hooks [2.14.1]."""
     return "hook" in attribute
+
+
+def add_products(to: list[Tensor], a: list[Tensor], b: list[Tensor], *, factor: float) -> None:
+    """Add factor · a · b to tensors in place, many of them in one call [2.14.1]."""
+    torch._foreach_addcmul_(to, a, b, value=factor)
+
+
+def padding_of(convolution: ConvNd) -> list[int]:
+    """Padding of a convolution as `torch.nn.functional.pad` takes it, "same" worked out [2.14.1]."""
+    return list(convolution._reversed_padding_repeated_twice)
+
+
+def newest_opset() -> int:
+    """The newest version of ONNX's operators that this PyTorch can write [2.14.1]."""
+    from torch.onnx._constants import ONNX_MAX_OPSET  # slow to import
+
+    return int(ONNX_MAX_OPSET)

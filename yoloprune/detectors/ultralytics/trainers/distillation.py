@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from ultralytics.utils.torch_utils import unwrap_model
 
 from yoloprune.detectors.base import Distillation
@@ -20,6 +19,7 @@ from yoloprune.detectors.ultralytics import checkpoints
 from yoloprune.detectors.ultralytics.differences import prediction_divergence
 from yoloprune.detectors.ultralytics.probe import dense_predictions
 from yoloprune.graph import Plan
+from yoloprune.graph.tracing.internals import BatchNorm
 
 __all__ = ["Distilling", "bind_distillation"]
 
@@ -41,7 +41,7 @@ class Distilling:
         super()._model_train()
         network = unwrap_model(self.model)
         for module in network.modules():
-            if isinstance(module, _BatchNorm):
+            if isinstance(module, BatchNorm):
                 module.eval()
         if not isinstance(getattr(network, "criterion", None), _Criterion):
             # only now: the averaged copy, which is validated and saved, is made before and keeps the plain loss
