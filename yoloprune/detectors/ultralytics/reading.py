@@ -24,7 +24,7 @@ from yoloprune.paths import check_path
 
 from .internals import check_activation, guess_task
 from .stock import current_name, find_stock
-from .unpickling import ForeignNameError, TorchArchive, damaged, names_in, read
+from .unpickling import LEGACY_MAGIC, ForeignNameError, TorchArchive, damaged, names_in, read
 
 __all__ = ["read_checkpoint", "read_network"]
 
@@ -38,7 +38,6 @@ ORIGINAL = (
 )
 
 _ZIP_MAGIC = b"PK\x03\x04"
-_LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # first pickle of torch.save before torch 1.6
 _YOLOV7 = {"IDetect", "IAuxDetect", "IBin", "IKeypoint", "MP", "SP", "SPPCSPC", "ReOrg", "RepConv", "DownC"}
 _MOST_MODULES = 2000  # that a model.yaml may ask for
 _MOST_CHANNELS = 1000  # of an image
@@ -82,7 +81,7 @@ def read_checkpoint(path: str | Path) -> Any:
             of a model.
     """
     path = Path(path)
-    if _check_file(path) == _LEGACY_MAGIC:
+    if _check_file(path) == LEGACY_MAGIC:
         raise UserError(
             f"'{path}' has the format from before PyTorch 1.6, which cannot be read without running it: {TRUST}"
         )
@@ -98,7 +97,7 @@ def read_checkpoint(path: str | Path) -> Any:
 def _unlimited(path: Path) -> Any:
     """Unpickle as pickles are meant to be."""
     head = _check_file(path)
-    if head != _LEGACY_MAGIC:
+    if head != LEGACY_MAGIC:
         with TorchArchive.open(path) as archive, damaged(path):
             archive.check_sums()
         _name_original(path)
@@ -132,14 +131,14 @@ def _check_file(path: Path) -> bytes:
     check_path(path)
     try:
         with path.open("rb") as file:
-            head = file.read(len(_LEGACY_MAGIC))
-            if head == _LEGACY_MAGIC and b"cmodels.yolo\n" in file.read(1 << 16):
+            head = file.read(len(LEGACY_MAGIC))
+            if head == LEGACY_MAGIC and b"cmodels.yolo\n" in file.read(1 << 16):
                 raise UserError(ORIGINAL.format(path, "YOLOv5"))
     except OSError as error:
         raise UserError(f"'{path}' cannot be read: {error.strerror}.") from None
     if not head:
         raise UserError(f"'{path}' is empty.")
-    if head == _LEGACY_MAGIC:
+    if head == LEGACY_MAGIC:
         return head
     if not head.startswith(_ZIP_MAGIC):
         raise UserError(f"'{path}' is not a PyTorch checkpoint.")

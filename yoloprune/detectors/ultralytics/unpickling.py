@@ -30,7 +30,10 @@ from torch import Tensor, nn
 from yoloprune.errors import UserError
 from yoloprune.files import check_regular
 
-__all__ = ["Find", "ForeignNameError", "TorchArchive", "damaged", "names_in", "read"]
+__all__ = ["LEGACY_MAGIC", "Find", "ForeignNameError", "LegacyFile", "TorchArchive", "damaged", "names_in", "read"]
+
+LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""The first pickle of `torch.save` before PyTorch 1.6."""
 
 Find = Callable[[str], Any]
 """From a dotted name to the class that a file may have empty instances of, or the function that it may call, which must
@@ -77,12 +80,13 @@ class ForeignNameError(UserError):
         self.what = what
 
 
-def read(path: str | Path, find: Find = lambda name: None) -> Any:
+def read(path: str | Path, find: Find = lambda name: None, *, legacy: bool = False) -> Any:
     """Read a file of `torch.save`: tensors, numbers, text, containers, and what `find` knows.
 
     Args:
         path: A zip archive, as `torch.save` writes it since PyTorch 1.6.
         find: What the file may name beyond tensors.
+        legacy: Whether it is instead the row of pickles that `torch.save` wrote before.
 
     Returns:
         What was saved, on the CPU.
@@ -92,17 +96,17 @@ def read(path: str | Path, find: Find = lambda name: None) -> Any:
         UserError: It is no such archive, truncated, damaged, or larger than any detector's.
         OSError: There is no such file, or it cannot be read.
     """
-    with TorchArchive.open(path) as archive, damaged(path):
+    with (LegacyFile if legacy else TorchArchive).open(path) as archive, damaged(path):
         return _Unpickler(archive, find).load()
 
 
-def names_in(path: str | Path) -> list[str]:
-    """The dotted names in the pickle of a `torch.save` archive, in order; nothing is built.
+def names_in(path: str | Path, *, legacy: bool = False) -> list[str]:
+    """The dotted names in the pickle of a file of `torch.save`, in order; nothing is built.
 
     Raises:
         UserError: As `read`.
     """
-    with TorchArchive.open(path) as archive, damaged(path):
+    with (LegacyFile if legacy else TorchArchive).open(path) as archive, damaged(path):
         return list(dict.fromkeys(_dotted(arg) for op, arg in _operations(archive) if op == "GLOBAL"))
 
 
@@ -174,6 +178,22 @@ class TorchArchive:
             raise UserError(f"'{self.path}' has {name} of {entry.file_size} bytes, more than any checkpoint.")
         return self._zip.read(entry)
 
+    def pickle(self) -> bytes:
+        """The pickle, which names the tensors' memories."""
+        if "byteorder" in self.records and self.read("byteorder", 16).decode() != sys.byteorder:
+            raise UserError(f"'{self.path}' is from a machine of another byte order; save it anew on this one.")
+        return self.read("data.pkl", _LARGEST_PICKLE)
+
+    def memory(self, key: str, size: int) -> Tensor:
+        """The memory of tensors that has this key: bytes, at least `size` of them."""
+        content = self.read(f"data/{key}")
+        values = torch.empty(len(content), dtype=torch.uint8)  # aligned as torch's are, which decides the last bits
+        values.numpy()[:] = np.frombuffer(content, np.uint8)
+        return values
+
+    def finish(self) -> None:
+        """Called once the pickle is read."""
+
     def check_sums(self) -> None:
         """Compare the checksums of all records; `read` does it for one, and torch for none.
 
@@ -182,6 +202,73 @@ class TorchArchive:
         """
         if self._zip.testzip():
             raise zipfile.BadZipFile
+
+
+class LegacyFile:
+    """What `torch.save` wrote before PyTorch 1.6: pickles in a row, and behind them the memories of tensors.
+
+    Attributes:
+        path: The file.
+        size: Its size in bytes.
+    """
+
+    def __init__(self, path: Path, file: BinaryIO):
+        self.path, self._file = path, file
+        self.size = file.seek(0, io.SEEK_END)
+        if self.size > _LARGEST_FILE:
+            raise UserError(f"'{path}' has {self.size / 2**30:.1f} GiB, more than the checkpoint of any detector.")
+        self._memories: dict[str, Tensor] = {}
+        self._ends = [0]
+        for _ in range(5):  # magic number, protocol, the machine, what was saved, keys of memories in their order
+            file.seek(self._ends[-1])
+            first = file.read(_LARGEST_PICKLE)
+            *_, (_, _, stop) = pickletools.genops(first)
+            self._ends.append(self._ends[-1] + stop + 1)
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: str | Path) -> Iterator[LegacyFile]:
+        """Open the file for the time of a block.
+
+        Raises:
+            UserError: It is no such file, or larger than any detector's.
+            OSError: There is no such file, or it cannot be read.
+        """
+        path = Path(path)
+        check_regular(path)
+        with path.open("rb") as file:
+            with damaged(path):
+                archive = cls(path, file)
+            yield archive
+
+    def pickle(self) -> bytes:
+        """The pickle of what was saved."""
+        return self._part(3)
+
+    def _part(self, number: int) -> bytes:
+        self._file.seek(self._ends[number])
+        return self._file.read(self._ends[number + 1] - self._ends[number])
+
+    def memory(self, key: str, size: int) -> Tensor:
+        """The memory of tensors that has this key: `size` bytes, which `finish` fills."""
+        if size > self.size - sum(map(len, self._memories.values())):
+            raise ValueError
+        self._memories[key] = torch.zeros(size, dtype=torch.uint8)
+        return self._memories[key]
+
+    def finish(self) -> None:
+        """Fill the memories, which follow the pickles, each behind the number of its values."""
+        keys = [arg for operation, arg, _ in pickletools.genops(self._part(4)) if operation.name == "BINUNICODE"]
+        if sorted(keys) != sorted(self._memories):
+            raise ValueError
+        self._file.seek(self._ends[5])
+        for key in keys:
+            memory = self._memories[key]
+            (count,) = struct.unpack("<q", self._file.read(8))
+            content = self._file.read(len(memory))
+            if count <= 0 < len(memory) or len(memory) % max(count, 1) or len(content) != len(memory):
+                raise ValueError
+            memory.numpy()[:] = np.frombuffer(content, np.uint8)
 
 
 def _directory_size(file: BinaryIO, size: int) -> int:
@@ -194,11 +281,9 @@ def _directory_size(file: BinaryIO, size: int) -> int:
     return declared if wide < 0 else max(declared % 0xFFFFFFFF, *struct.unpack_from("<Q", tail, wide + 40))
 
 
-def _operations(archive: TorchArchive) -> Iterator[tuple[str, Any]]:
+def _operations(archive: TorchArchive | LegacyFile) -> Iterator[tuple[str, Any]]:
     """The operations of the pickle, each with its argument."""
-    if "byteorder" in archive.records and archive.read("byteorder", 16).decode() != sys.byteorder:
-        raise UserError(f"'{archive.path}' is from a machine of another byte order; save it anew on this one.")
-    operations = pickletools.genops(archive.read("data.pkl", _LARGEST_PICKLE))
+    operations = pickletools.genops(archive.pickle())
     for number, (operation, arg, _) in enumerate(operations):
         if number > _MOST_OPERATIONS:
             raise UserError(f"'{archive.path}' has a pickle longer than any checkpoint's.")
@@ -230,7 +315,7 @@ class _Storage:
 class _Unpickler:
     """The operations of pickle protocol 2 that `torch.save` needs; the names are those of `pickletools`."""
 
-    archive: TorchArchive
+    archive: TorchArchive | LegacyFile
     find: Find
     stack: list[Any] = field(default_factory=list)
     below: list[list[Any]] = field(default_factory=list)  # the stacks under each mark
@@ -241,6 +326,7 @@ class _Unpickler:
 
     def load(self) -> Any:
         self._run()
+        self.archive.finish()
         (value,) = self.stack
         self._check(value, {}, 0)
         return value
@@ -346,19 +432,22 @@ class _Unpickler:
         elif isinstance(value, np.dtype):
             if state[1] not in ("<", "|", "="):
                 raise ValueError
+        elif isinstance(value, np.ndarray):
+            _set_values(value, *state)
         elif self.made.get(id(value)) is value:
             _set_attributes(value, state)
         else:
             raise TypeError
 
-    def _persistent(self, kind: str, name: _Name, key: str, location: str, count: int) -> None:
+    def _persistent(self, kind: str, name: _Name, key: str, location: str, count: int = 0, view: None = None) -> None:
+        if kind == "module":  # before PyTorch 1.6: a class, with the source that it had
+            self.stack.append(_expect(name, _Name))
+            return
         dtype = _STORAGES[_expect(name, _Name).text]
+        size = _expect(count, int) * dtype.itemsize
         if key not in self.memories:
-            content = self.archive.read(f"data/{key}")
-            values = torch.empty(len(content), dtype=torch.uint8)  # aligned as torch's are, which decides the last bits
-            values.numpy()[:] = np.frombuffer(content, np.uint8)
-            self.memories[key] = values.untyped_storage()
-        if kind != "storage" or _expect(count, int) * dtype.itemsize > self.memories[key].nbytes():
+            self.memories[_expect(key, str)] = self.archive.memory(key, size).untyped_storage()
+        if kind != "storage" or view is not None or not 0 <= size <= self.memories[key].nbytes():
             raise ValueError
         self.stack.append(_Storage(self.memories[key], dtype))
 
@@ -431,6 +520,13 @@ def _set_attributes(value: Any, state: Any) -> None:
         type(value).__setstate__(value, state)
     else:
         vars(value).update(state)
+
+
+def _set_values(array: np.ndarray, version: int, shape: tuple[int, ...], dtype: np.dtype, order: bool, content: Any) -> None:
+    """Give an array of NumPy, which a file has made without values, its numbers."""
+    if not isinstance(dtype, np.dtype) or dtype.hasobject or not isinstance(content, bytes):
+        raise TypeError
+    array.__setstate__((1, _expect(shape, tuple), dtype, order is True, content))
 
 
 def _check_module(attributes: dict[str, Any]) -> None:
