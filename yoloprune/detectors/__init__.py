@@ -23,7 +23,10 @@ GFLOPS_IMGSZ = 640
 """Image size in px at which GFLOPs are counted: the one of `model.info()` and of the published tables, whatever size
 the network is trained and validated at."""
 
-FAMILIES = ["yoloprune.detectors.ultralytics.detector:UltralyticsDetector"]
+FAMILIES = [
+    "yoloprune.detectors.yolov7.detector:YOLOv7Detector",
+    "yoloprune.detectors.ultralytics.detector:UltralyticsDetector",
+]
 """The implementations as `module:class`. The first that recognises a file or a model takes it; the last one says what
 is wrong with what none recognises."""
 

@@ -80,11 +80,13 @@ class ClassLayers(NamedTuple):
         names: Module names.
         softmax: Whether a softmax makes scores of them, and not a sigmoid.
         in_order: Whether each output belongs to a place of the image, and not to a query.
+        rows: Which of their outputs are meant, by number; None for all.
     """
 
     names: list[str]
     softmax: bool = False
     in_order: bool = True
+    rows: Sequence[int] | None = None
 
 
 class Part(NamedTuple):

@@ -38,7 +38,14 @@ def calibrated(detector: Detector, original: Detector, images: list[Tensor]) -> 
     layers = original.class_layers()
     networks = [of.network.to(images[0].device) for of in (detector, original)]
     try:
-        return calibrate_scores(*networks, layers.names, images, softmax=layers.softmax, in_order=layers.in_order)
+        return calibrate_scores(
+            *networks,
+            layers.names,
+            images,
+            softmax=layers.softmax,
+            in_order=layers.in_order,
+            rows=layers.rows,
+        )
     finally:
         for network in networks:
             network.cpu()

@@ -52,6 +52,7 @@ def calibrate_scores(
     *,
     softmax: bool = False,
     in_order: bool = True,
+    rows: Sequence[int] | None = None,
 ) -> list[ScoreFit]:
     """Fit the class logits of a pruned network to the scores of the original by an affine map for each class layer.
 
@@ -66,6 +67,8 @@ def calibrate_scores(
             parameters `logit_scale`, which is exponentiated, and `bias`.
         batches: Calibration batches without labels, as `yoloprune.recovery.reconstruct` takes them.
         softmax: Whether a softmax over the last dimension makes scores of the logits, and not a sigmoid.
+        rows: Which output channels of the layers are logits to fit, where others are something else and stay as they
+            are; None for all.
         in_order: Whether a position of the one network's output is that of the other's. Where it is not, as for the
             queries of a decoder, the logits of each batch are paired by rank.
 
@@ -80,6 +83,9 @@ def calibrate_scores(
     wanted: dict[str, list[Tensor]] = {name: [] for name in layers}
     seen: dict[str, _Sigmoid | _Softmax] = {name: _Softmax() if softmax else _Sigmoid() for name in layers}
 
+    def chosen(out: Tensor) -> Tensor:
+        return out if rows is None else out[:, list(rows)]
+
     def compare(name: str, logits: Tensor) -> None:
         target = wanted[name].pop(0) if wanted[name] else None
         if target is None or target.shape != logits.shape:
@@ -91,8 +97,8 @@ def calibrate_scores(
 
     handles = []
     for name, (large, small) in pairs.items():
-        handles.append(large.register_forward_hook(_hook(lambda out, name=name: wanted[name].append(out.float()))))
-        handles.append(small.register_forward_hook(_hook(lambda out, name=name: compare(name, out))))
+        handles.append(large.register_forward_hook(_hook(lambda out, name=name: wanted[name].append(chosen(out).float()))))
+        handles.append(small.register_forward_hook(_hook(lambda out, name=name: compare(name, chosen(out)))))
     try:
         with evaluation(pruned, original), full_precision(), torch.no_grad():
             for batch in given:
@@ -104,7 +110,7 @@ def calibrate_scores(
     fits = []
     for name, (_, layer) in pairs.items():
         a, b, before, after = _least(seen[name])
-        _fold(layer, a, b)
+        _fold(layer, a, b, slice(None) if rows is None else list(rows))
         fits.append(ScoreFit(name, a, b, before, after))
     return fits
 
@@ -117,13 +123,13 @@ def _hook(function: Callable[[Tensor], None]) -> Callable[[nn.Module, Any, Tenso
 
 
 @torch.no_grad()
-def _fold(layer: nn.Module, scale: float, shift: float) -> None:
+def _fold(layer: nn.Module, scale: float, shift: float, rows: slice | list[int]) -> None:
     if hasattr(layer, "logit_scale"):
         layer.logit_scale.add_(torch.tensor(scale).log().to(layer.logit_scale))
     else:
-        layer.weight.mul_(scale)
+        layer.weight[rows] *= scale
     if layer.bias is not None:
-        layer.bias.mul_(scale).add_(shift)
+        layer.bias[rows] = layer.bias[rows] * scale + shift
 
 
 def _least(entropy: _Sigmoid | _Softmax) -> tuple[float, float, float, float]:

@@ -132,7 +132,7 @@ class UltralyticsDetector(Detector):
 
     def holding(self, network: nn.Module) -> UltralyticsDetector:
         """A detector like this one around another network."""
-        return UltralyticsDetector(with_network(self._yolo, network))
+        return type(self)(with_network(self._yolo, network))
 
     def with_classes(self, names: Mapping[int, str]) -> UltralyticsDetector:
         """A detector like this one with fresh last class layers for other classes; see `heads.refit_classes`."""

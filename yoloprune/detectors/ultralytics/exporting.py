@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import ultralytics
+from torch import Tensor
 from ultralytics.engine import exporter
 from ultralytics.engine.exporter import Exporter, export_formats
 
@@ -25,7 +26,7 @@ from .datasets import check_data
 from .guard import check_options, offline, plain, quiet
 from .uncached import BUILDERS
 
-__all__ = ["export", "onnx_difference"]
+__all__ = ["export", "onnx_difference", "run_onnx"]
 
 
 def export(
@@ -98,6 +99,21 @@ def onnx_difference(yolo: ultralytics.YOLO, onnx_path: str | Path) -> float:
     Raises:
         UserError: ONNX Runtime is not installed, or cannot load the file.
     """
+    network = outputs.deployed(yolo.model)
+    image, actual = run_onnx(onnx_path, network.yaml.get("channels", 3))
+    return outputs.furthest(network, outputs.run(network, image), actual)
+
+
+def run_onnx(onnx_path: str | Path, channels: int) -> tuple[Tensor, list[Tensor]]:
+    """A photograph as an exported file takes it, and what ONNX Runtime makes of it.
+
+    Args:
+        onnx_path: The ONNX file, as `export` wrote it.
+        channels: Image channels.
+
+    Raises:
+        UserError: ONNX Runtime is not installed, or cannot load the file.
+    """
     try:
         import onnxruntime
     except ImportError:
@@ -106,15 +122,13 @@ def onnx_difference(yolo: ultralytics.YOLO, onnx_path: str | Path) -> float:
         session = onnxruntime.InferenceSession(str(onnx_path), providers=["CPUExecutionProvider"])
     except Exception as e:  # onnxruntime's exceptions have no common base
         raise UserError(f"ONNX Runtime cannot load '{onnx_path}': {plain(e)}") from None
-    network = outputs.deployed(yolo.model)
     exported = session.get_modelmeta().custom_metadata_map  # the input's own shape is open where its axes are dynamic
     height, width = ast.literal_eval(exported["imgsz"])
-    photograph = outputs.photograph(height, width, network.yaml.get("channels", 3))
+    photograph = outputs.photograph(height, width, channels)
     image = photograph.expand(int(exported["batch"]), -1, -1, -1)
     given = session.get_inputs()[0]
     actual = session.run(None, {given.name: image.numpy().astype("float16" if "float16" in given.type else "float32")})
-    actual = [torch.from_numpy(np.asarray(output, dtype=np.float32)) for output in actual]
-    return outputs.furthest(network, outputs.run(network, image), actual)
+    return image, [torch.from_numpy(np.asarray(output, dtype=np.float32)) for output in actual]
 
 
 class _Exporter(Exporter):

@@ -135,7 +135,8 @@ def with_network(yolo: Model, network: nn.Module) -> YOLO:
         yolo: Any Ultralytics model with a torch network (YOLO, RTDETR, YOLOWorld).
         network: The network to hold.
     """
-    new = YOLO.__new__(YOLO)
+    cls = type(yolo) if isinstance(yolo, YOLO) else YOLO
+    new = cls.__new__(cls)
     new.__dict__ = dict(yolo.__dict__)
     new._modules = {**yolo._modules}
     new.model = network

@@ -26,7 +26,7 @@ from .internals import described
 __all__ = ["SENTENCE", "block_stock_training", "is_marked", "is_pruned", "same_widths"]
 
 SENTENCE = (
-    "This network was pruned by yoloprune, and stock Ultralytics training would rebuild it at its full width. "
+    "This network was pruned by yoloprune, and stock training would rebuild it at its full width. "
     "Train it with yoloprune instead: import yoloprune; yoloprune.load(weights).train(...)"
 )
 KEY = "pruned_by"  # key in model.yaml

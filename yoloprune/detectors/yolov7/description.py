@@ -154,8 +154,6 @@ def _torch(kind: str, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]
     for name, held in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
         if name not in tensors or tensors[name].shape != held.shape:
             raise ValueError(f"{kind}.{name}")
-    module._parameters.clear()
-    module._buffers.clear()
     return module
 
 

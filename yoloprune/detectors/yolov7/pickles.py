@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from ultralytics.utils import DEFAULT_CFG_DICT
 
 from yoloprune.detectors.ultralytics.stock import find_stock
 from yoloprune.detectors.ultralytics.unpickling import (
@@ -105,8 +106,12 @@ def read_network(path: str | Path) -> tuple[Network, dict[str, Any]]:
             checkpoint = checkpoint if isinstance(checkpoint, dict) else {"model": checkpoint}
             network = _converted(path, checkpoint.get("ema") or checkpoint.get("model"))
         network.pt_path = str(path.absolute())
+        args = _train_args(checkpoint)
+        if network.stride.max() > 32:  # networks of four scales are trained and published at this size
+            args = {"imgsz": 1280, **args}
+        network.args = {**DEFAULT_CFG_DICT, **args}
         checkpoint = {key: value for key, value in checkpoint.items() if key not in ("tensors", "architecture")}
-        return network, {**checkpoint, "model": network, "ema": None, "train_args": _train_args(checkpoint)}
+        return network, {**checkpoint, "model": network, "ema": None, "train_args": args}
 
 
 def _refuse_others(path: Path, names: Iterable[str]) -> None:
@@ -170,7 +175,7 @@ def _plain_yaml(rows: Any) -> dict[str, Any]:
     """The description that the model was built from; kept, and never built from."""
     if not isinstance(rows, dict):
         return {"backbone": [], "head": []}
-    return {key: value for key, value in rows.items() if isinstance(key, str)}
+    return {"channels": rows.get("ch", 3), **{key: value for key, value in rows.items() if isinstance(key, str)}}
 
 
 def _train_args(checkpoint: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,213 @@
+"""YOLOv7 and the original, anchor-based YOLOv5 as a `Detector`."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from ultralytics.engine.model import Model
+
+from yoloprune.detectors import GFLOPS_IMGSZ
+from yoloprune.detectors.base import ClassLayers, Detector
+from yoloprune.detectors.ultralytics import exporting, outputs
+from yoloprune.detectors.ultralytics.detector import UltralyticsDetector
+from yoloprune.detectors.ultralytics.differences import PredictionChange, PseudoLabelError
+from yoloprune.detectors.ultralytics.model import with_network
+from yoloprune.detectors.ultralytics.probe import sampled_fisher_loss
+from yoloprune.detectors.ultralytics.stock_training import is_marked
+from yoloprune.detectors.ultralytics.trace import check_runs, trace_yolo
+from yoloprune.errors import UserError
+from yoloprune.finite import check_finite
+from yoloprune.graph import Graph
+from yoloprune.paths import check_path
+
+from . import official, pickles
+from .exported import with_exported_head
+from .heads import IDetect
+from .layers import MP, SP, SPPCSPC, DownC, ReOrg, RepConv
+from .model import YOLO
+from .network import Network
+from .predictions import Change, Dense
+
+__all__ = ["YOLOv7Detector"]
+
+_OF_V7 = (IDetect, SP, MP, SPPCSPC, RepConv, ReOrg, DownC)
+"""Modules of which each YOLOv7 has one and no YOLOv5."""
+
+
+class YOLOv7Detector(UltralyticsDetector):
+    """A detector of the YOLOv7 or the YOLOv5 repository.
+
+    Args:
+        yolo: The model that holds the network.
+    """
+
+    network: Network
+
+    @property
+    def family(self) -> str:
+        """ "v7" or "v5", by the modules that it has."""
+        return "v7" if any(isinstance(module, _OF_V7) for module in self.network.modules()) else "v5"
+
+    @property
+    def file(self) -> Path:
+        """The checkpoint's file; of a fresh network, a name for one."""
+        return Path(self.network.pt_path or f"yolo{self.family}.pt")
+
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def recognises(cls, weights: Path) -> bool:
+        """Whether the file names classes of these repositories, or is a plain one of ours."""
+        return pickles.recognises(weights)
+
+    @classmethod
+    def load(cls, weights: str | Path, *, trust: bool = False) -> YOLOv7Detector:
+        """Load an official checkpoint, or one of ours; `trust` changes nothing, since nothing needs it.
+
+        Raises:
+            UserError: See `yoloprune.detectors.load`.
+        """
+        check_path(weights)
+        yolo = YOLO.holding(*pickles.read_network(weights))
+        check_finite(yolo.model, f"'{weights}'")
+        check_runs(yolo.model, f"'{weights}'")
+        return cls(yolo)
+
+    @classmethod
+    def holds(cls, model: Any) -> bool:
+        """Whether this is a `Network`, or an Ultralytics model around one."""
+        return isinstance(model.model if isinstance(model, Model) else model, Network)
+
+    @classmethod
+    def wrap(cls, model: Any) -> Detector:
+        """See `yoloprune.detectors.wrap`."""
+        if isinstance(model, Network):
+            network = copy.deepcopy(model).cpu().float().eval()
+            check_finite(network, "The given model")
+            return cls(YOLO.around(network))
+        return super().wrap(model)
+
+    def save(self, path: Path, *, float32: bool = False) -> str | None:
+        """Write a checkpoint that the official repository opens, and a plain one beside it; see `official.save`."""
+        given = (self.model.ckpt or {}).get("train_args") or self.model.overrides
+        return official.save(self.network, path, given, float32=float32)
+
+    def with_classes(self, names: Mapping[int, str]) -> Detector:
+        """A detector like this one whose class rows start anew for other classes; boxes and objectness stay."""
+        network = copy.deepcopy(self.network)
+        refit_classes(network, len(names))
+        network.names = dict(names)
+        return self.holding(network)
+
+    # -- graph and cost -----------------------------------------------------------------------------------------------
+
+    def trace(self, prune_head: bool = False, keep: Sequence[str] = ()) -> Graph:
+        """The dependency graph; the head has no hidden layers, so that `prune_head` changes nothing."""
+        return trace_yolo(self.network, True, keep)
+
+    def gflops(self, imgsz: int = GFLOPS_IMGSZ) -> float:
+        """GFLOPs as `model.info()` prints them, and of convolutions alone where Ultralytics cannot count."""
+        first = next(self.network.parameters())
+        if first.shape[1] != self.channels:  # pixels are moved into channels first, which Ultralytics does not expect
+            return sum(self.layer_flops(imgsz).values()) / 1e9
+        return super().gflops(imgsz)
+
+    # -- predictions --------------------------------------------------------------------------------------------------
+
+    def ranking_loss(self, seed: int) -> Callable[[nn.Module, dict[str, Any]], Tensor]:
+        """The Fisher information of scores (objectness times class) and boxes; see `probe.sampled_fisher_loss`."""
+        loss = sampled_fisher_loss(seed)
+        return lambda network, batch: loss(Dense(network), batch)
+
+    def class_layers(self) -> ClassLayers:
+        """The convolutions of all scales, of which the rows of objectness count."""
+        head, at = self.network.head, f"model.{len(self.network.model) - 1}"
+        rows = [anchor * head.no + 4 for anchor in range(head.na)]
+        return ClassLayers([f"{at}.m.{i}" for i in range(head.nl)], rows=rows)
+
+    def change(self, images: list[Tensor]) -> PredictionChange:
+        """The divergence of scores and boxes."""
+        return Change(self.network, images)
+
+    def lost(self, images: list[Tensor]) -> Callable[[nn.Module], float]:
+        """1 - mAP50-95 against this network's own detections, if it has any on these images."""
+        measure = PseudoLabelError(self.network, images)
+        return measure if any(len(truth) for truth in measure.truth) else self.change(images)
+
+    def outputs(self, images: Tensor) -> list[Tensor]:
+        """The output of the network as the exporter runs it."""
+        return outputs.run(outputs.deployed(with_exported_head(self.network)), images)
+
+    # -- export -------------------------------------------------------------------------------------------------------
+
+    def export(
+        self,
+        path: Path,
+        *,
+        format: str = "onnx",
+        imgsz: int | list[int] = 640,
+        verbose: bool = False,
+        layout: str = "v8",
+        **options: Any,
+    ) -> Path:
+        """Export through Ultralytics' exporter.
+
+        Args:
+            path: See `Detector.export`.
+            format: See there.
+            imgsz: See there.
+            verbose: See there.
+            layout: "v8" gives (1, 4 + classes, n), boxes and scores as YOLOv8 puts them out; "official" (1, n, 5 +
+                classes), boxes, objectness and class probabilities as the official code does.
+            options: See there.
+
+        Raises:
+            UserError: See there; or there is no such layout.
+        """
+        if layout not in ("v8", "official"):
+            raise UserError(f"There is no layout {layout!r} of outputs; give 'v8' or 'official'.")
+        if layout == "official" and options.get("nms"):
+            raise UserError("nms=True puts out detections, which have no official layout; leave one of the two out.")
+        yolo = with_network(self.model, with_exported_head(self.network, official=layout == "official"))
+        return exporting.export(yolo, path, format=format, imgsz=imgsz, verbose=verbose, **options)
+
+    def onnx_difference(self, path: Path) -> float:
+        """Compare with ONNX Runtime on a photograph, in the layout that the file has."""
+        image, theirs = exporting.run_onnx(path, self.channels)
+        of_rows = theirs[0].shape[-1] == self.network.head.no
+        network = outputs.deployed(with_exported_head(self.network, official=of_rows))
+        ours = outputs.run(network, image)
+        if of_rows:  # boxes and scores, which count apart, are rows then
+            ours, theirs = [x.mT for x in ours], [x.mT for x in theirs]
+        return outputs.furthest(network, ours, theirs)
+
+
+@torch.no_grad()
+def refit_classes(network: Network, nc: int) -> None:
+    """Give the head, in place, class rows for `nc` classes; those of boxes and objectness stay.
+
+    Biases start as the official code starts them, equally likely, and vectors of implicit knowledge neutral.
+    """
+    head = network.head
+    old, new = head.no, 5 + nc
+    stay = torch.arange(head.na * old).view(head.na, old)[:, :5].flatten()
+    place = torch.arange(head.na * new).view(head.na, new)[:, :5].flatten()
+    for name in ("m", "m2"):
+        for i, conv in enumerate(getattr(head, name, ())):
+            fresh = nn.Conv2d(conv.in_channels, head.na * new, 1, device=conv.weight.device)
+            fresh.bias.fill_(math.log(0.6 / (max(nc, 2) - 0.99)))
+            fresh.weight[place], fresh.bias[place] = conv.weight[stay], conv.bias[stay]
+            getattr(head, name)[i] = fresh
+    for implicit in getattr(head, "im", ()):
+        values = torch.ones(1, head.na * new, 1, 1, device=implicit.implicit.device)
+        values[:, place] = implicit.implicit[:, stay]
+        implicit.implicit, implicit.channel = nn.Parameter(values), head.na * new
+    head.nc, head.no, network.nc = nc, new, nc
+    network.yaml = {**network.yaml, "nc": nc}
+    network.names = {i: str(i) for i in range(nc)}
