@@ -1,8 +1,9 @@
-"""What `yoloprune v8` and `yoloprune prune` have in common: the options of a run, and starting it."""
+"""What `yoloprune v8`, `v7`, `v5` and `prune` have in common: the options of a run, and starting it."""
 
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from yoloprune.deploy.formats import SUFFIXES
+from yoloprune.errors import UserError
 from yoloprune.pipeline.declared import DATA, OUTPUT, PRUNING, TARGET, TRAINING, WEIGHTS, Declared, declared
 from yoloprune.pipeline.options import Options
 from yoloprune.pipeline.typed import kinds_of
@@ -18,7 +20,18 @@ from yoloprune.pipeline.typed import kinds_of
 from .errors import reported
 from .options import with_default
 
-__all__ = ["DEFAULTS", "PAIRS", "PANELS", "RECIPE", "CommandSpec", "Flag", "flag_of", "flags_of", "run_command"]
+__all__ = [
+    "DEFAULTS",
+    "PAIRS",
+    "PANELS",
+    "RECIPE",
+    "CommandSpec",
+    "Flag",
+    "flag_of",
+    "flags_of",
+    "of_family",
+    "run_command",
+]
 
 _TYPES = get_type_hints(Options)
 
@@ -105,6 +118,25 @@ def run_command(spec: CommandSpec, text: str) -> Callable[..., None]:
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     command.__doc__ = text
     return command
+
+
+def of_family(detector: Any, weights: Path, family: str, called: str) -> None:
+    """Check that a command of one family is given a detector of it.
+
+    Args:
+        detector: The loaded detector.
+        weights: Its file.
+        family: The family's name, such as "v8".
+        called: What people call it.
+
+    Raises:
+        UserError: It is another's, or for another task.
+    """
+    if detector.family != family or detector.task != "detect":
+        raise UserError(
+            f"{weights} is a {detector.family} model for the task {detector.task!r}, not a {called} detector; "
+            f"use: yoloprune prune --weights {shlex.quote(str(weights))}"
+        )
 
 
 def flags_of(shown: Mapping[str, str]) -> list[Flag]:

@@ -108,7 +108,7 @@ def read(spec: CommandSpec, given: dict[str, Any]) -> Asked | Resume:
     options = merge({**DEFAULTS, **read_recipe(recipe)}, read_options(typed, pairs))
     if weights is None:
         if not spec.embedded:
-            raise UserError("No weights were given; name a checkpoint: yoloprune prune best.pt --target-ratio 0.5.")
+            raise UserError(f"No weights were given; name a checkpoint: yoloprune {spec.name} best.pt --target-ratio 0.5.")
         from yoloprune.demo.digits import WEIGHTS
 
         weights = WEIGHTS

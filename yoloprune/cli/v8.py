@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
-from yoloprune.errors import UserError
-
-from .run_command import RECIPE, CommandSpec, run_command
+from .run_command import RECIPE, CommandSpec, of_family, run_command
 
 __all__ = ["NAME", "command"]
 
@@ -37,11 +34,7 @@ Without arguments: prunes the embedded digits detector to half its GFLOPs, in a 
 
 
 def _check(detector: Any, weights: Path) -> None:
-    if detector.family != "v8" or detector.task != "detect":
-        raise UserError(
-            f"{weights} is a {detector.family} model for the task {detector.task!r}, not a YOLOv8 detector; "
-            f"use: yoloprune prune --weights {shlex.quote(str(weights))}"
-        )
+    of_family(detector, weights, "v8", "YOLOv8")
 
 
 command = run_command(
