@@ -241,8 +241,9 @@ def test_fine_tuning_is_proposed_where_accuracy_was_lost_and_not_for_fewer_detec
     )  # fmt: skip
     screen, shown = _screen(terminal=False)
     folder = SimpleNamespace(path=Path("runs/a b"), weights=Path("runs/a b/pruned.pt"))
-    _closing(screen, SimpleNamespace(record=record, folder=folder))
+    detector = SimpleNamespace(usage=lambda weights: f"look at {weights}")
+    _closing(screen, SimpleNamespace(record=record, folder=folder, detector=detector))
     text = shown.getvalue()
     assert ("run again with --epochs 30" in text) is hinted
     assert "a note [x]" in text
-    assert "Try it with: yolo predict 'model=runs/a b/pruned.pt' source=image.jpg" in text
+    assert "Try it with: look at runs/a b/pruned.pt" in text

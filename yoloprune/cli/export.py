@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from yoloprune.errors import UserError
+
 from .errors import reported
 from .options import Download, Imgsz, Trust, Verbose, Weights, WeightsToo, read_weights, read_whole
 
@@ -27,6 +29,14 @@ def command(
     ] = None,
     weights: WeightsToo = None,
     format: Annotated[str, typer.Option("--format", help="Export format of Ultralytics.", metavar="<name>")] = "onnx",
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            "--layout",
+            help="Outputs of YOLOv7 and YOLOv5 as YOLOv8's (v8, the default) or as their own repositories' (official).",
+            metavar="<name>",
+        ),
+    ] = None,
     imgsz: Imgsz = None,
     download: Download = False,
     verbose: Verbose = False,
@@ -41,16 +51,19 @@ def command(
       yoloprune export pruned.pt --format openvino --imgsz 320
 
       yoloprune export pruned.pt --format tensorrt half=True
+
+      yoloprune export yolov7-tiny.pt --layout official
     """
     with reported():
         path, keywords = read_weights([word, *(words or ())], weights, NAME)
-        _export(path, keywords, format, read_whole("--imgsz", imgsz), download, verbose, trust)
+        _export(path, keywords, format, layout, read_whole("--imgsz", imgsz), download, verbose, trust)
 
 
 def _export(
     weights: Path,
     keywords: dict[str, Any],
     format: str,
+    layout: str | None,
     imgsz: int | None,
     download: bool,
     verbose: bool,
@@ -77,12 +90,16 @@ def _export(
             detector = detectors.load(weights, trust=trust)
             if download and keywords.get("data"):
                 detector.fetch(keywords["data"], trust=trust)
+            if layout and layout not in detector.layouts:
+                known = ", ".join(detector.layouts) or "none can be chosen"
+                raise UserError(f"--layout {layout} is no layout of a {detector.family} model's outputs ({known}).")
             imgsz, rounded = fitting_imgsz(detector, imgsz)
         if rounded:
             screen.line(rounded)
+        chosen = {"layout": layout} if layout else {}
         with screen.phase(f"Export to {format}"):
             path = detector.export(
-                export_path(weights, format), format=format, imgsz=imgsz, verbose=verbose, **keywords
+                export_path(weights, format), format=format, imgsz=imgsz, verbose=verbose, **chosen, **keywords
             )
         screen.line(f"Wrote {path}", "bold")
         if format == "onnx" and "nms" in keywords:

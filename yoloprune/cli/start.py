@@ -108,7 +108,9 @@ def read(spec: CommandSpec, given: dict[str, Any]) -> Asked | Resume:
     options = merge({**DEFAULTS, **read_recipe(recipe)}, read_options(typed, pairs))
     if weights is None:
         if not spec.embedded:
-            raise UserError(f"No weights were given; name a checkpoint: yoloprune {spec.name} best.pt --target-ratio 0.5.")
+            raise UserError(
+                f"No weights were given; name a checkpoint: yoloprune {spec.name} best.pt --target-ratio 0.5."
+            )
         from yoloprune.demo.digits import WEIGHTS
 
         weights = WEIGHTS
@@ -211,5 +213,4 @@ def _closing(screen: Screen, finished: Finished) -> None:
     if before - record.after.metrics.get(name, before) > _WORTH_A_HINT and not any(row.epochs for row in record.steps):
         screen.line("Pruning alone costs accuracy; fine-tuning brings it back: run again with --epochs 30, say.")
     screen.line(f"Results in {folder.path}", "bold")
-    model = shlex.quote(f"model={folder.weights}")
-    screen.line(f"Try it with: yolo predict {model} source=image.jpg")
+    screen.line(f"Try it with: {finished.detector.usage(folder.weights)}")

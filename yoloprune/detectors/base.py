@@ -7,6 +7,7 @@ abstract here a family must have; the rest has defaults that hold for any networ
 from __future__ import annotations
 
 import copy
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -179,10 +180,13 @@ class Detector(ABC):
         network: The network, float32, in evaluation mode, on the CPU; its forward takes images, float32
             (batch, channels, height, width) in 0 … 1.
         unreconstructed: Classes of modules that recovery leaves as they are.
+        layouts: Names of the layouts of outputs that `export` takes as `layout`, the default first; empty if it takes
+            none.
     """
 
     network: nn.Module
     unreconstructed: ClassVar[tuple[type[nn.Module], ...]] = ()
+    layouts: ClassVar[tuple[str, ...]] = ()
 
     # -- what it is ---------------------------------------------------------------------------------------------------
 
@@ -283,6 +287,10 @@ class Detector(ABC):
 
     def block_foreign_training(self) -> None:
         """Mark the network as pruned, where training without yoloprune would silently build it at its full width."""
+
+    def usage(self, weights: Path) -> str:
+        """A command that shows what a checkpoint of this family finds in an image."""
+        return f"yoloprune val {shlex.quote(str(weights))}"
 
     @classmethod
     def quiet(cls) -> AbstractContextManager[None]:

@@ -97,7 +97,9 @@ def calibrate_scores(
 
     handles = []
     for name, (large, small) in pairs.items():
-        handles.append(large.register_forward_hook(_hook(lambda out, name=name: wanted[name].append(chosen(out).float()))))
+        handles.append(
+            large.register_forward_hook(_hook(lambda out, name=name: wanted[name].append(chosen(out).float())))
+        )
         handles.append(small.register_forward_hook(_hook(lambda out, name=name: compare(name, chosen(out)))))
     try:
         with evaluation(pruned, original), full_precision(), torch.no_grad():

@@ -26,8 +26,10 @@ def fresh(name: str, form: str = "deploy", nc: int = 80, width: float = 1.0) -> 
 
     torch.manual_seed(0)
     cfg = architecture(name, form, nc)
-    network = Network.from_yaml({**cfg, "width_multiple": cfg.get("width_multiple", 1.0) * width}) if width < 1 else (
-        build(name, form, nc)
+    network = (
+        Network.from_yaml({**cfg, "width_multiple": cfg.get("width_multiple", 1.0) * width})
+        if width < 1
+        else (build(name, form, nc))
     )
     enliven(network)
     return network.eval()

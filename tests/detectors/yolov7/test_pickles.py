@@ -143,7 +143,9 @@ def test_an_unknown_global_is_refused_by_name(tiny: Network, tmp_path: Path, mon
     assert not Path("ran").exists()
 
 
-@pytest.mark.parametrize("name", ["models.common.autoShape", "models.experimental.Ensemble", "torch.nn.modules.linear.Linear"])
+@pytest.mark.parametrize(
+    "name", ["models.common.autoShape", "models.experimental.Ensemble", "torch.nn.modules.linear.Linear"]
+)
 def test_modules_of_no_detector_are_refused_by_name(name: str, tiny: Network, tmp_path: Path) -> None:
     from .official_files import named, official, scripts
 

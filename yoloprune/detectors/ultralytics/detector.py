@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -155,6 +156,10 @@ class UltralyticsDetector(Detector):
     def block_foreign_training(self) -> None:
         """See `stock_training`."""
         block_stock_training(self.network)
+
+    def usage(self, weights: Path) -> str:
+        """Ultralytics' command."""
+        return f"yolo predict {shlex.quote(f'model={weights}')} source=image.jpg"
 
     @classmethod
     def quiet(cls) -> AbstractContextManager[None]:

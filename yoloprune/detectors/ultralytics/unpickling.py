@@ -522,7 +522,9 @@ def _set_attributes(value: Any, state: Any) -> None:
         vars(value).update(state)
 
 
-def _set_values(array: np.ndarray, version: int, shape: tuple[int, ...], dtype: np.dtype, order: bool, content: Any) -> None:
+def _set_values(
+    array: np.ndarray, version: int, shape: tuple[int, ...], dtype: np.dtype, order: bool, content: Any
+) -> None:
     """Give an array of NumPy, which a file has made without values, its numbers."""
     if not isinstance(dtype, np.dtype) or dtype.hasobject or not isinstance(content, bytes):
         raise TypeError

@@ -71,7 +71,9 @@ def describe(layer: nn.Module) -> list[list[Any]]:
             raise KeyError(kind)
         if depth > _DEEPEST or len(rows) > _MOST_MODULES:  # not named_modules(): in a file they may hold each other
             raise RecursionError
-        rows.append([name, kind, {key: _plain(getattr(module, key)) for key in (_OWN.get(kind) or _TORCH.get(kind, ()))}])
+        rows.append(
+            [name, kind, {key: _plain(getattr(module, key)) for key in (_OWN.get(kind) or _TORCH.get(kind, ()))}]
+        )
         for last, child in module._modules.items():
             if child is not None:
                 add(f"{name}.{last}" if name else last, child, depth + 1)
@@ -145,9 +147,7 @@ def _torch(kind: str, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]
         given |= {"in_channels": into * given["groups"], "out_channels": out, "bias": "bias" in tensors}
     elif kind == "BatchNorm2d":
         given["num_features"] = len(tensors["weight"])
-    elif kind == "Upsample" and not 0 < given["scale_factor"] <= 8:
-        raise ValueError(kind)
-    elif kind == "MaxPool2d" and given["stride"] in (0, (0, 0)):
+    elif (kind == "Upsample" and not 0 < given["scale_factor"] <= 8) or (kind == "MaxPool2d" and given["stride"] in (0, (0, 0))):
         raise ValueError(kind)
     with torch.device("meta"):
         module = getattr(nn, kind)(**given)
@@ -202,7 +202,7 @@ def assemble(description: Description, tensors: Mapping[str, Tensor]) -> Network
     if not isinstance(head, heads.Detect):
         raise ValueError("the last layer is no head")
     nc, na, nl = (int(getattr(head, name)) for name in ("nc", "na", "nl"))
-    if head.no != nc + 5 or head.anchors.shape != (nl, na, 2) or stride.shape != (nl,) or not (1 <= stride).all():
+    if head.no != nc + 5 or head.anchors.shape != (nl, na, 2) or stride.shape != (nl,) or not (stride >= 1).all():
         raise ValueError("the head's sizes do not agree")
     if not (stride <= 512).all() or any(conv.out_channels != na * (nc + 5) for conv in head.m) or len(head.m) != nl:
         raise ValueError("the head's sizes do not agree")

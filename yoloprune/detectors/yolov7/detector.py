@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import copy
 import math
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from ultralytics.engine.model import Model
 
-from yoloprune.detectors import GFLOPS_IMGSZ
 from yoloprune.detectors.base import ClassLayers, Detector
 from yoloprune.detectors.ultralytics import exporting, outputs
 from yoloprune.detectors.ultralytics.detector import UltralyticsDetector
 from yoloprune.detectors.ultralytics.differences import PredictionChange, PseudoLabelError
 from yoloprune.detectors.ultralytics.model import with_network
 from yoloprune.detectors.ultralytics.probe import sampled_fisher_loss
-from yoloprune.detectors.ultralytics.stock_training import is_marked
 from yoloprune.detectors.ultralytics.trace import check_runs, trace_yolo
 from yoloprune.errors import UserError
 from yoloprune.finite import check_finite
@@ -48,10 +47,11 @@ class YOLOv7Detector(UltralyticsDetector):
     """
 
     network: Network
+    layouts: ClassVar[tuple[str, ...]] = ("v8", "official")
 
     @property
     def family(self) -> str:
-        """ "v7" or "v5", by the modules that it has."""
+        """By the modules that it has: "v7" or "v5"."""
         return "v7" if any(isinstance(module, _OF_V7) for module in self.network.modules()) else "v5"
 
     @property
@@ -105,18 +105,17 @@ class YOLOv7Detector(UltralyticsDetector):
         network.names = dict(names)
         return self.holding(network)
 
+    def usage(self, weights: Path) -> str:
+        """How the official repositories, both alike, run it."""
+        return (
+            f"python detect.py --weights {shlex.quote(str(weights))} --source image.jpg   (in the official repository)"
+        )
+
     # -- graph and cost -----------------------------------------------------------------------------------------------
 
     def trace(self, prune_head: bool = False, keep: Sequence[str] = ()) -> Graph:
         """The dependency graph; the head has no hidden layers, so that `prune_head` changes nothing."""
         return trace_yolo(self.network, True, keep)
-
-    def gflops(self, imgsz: int = GFLOPS_IMGSZ) -> float:
-        """GFLOPs as `model.info()` prints them, and of convolutions alone where Ultralytics cannot count."""
-        first = next(self.network.parameters())
-        if first.shape[1] != self.channels:  # pixels are moved into channels first, which Ultralytics does not expect
-            return sum(self.layer_flops(imgsz).values()) / 1e9
-        return super().gflops(imgsz)
 
     # -- predictions --------------------------------------------------------------------------------------------------
 
@@ -170,8 +169,8 @@ class YOLOv7Detector(UltralyticsDetector):
         Raises:
             UserError: See there; or there is no such layout.
         """
-        if layout not in ("v8", "official"):
-            raise UserError(f"There is no layout {layout!r} of outputs; give 'v8' or 'official'.")
+        if layout not in self.layouts:
+            raise UserError(f"There is no layout {layout!r} of outputs; give one of {', '.join(self.layouts)}.")
         if layout == "official" and options.get("nms"):
             raise UserError("nms=True puts out detections, which have no official layout; leave one of the two out.")
         yolo = with_network(self.model, with_exported_head(self.network, official=layout == "official"))
@@ -184,7 +183,7 @@ class YOLOv7Detector(UltralyticsDetector):
         network = outputs.deployed(with_exported_head(self.network, official=of_rows))
         ours = outputs.run(network, image)
         if of_rows:  # boxes and scores, which count apart, are rows then
-            ours, theirs = [x.mT for x in ours], [x.mT for x in theirs]
+            ours, theirs = [x.transpose(1, 2) for x in ours], [x.transpose(1, 2) for x in theirs]
         return outputs.furthest(network, ours, theirs)
 
 

@@ -119,7 +119,9 @@ def _refuse_others(path: Path, names: Iterable[str]) -> None:
     classes = [name.rpartition(".")[2] for name in names if name.startswith("models.")]
     for name in classes:
         if what := _OTHER_TASKS.get(name):
-            raise UserError(f"'{path}' is {what} of the YOLOv5 or YOLOv7 repository; of these only detectors are pruned.")
+            raise UserError(
+                f"'{path}' is {what} of the YOLOv5 or YOLOv7 repository; of these only detectors are pruned."
+            )
         if family := _OTHER_FAMILIES.get(name):
             raise UserError(
                 f"'{path}' is a checkpoint of the original {family} repository, which is not supported; of such files "

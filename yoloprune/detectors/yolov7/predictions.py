@@ -24,7 +24,7 @@ def dense(output: Any, scales: int) -> dict[str, Tensor]:
         `scores`: (b, classes, n), logits of objectness times class probability; `boxes`: (b, 4, n), logits.
     """
     raw = output[1] if isinstance(output, tuple) else output
-    flat = torch.cat([x.flatten(1, 3) for x in raw[:scales]], 1).mT
+    flat = torch.cat([x.flatten(1, 3) for x in raw[:scales]], 1).transpose(1, 2)
     objectness, classes = flat[:, 4:5].float(), flat[:, 5:].float()
     if classes.shape[1] == 1:  # the official code takes objectness alone
         return {"scores": objectness, "boxes": flat[:, :4]}
@@ -39,6 +39,7 @@ class Dense:
         self.network, self.model = network, network.model
 
     def __call__(self, images: Tensor) -> list[dict[str, Tensor]]:
+        """Images, (b, channels, h, w), as the network takes them."""
         return [dense(self.network(images), self.model[-1].nl)]
 
 
