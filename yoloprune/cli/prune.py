@@ -10,7 +10,8 @@ NAME = "prune"
 
 _HELP = """Prune a model of any supported family and task.
 
-Families: YOLOv3, v5, v6, v7, v8, v9, v10, 11, 12, 26, RT-DETR and YOLO-World; tasks: detect, segment, pose, obb, classify.
+Families: YOLOv3, v5, v6, v7, v8, v9, v10, 11, 12, 26, RT-DETR and YOLO-World; tasks: detect, segment, pose, obb,
+classify.
 
 [bold]Examples[/]
 

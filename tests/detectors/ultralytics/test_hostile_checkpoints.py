@@ -143,7 +143,7 @@ def test_tensors_share_what_they_shared(tmp_path: Path) -> None:
 
 
 def test_original_repositories_are_named(tmp_path: Path, shared: Path) -> None:
-    with pytest.raises(UserError, match="of the original YOLOv5 repository; open it with yoloprune.load") as error:
+    with pytest.raises(UserError, match=r"of the original YOLOv5 repository; open it with yoloprune\.load") as error:
         checkpoints.load(shared / "weights" / "yolov5n-official.pt")
     assert "--trust" not in str(error.value)
 

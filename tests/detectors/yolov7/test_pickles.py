@@ -232,7 +232,7 @@ def test_truncated_files(share: float, zipped: bool, tiny: Network, tmp_path: Pa
         warnings.simplefilter("ignore")
         whole = write(tiny, tmp_path / "x.pt", zipped=zipped).read_bytes()
     (tmp_path / "x.pt").write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(UserError, match="truncated or damaged|is not a PyTorch checkpoint|before PyTorch 1.6"):
+    with pytest.raises(UserError, match=r"truncated or damaged|is not a PyTorch checkpoint|before PyTorch 1\.6"):
         detectors.load(tmp_path / "x.pt")
 
 

@@ -33,8 +33,8 @@ NO_MODEL = (
     "'{}' holds no Ultralytics model (a state_dict alone is not enough); give the .pt that Ultralytics' training wrote."
 )
 ORIGINAL = (
-    "'{}' is a checkpoint of the original {} repository; open it with yoloprune.load(weights), which gives a YOLO of its "
-    "own kind."
+    "'{}' is a checkpoint of the original {} repository; open it with yoloprune.load(weights), which gives a YOLO of "
+    "its own kind."
 )
 
 _ZIP_MAGIC = b"PK\x03\x04"

@@ -53,6 +53,7 @@ FAMILY = frozenset(_OWN)
 HEADS = frozenset(heads.__all__) & FAMILY
 _BUFFERS = {"running_mean", "running_var", "num_batches_tracked", "anchors", "anchor_grid"}
 _LARGEST = 1 << 16  # of a setting: no width, kernel or stride comes near
+_LARGEST_FACTOR = 8  # by which a feature map may grow
 _DEEPEST = 12  # modules inside one another
 _MOST_LAYERS, _MOST_MODULES = 1000, 10_000
 
@@ -147,7 +148,7 @@ def _torch(kind: str, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]
         given |= {"in_channels": into * given["groups"], "out_channels": out, "bias": "bias" in tensors}
     elif kind == "BatchNorm2d":
         given["num_features"] = len(tensors["weight"])
-    elif (kind == "Upsample" and not 0 < given["scale_factor"] <= 8) or (kind == "MaxPool2d" and given["stride"] in (0, (0, 0))):
+    elif kind == "Upsample" and not 0 < given["scale_factor"] <= _LARGEST_FACTOR:
         raise ValueError(kind)
     with torch.device("meta"):
         module = getattr(nn, kind)(**given)
