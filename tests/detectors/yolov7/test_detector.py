@@ -19,7 +19,6 @@ from yoloprune.detectors.base import Detector
 from yoloprune.detectors.ultralytics.detector import UltralyticsDetector
 from yoloprune.detectors.yolov7.detector import YOLOv7Detector
 from yoloprune.detectors.yolov7.heads import decode
-from yoloprune.detectors.yolov7.predictions import dense
 from yoloprune.errors import UserError
 from yoloprune.recovery import calibrate_scores
 
@@ -88,7 +87,7 @@ def test_scores_as_logits_are_those_that_it_puts_out() -> None:
         own = detector(nc=nc)
         with torch.no_grad():
             y, raw = own.network(torch.rand(2, 3, 64, 64))
-        found = dense((y, raw), own.network.head.nl)
+        found = own.network.head.dense((y, raw))
         torch.testing.assert_close(found["scores"].sigmoid(), y[:, 4:], atol=1e-5, rtol=1e-4)
         decoded = decode(raw, own.network.head.anchors, own.network.stride)
         assert found["boxes"].shape == (2, 4, decoded.shape[1])

@@ -12,11 +12,11 @@ from torch import nn
 
 from tests.detectors.yolov7.small import small
 from tests.small_yolo import SHORT, equal, shapes, write_data
+from yoloprune import detectors
 from yoloprune.detectors.base import Distillation, Training
 from yoloprune.detectors.ultralytics import checkpoints
 from yoloprune.detectors.ultralytics.trainers.continuation import Continuation
 from yoloprune.detectors.ultralytics.trainers.training import train
-from yoloprune.detectors.yolov7.heads import decode
 from yoloprune.detectors.yolov7.network import Network
 from yoloprune.detectors.yolov7.training import write_for_ultralytics
 from yoloprune.graph import trace
@@ -118,9 +118,8 @@ def test_data_with_other_classes_get_new_class_rows_only(tmp_path: Path) -> None
     assert trained(torch.rand(1, 3, 64, 64))[0].shape[1] == 6
 
 
-@pytest.mark.parametrize("name", ["yolov7-tiny", "yolov7-w6"])
-def test_other_classes_leave_boxes_and_objectness(name: str) -> None:
-    network = small(name, nc=3)
+def test_other_classes_leave_boxes_and_objectness_of_auxiliary_heads_too() -> None:
+    network = small("yolov7-w6", nc=3)
     network.head.im[0].implicit.data.normal_()
     image = torch.rand(1, 3, 128, 128)
     with torch.no_grad():
@@ -135,13 +134,35 @@ def test_other_classes_leave_boxes_and_objectness(name: str) -> None:
         torch.testing.assert_close(now[..., :5], was[..., :5])
 
 
-@pytest.mark.parametrize("nc", [1, 3])
-def test_what_is_distilled_are_logits_of_what_the_head_scores(nc: int) -> None:
-    network = small("yolov7-tiny", nc=nc).eval()
-    with torch.no_grad():
-        y, raw = output = network(3 * torch.rand(1, 3, 64, 64))
-    dense = network.head.dense(output)
-    torch.testing.assert_close(dense["scores"].sigmoid(), y[:, 4:])
-    assert dense["boxes"].shape == y[:, :4].shape
-    decoded = decode(raw, network.head.anchors, network.head.stride.tolist())
-    assert dense["scores"].shape[2] == decoded.shape[1]
+def test_a_detector_trains_from_and_to_official_files(data: Path, tmp_path: Path) -> None:
+    original = detectors.wrap(small("yolov7-tiny"))
+    for parameter in original.network.head.m.parameters():
+        nn.init.normal_(parameter)
+    original.save(tmp_path / "original.pt")
+    plan = original.trace().random_plan(0.7, seed=0)
+    plan.save(tmp_path / "plan.json")
+    original.holding(plan.apply(copy.deepcopy(original.network))).save(tmp_path / "pruned.pt")
+    pruned, folder = detectors.load(tmp_path / "pruned.pt"), tmp_path / "steps" / "train"
+    distillation = Distillation(teacher=str(tmp_path / "original.pt"), plan=str(tmp_path / "plan.json"))
+    trained = pruned.train(tmp_path / "pruned.pt", folder, asked(data, distillation=distillation, rollback=True))
+    assert type(trained.detector) is type(pruned)
+    assert trained.epochs == 1
+    assert "mAP50-95" in trained.metrics
+    trained.detector.save(tmp_path / "trained.pt")
+    assert shapes(detectors.load(tmp_path / "trained.pt").network) == shapes(pruned.network)
+    pruned.forget_training(folder)
+    assert not [file.name for file in folder.rglob("*.pt") if file.name not in ("best.pt", "last.pt")]
+
+
+def test_the_loss_of_a_detector_has_gradients_in_every_layer() -> None:
+    own = detectors.wrap(small("yolov7-tiny"))
+    batch = {
+        "img": torch.rand(2, 3, 64, 64),
+        "batch_idx": torch.tensor([0.0, 1.0]),
+        "cls": torch.tensor([[1.0], [2.0]]),
+        "bboxes": torch.tensor([[0.5, 0.5, 0.3, 0.3], [0.4, 0.6, 0.5, 0.5]]),
+    }
+    losses = [own.training_loss({"box": box})(own.network, batch) for box in (7.5, 15)]
+    assert losses[1] > losses[0]
+    losses[0].backward()
+    assert all(p.grad is not None for p in own.network.parameters())

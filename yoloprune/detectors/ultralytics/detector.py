@@ -283,7 +283,7 @@ class UltralyticsDetector(Detector):
             raise UserError(f"{type(self.network.model[-1]).__name__} heads cannot be distilled.")
         yolo = train(start, folder, training)
         trainer = yolo.trainer
-        return Trained(UltralyticsDetector(yolo), trainer.epoch + 1, training_metrics(trainer.measured, yolo.task))
+        return Trained(type(self)(yolo), trainer.epoch + 1, training_metrics(trainer.measured, yolo.task))
 
     def forget_training(self, folder: Path) -> None:
         """Remove the state of a training from the trainer's folder."""

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import copy
-import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from ultralytics.engine.model import Model
 
-from yoloprune.detectors.base import ClassLayers, Detector
+from yoloprune.detectors.base import ClassLayers, Detector, Trained, Training
 from yoloprune.detectors.ultralytics import exporting, outputs
 from yoloprune.detectors.ultralytics.detector import UltralyticsDetector
-from yoloprune.detectors.ultralytics.differences import PredictionChange, PseudoLabelError
 from yoloprune.detectors.ultralytics.model import with_network
-from yoloprune.detectors.ultralytics.probe import sampled_fisher_loss
 from yoloprune.detectors.ultralytics.trace import check_runs, trace_yolo
 from yoloprune.errors import UserError
 from yoloprune.finite import check_finite
@@ -27,16 +23,11 @@ from yoloprune.paths import check_path
 
 from . import official, pickles
 from .exported import with_exported_head
-from .heads import IDetect
-from .layers import MP, SP, SPPCSPC, DownC, ReOrg, RepConv
 from .model import YOLO
 from .network import Network
-from .predictions import Change, Dense
+from .training import for_ultralytics, forget
 
 __all__ = ["YOLOv7Detector"]
-
-_OF_V7 = (IDetect, SP, MP, SPPCSPC, RepConv, ReOrg, DownC)
-"""Modules of which each YOLOv7 has one and no YOLOv5."""
 
 
 class YOLOv7Detector(UltralyticsDetector):
@@ -52,7 +43,7 @@ class YOLOv7Detector(UltralyticsDetector):
     @property
     def family(self) -> str:
         """By the modules that it has: "v7" or "v5"."""
-        return "v7" if any(isinstance(module, _OF_V7) for module in self.network.modules()) else "v5"
+        return self.network.family
 
     @property
     def file(self) -> Path:
@@ -98,13 +89,6 @@ class YOLOv7Detector(UltralyticsDetector):
         given = (self.model.ckpt or {}).get("train_args") or self.model.overrides
         return official.save(self.network, path, given, float32=float32)
 
-    def with_classes(self, names: Mapping[int, str]) -> Detector:
-        """A detector like this one whose class rows start anew for other classes; boxes and objectness stay."""
-        network = copy.deepcopy(self.network)
-        refit_classes(network, len(names))
-        network.names = dict(names)
-        return self.holding(network)
-
     def usage(self, weights: Path) -> str:
         """How the official repositories, both alike, run it."""
         return (
@@ -119,29 +103,26 @@ class YOLOv7Detector(UltralyticsDetector):
 
     # -- predictions --------------------------------------------------------------------------------------------------
 
-    def ranking_loss(self, seed: int) -> Callable[[nn.Module, dict[str, Any]], Tensor]:
-        """The Fisher information of scores (objectness times class) and boxes; see `probe.sampled_fisher_loss`."""
-        loss = sampled_fisher_loss(seed)
-        return lambda network, batch: loss(Dense(network), batch)
-
     def class_layers(self) -> ClassLayers:
         """The convolutions of all scales, of which the rows of objectness count."""
         head, at = self.network.head, f"model.{len(self.network.model) - 1}"
         rows = [anchor * head.no + 4 for anchor in range(head.na)]
         return ClassLayers([f"{at}.m.{i}" for i in range(head.nl)], rows=rows)
 
-    def change(self, images: list[Tensor]) -> PredictionChange:
-        """The divergence of scores and boxes."""
-        return Change(self.network, images)
-
-    def lost(self, images: list[Tensor]) -> Callable[[nn.Module], float]:
-        """1 - mAP50-95 against this network's own detections, if it has any on these images."""
-        measure = PseudoLabelError(self.network, images)
-        return measure if any(len(truth) for truth in measure.truth) else self.change(images)
-
     def outputs(self, images: Tensor) -> list[Tensor]:
         """The output of the network as the exporter runs it."""
         return outputs.run(outputs.deployed(with_exported_head(self.network)), images)
+
+    # -- training -----------------------------------------------------------------------------------------------------
+
+    def train(self, start: Path, folder: Path, training: Training) -> Trained:
+        """Train through Ultralytics' trainer; see `training`."""
+        return super().train(*for_ultralytics(start, folder, training, lambda path: self.load(path).network))
+
+    def forget_training(self, folder: Path) -> None:
+        """Remove the state of a training from the trainer's folder, and what it started from."""
+        super().forget_training(folder)
+        forget(folder)
 
     # -- export -------------------------------------------------------------------------------------------------------
 
@@ -185,28 +166,3 @@ class YOLOv7Detector(UltralyticsDetector):
         if of_rows:  # boxes and scores, which count apart, are rows then
             ours, theirs = [x.transpose(1, 2) for x in ours], [x.transpose(1, 2) for x in theirs]
         return outputs.furthest(network, ours, theirs)
-
-
-@torch.no_grad()
-def refit_classes(network: Network, nc: int) -> None:
-    """Give the head, in place, class rows for `nc` classes; those of boxes and objectness stay.
-
-    Biases start as the official code starts them, equally likely, and vectors of implicit knowledge neutral.
-    """
-    head = network.head
-    old, new = head.no, 5 + nc
-    stay = torch.arange(head.na * old).view(head.na, old)[:, :5].flatten()
-    place = torch.arange(head.na * new).view(head.na, new)[:, :5].flatten()
-    for name in ("m", "m2"):
-        for i, conv in enumerate(getattr(head, name, ())):
-            fresh = nn.Conv2d(conv.in_channels, head.na * new, 1, device=conv.weight.device)
-            fresh.bias.fill_(math.log(0.6 / (max(nc, 2) - 0.99)))
-            fresh.weight[place], fresh.bias[place] = conv.weight[stay], conv.bias[stay]
-            getattr(head, name)[i] = fresh
-    for implicit in getattr(head, "im", ()):
-        values = torch.ones(1, head.na * new, 1, 1, device=implicit.implicit.device)
-        values[:, place] = implicit.implicit[:, stay]
-        implicit.implicit, implicit.channel = nn.Parameter(values), head.na * new
-    head.nc, head.no, network.nc = nc, new, nc
-    network.yaml = {**network.yaml, "nc": nc}
-    network.names = {i: str(i) for i in range(nc)}

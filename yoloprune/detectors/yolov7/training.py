@@ -16,40 +16,34 @@ import torch
 from torch import nn
 
 from yoloprune.detectors.base import Training
-from yoloprune.detectors.ultralytics.model import YOLO
-from yoloprune.detectors.ultralytics.trainers.training import train as train_with_ultralytics
 from yoloprune.files import atomic
 
-__all__ = ["forget", "train", "write_for_ultralytics"]
+__all__ = ["for_ultralytics", "forget", "write_for_ultralytics"]
 
 _START, _TEACHER = "untrained.pt", "teacher.pt"
 
 
-def train(start: Path, folder: Path, training: Training, load: Callable[[str | Path], YOLO]) -> YOLO:
-    """Train a checkpoint's network as it is, or resume a training that was interrupted in `folder`.
+def for_ultralytics(
+    start: Path, folder: Path, training: Training, load: Callable[[str | Path], nn.Module]
+) -> tuple[Path, Path, Training]:
+    """What to call `UltralyticsDetector.train` with: a start, and if need be a teacher, that the trainer reads.
 
     Args:
         start: Checkpoint to start from.
         folder: The trainer's folder.
         training: What to do.
-        load: Reads a checkpoint of the family.
-
-    Returns:
-        The trained YOLO with its `trainer`.
-
-    Raises:
-        UserError: As `trainers.training.train` does.
+        load: Reads the network of a checkpoint of the family.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    begin = write_for_ultralytics(load(start).model, folder / _START)
+    training = replace(training, prune_head=True)  # which has no hidden layers: `YOLOv7Detector.trace`
     if training.distillation:
-        teacher = write_for_ultralytics(load(training.distillation.teacher).model, folder / _TEACHER)
+        teacher = write_for_ultralytics(load(training.distillation.teacher), folder / _TEACHER)
         training = replace(training, distillation=replace(training.distillation, teacher=str(teacher)))
-    return train_with_ultralytics(begin, folder, training)
+    return write_for_ultralytics(load(start), folder / _START), folder, training
 
 
 def forget(folder: Path) -> None:
-    """Remove what `train` has written to start from."""
+    """Remove what `for_ultralytics` has written."""
     for name in (_START, _TEACHER):
         (folder / name).unlink(missing_ok=True)
 
