@@ -140,6 +140,10 @@ def test_official_training_of_a_pruned_network_stops(tmp_path: Path) -> None:
     assert "was pruned by yoloprune" in first
     with pytest.raises(SyntaxError):  # as the official parse_model takes a row's module
         eval(first)
+    detectors.load(tmp_path / "pruned.pt").save(tmp_path / "again.pt")
+    assert opened(tmp_path / "again.pt")["model"].yaml["backbone"][0][2] == first
+    detectors.wrap(fresh("yolov7-tiny", nc=3)).save(tmp_path / "full.pt")
+    assert opened(tmp_path / "full.pt")["model"].yaml["backbone"][0][2] == "Conv"
 
 
 def _without_layers(content: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from yoloprune.files import atomic
 from yoloprune.finite import unfit_for_float16
 
 from .description import HEADS, Description, assembled, describe
-from .network import Network
+from .network import Network, parse
 from .pickles import FORMAT, MODEL, official_class
 
 __all__ = ["official_model", "plain_path", "save"]
@@ -26,6 +26,12 @@ __all__ = ["official_model", "plain_path", "save"]
 _SAID_BY_CLASS = {"export": False, "end2end": False, "concat": False, "include_nms": False}
 _SAID_BY_CLASS |= {"dynamic": False, "onnx_dynamic": False, "inplace": True}
 """Switches of official heads, most of which are attributes of the class there."""
+
+_MOST_ROWS, _MOST_REPEATS = 1000, 100  # of a YAML, which comes from the file
+_SENTENCE = (
+    "this network was pruned by yoloprune, and official training would rebuild it at its full width: "
+    "train it with yoloprune (v7 --weights FILE --train-epochs N)"
+)
 
 
 def plain_path(path: Path) -> Path:
@@ -106,9 +112,28 @@ def official_model(network: Network, stride: Tensor) -> nn.Module:
     model = official_class(MODEL)()
     model.model, model.save, model.stride = layers, list(network.save), stride
     model.yaml = {"ch": network.yaml.get("channels", 3), **network.yaml, "nc": network.nc}
+    if not _is_rebuilt(network):  # official training builds anew what the rows name, and takes over what fits
+        first, *others = network.yaml["backbone"]
+        model.yaml["backbone"] = [[*first[:2], _SENTENCE, *first[3:]], *others]
     model.names = [network.names[i] for i in range(network.nc)]  # a list, over which the official test enumerates
     model.nc, model.inplace, model.traced, model.hyp, model.gr = network.nc, True, False, {}, 1.0
     return model.requires_grad_(False).eval()
+
+
+def _is_rebuilt(network: Network) -> bool:
+    """Whether official training would build this network from its YAML; not if its rows cannot be built here."""
+    rows = [*network.yaml.get("backbone", []), *network.yaml.get("head", [])]
+    if not rows:
+        return True
+    try:
+        if len(rows) > _MOST_ROWS or any(row[1] > _MOST_REPEATS for row in rows):
+            return False
+        with torch.device("meta"):
+            layers, _ = parse({**network.yaml, "nc": network.nc})
+    except Exception:  # somebody's own rows can raise anything
+        return False
+    shapes = {name: tensor.shape for name, tensor in layers.state_dict().items()}
+    return all(shapes.get(name, x.shape) == x.shape for name, x in network.model.state_dict().items())
 
 
 def _class(kind: str) -> type[nn.Module]:
