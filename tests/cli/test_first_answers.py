@@ -33,10 +33,13 @@ MISTAKES = {
     ("val", W, W): "one checkpoint is taken at a time",
     ("inspect", W, "-w", W): "one checkpoint is taken at a time",
     ("inspect", "a=b", "-w", W): "a=b is not understood",
-    ("prune", T): "No weights were given",
+    **{
+        (command, T): f"No weights were given; name a checkpoint: yoloprune {command} best.pt"
+        for command in ("prune", "v7", "v5")
+    },
     **{(command,): "No weights were given" for command in ("val", "export", "inspect", "sensitivity")},
     **{(command, "none.pt"): "There is no file 'none.pt'" for command in ("val", "export", "inspect", "sensitivity")},
-    **{(command, "none.pt", T): "There is no file 'none.pt'" for command in ("v8", "prune")},
+    **{(command, "none.pt", T): "There is no file 'none.pt'" for command in ("v8", "v7", "v5", "prune")},
     ("v8", W, T, "--data", "none.yaml"): "There is no data YAML or folder 'none.yaml'",
     ("val", W, "--data", "coc8.yaml"): "did you mean 'coco8.yaml'?",
     ("sensitivity", W, "--data", "images/"): "There is no data YAML or folder 'images/'; give its path.",

@@ -1,4 +1,4 @@
-"""README's table of the options of `v8` and `prune`, from where they are declared."""
+"""README's table of the options of `v8`, `v7`, `v5` and `prune`, from where they are declared."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def options_table() -> str:
 
     Examples:
         >>> options_table().splitlines()[0]
-        '| option of `v8` and `prune` | default | meaning |'
+        '| option of `v8`, `v7`, `v5` and `prune` | default | meaning |'
     """
     flags = flags_of({**RECIPE, "weights": "the embedded detector (`v8` only)"})
-    lines = ["| option of `v8` and `prune` | default | meaning |", "|---|---|---|"]
+    lines = ["| option of `v8`, `v7`, `v5` and `prune` | default | meaning |", "|---|---|---|"]
     for panel in PANELS:
         lines.append(f"| **{panel}** | | |")
         for flag in flags:

@@ -374,6 +374,11 @@ class Detector(ABC):
         """Its parts in order, the head last, which keeps its widths unless asked otherwise; empty if it has none."""
         return []
 
+    @property
+    def prunes_head(self) -> bool:
+        """Whether the head has hidden layers, which lose channels where `prune_head` is asked for."""
+        return True
+
     def head_share(self) -> float:
         """Share of the GFLOPs at 640 px that the head holds, 0 … 1; takes one execution."""
         parts, flops = self.parts(), self.layer_flops()

@@ -18,7 +18,7 @@ _CLEARLY_MORE = 0.02  # mAP50-95; below, the two heads are equal within the nois
 
 def compares_heads(detector: Detector, options: Options) -> bool:
     """Whether a run measures what pruning the head too would keep: it validates, recovers and keeps a head."""
-    able = detector.task == "detect" and detector.can_distill
+    able = detector.task == "detect" and detector.can_distill and detector.prunes_head
     return bool(options.compare_heads and options.val and options.recover and not options.prune_head and able)
 
 
@@ -34,7 +34,7 @@ def head_advice(target: Target, kept: float, pruned: float) -> str | None:
 
 def kept_head(detector: Detector, options: Options, target: Target, own: Cost) -> str | None:
     """A sentence on what the rest of the network must lose where the head is kept, before the long work begins."""
-    if options.prune_head or target.gflops is None:
+    if options.prune_head or target.gflops is None or not detector.prunes_head:
         return None
     head, share = detector.head_share(), target.share(own)
     if not head:

@@ -177,7 +177,11 @@ def check_reachable(options: Options, detector: Detector, graph: Graph, own: Cos
     if wanted >= most:
         raise UserError(f"{text[0]} is not below the model's own figure; choose one in the reachable range, {text[1]}.")
     if wanted < least:
-        more = "" if options.prune_head else ", or prune the head's hidden layers too (--prune-head)"
+        more = (
+            ""
+            if options.prune_head or not detector.prunes_head
+            else ", or prune the head's hidden layers too (--prune-head)"
+        )
         more += ", or give a smaller --round-to" if options.round_to > 1 else ""
         more += ", or a larger --max-pruning-ratio" if options.max_pruning_ratio else ""
         raise UserError(f"{text[0]} is out of reach; choose one in the reachable range, {text[1]}{more}.")

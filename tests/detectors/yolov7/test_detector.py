@@ -11,10 +11,12 @@ import onnx
 import pytest
 import torch
 import ultralytics
+from typer.testing import CliRunner
 
 import yoloprune
 from tests.small_yolo import equal, write_data
 from yoloprune import detectors
+from yoloprune.cli.app import app
 from yoloprune.detectors.base import Detector
 from yoloprune.detectors.ultralytics.detector import UltralyticsDetector
 from yoloprune.detectors.yolov7.detector import YOLOv7Detector
@@ -207,3 +209,35 @@ def test_a_run_prunes_recovers_calibrates_and_exports(name: str, tmp_path: Path)
     assert [t.shape for t in plan.apply(detectors.load(weights).network).parameters()] == [
         t.shape for t in saved.network.parameters()
     ]
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "said"),
+    [
+        ("v8", "yolov7-tiny", "is a v7 model for the task 'detect', not a YOLOv8 detector; use: yoloprune prune"),
+        ("v5", "yolov7-tiny", "is a v7 model for the task 'detect', not a YOLOv5 detector"),
+        ("v7", "yolov5n", "is a v5 model for the task 'detect', not a YOLOv7 detector"),
+        ("v7", "yolov7-tiny", ""),
+        ("v5", "yolov5n", ""),
+    ],
+)
+def test_commands_take_their_own_family(command: str, name: str, said: str, tmp_path: Path) -> None:
+    weights = write(fresh(name, nc=3, width=0.25), tmp_path / "old.pt")
+    alone = ["--criterion", "l2", "--no-recover", "--no-val", "--no-export", "--epochs", "0", "--device", "cpu"]
+    words = [command, str(weights), "--target-ratio", "0.6", "--round-to", "1", "--project", str(tmp_path), *alone]
+    done = CliRunner().invoke(app, words)
+    assert (tmp_path / "prune").exists() is not bool(said)
+    if said:
+        assert done.exit_code == 2 and said in done.stderr
+    else:
+        assert done.exit_code == 0, done.stderr
+        assert "Try it with: python detect.py --weights" in done.stdout
+        assert "--prune-head" not in done.stdout, "which would change nothing"
+        assert detectors.load(tmp_path / "prune" / "pruned.pt").family == command
+
+
+def test_the_command_that_exports_knows_the_layouts(tmp_path: Path) -> None:
+    weights = write(fresh("yolov7-tiny", nc=3, width=0.25), tmp_path / "old.pt")
+    done = CliRunner().invoke(app, ["export", str(weights), "--layout", "rows"])
+    assert done.exit_code == 2
+    assert done.stderr.strip() == "yoloprune: --layout rows is no layout of a v7 model's outputs (v8, official)."

@@ -101,6 +101,11 @@ class YOLOv7Detector(UltralyticsDetector):
         """The dependency graph; the head has no hidden layers, so that `prune_head` changes nothing."""
         return trace_yolo(self.network, True, keep)
 
+    @property
+    def prunes_head(self) -> bool:
+        """No: all that it has are its predictions."""
+        return False
+
     # -- predictions --------------------------------------------------------------------------------------------------
 
     def class_layers(self) -> ClassLayers:
