@@ -42,6 +42,12 @@ def test_the_registry_knows_both_families(tmp_path: Path) -> None:
     assert other.params < own.params and own.network.head.m[0].in_channels != other.network.head.m[0].in_channels
 
 
+def test_the_published_yolov5n_keeps_its_map(shared: Path, coco_mini: Path) -> None:
+    published = detectors.load(shared / "weights" / "yolov5n-official.pt")
+    found = published.validate(str(coco_mini), imgsz=320, batch=8, device="cpu")
+    assert found.map == pytest.approx(0.2848, abs=0.002) and found.map50 == pytest.approx(0.4500, abs=0.002)
+
+
 @pytest.mark.parametrize("name", ["yolov7-tiny", "yolov5n"])
 def test_its_parts_and_what_stays(name: str) -> None:
     own = detector(name)
