@@ -7,7 +7,9 @@ from pathlib import Path
 
 from yoloprune.errors import UserError, did_you_mean
 
-__all__ = ["SUFFIXES", "check_can_export", "check_format", "export_path", "suffix"]
+__all__ = ["STOCK", "SUFFIXES", "check_can_export", "check_format", "export_path", "suffix"]
+
+STOCK = "stock"
 
 SUFFIXES = {
     "torchscript": ".torchscript",
@@ -32,8 +34,12 @@ SUFFIXES = {
     "hailo": "_hailo_model",
     "ascend": "_ascend_model",
     "xilinx": "_xilinx_model",
+    STOCK: "_stock.pt",
 }
-"""How the file, or folder, of each format ends, as Ultralytics' `export_formats` has it, which takes seconds to ask."""
+"""How the file, or folder, of each format ends, as Ultralytics' `export_formats` has it, which takes seconds to ask.
+
+The last one is our own: a checkpoint that stock Ultralytics trains at the pruned widths.
+"""
 
 _ALSO_CALLED = {"trt": "engine", "tensorrt": "engine", "tflite": "litert"}
 

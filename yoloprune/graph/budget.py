@@ -48,10 +48,12 @@ def chains(graph: Graph, scores: np.ndarray, round_to: int, max_pruning_ratio: f
         _classes, first = np.unique(graph.tied[part, 1], return_index=True)
         rows = np.stack(np.split(part, first[1:]))  # (parts, width), weakest first
         groups = group_of[rows[:, 0]]
-        parallel = int(np.bincount(groups).max())  # parts of one and the same layer: their widths add up
+        parts = np.bincount(groups)
+        parallel = int(parts.max())  # parts of one and the same layer: their widths add up
+        asked = np.ceil(graph.least[rows].max(1) / parts[groups]).max()
         step = round_to // math.gcd(round_to, parallel)
         width = rows.shape[1]
-        least = max(math.ceil(round((1 - limits[part].min()) * width, 6)), 1)
+        least = max(math.ceil(round((1 - limits[part].min()) * width, 6)), int(asked), 1)
         widths = list(range((width - 1) // step * step, least - 1, -step))
         cuts = [0] + [width - w for w in widths]
         steps = [rows[:, a:b].ravel() for a, b in itertools.pairwise(cuts)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +22,10 @@ from yoloprune.graph.ties import distinct, resolve
 from yoloprune.graph.tracing import tracer
 from yoloprune.graph.union_find import FROZEN
 
-__all__ = ["Graph", "Group", "trace"]
+__all__ = ["Graph", "Group", "Part", "trace"]
 
 Freeze = str | type | Callable[[str, nn.Module], bool]
+Part = tuple[str, int, int, int]  # parameter, dimension, start, stop
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Graph:
         frozen: Whether a component must stay, bool (n_components,).
         groups: Layer-level groups, frozen ones included.
         tied: For each component the number of its tied set and its class in it, or -1, int64 (n_components, 2).
+        least: How many channels of a component's layer must stay, int64 (n_components,).
         unsupported: Operators without a rule that carried labels, with how often; what they touch is frozen.
         statistics: Operators that take statistics over prunable channels (LayerNorm …).
         uncalled: Modules with parameters of which the execution reached none (a head that only trains, an expert that
@@ -69,7 +71,12 @@ class Graph:
     """
 
     def __init__(
-        self, ledger: Ledger, model: nn.Module, user_frozen: list[tuple[np.ndarray, str]], user_ties: list[np.ndarray]
+        self,
+        ledger: Ledger,
+        model: nn.Module,
+        user_frozen: list[tuple[np.ndarray, str]],
+        user_ties: list[np.ndarray],
+        user_least: list[tuple[np.ndarray, int]],
     ) -> None:
         self.slices: list[Slice] = ledger.slices
         tensors = named_tensors(model)
@@ -109,6 +116,9 @@ class Graph:
         self.tied = np.full((self.n_components, 2), -1, np.int64)
         live = classes >= 0
         self.tied[live] = np.stack([sets[classes[live]], classes[live]], 1)
+        self.least = np.zeros(self.n_components, np.int64)
+        for labels, count in user_least:
+            self.least[self.component[labels]] = np.maximum(self.least[self.component[labels]], count)
         self.cost = Cost(self, ledger.costs)
 
     @staticmethod
@@ -242,7 +252,8 @@ def trace(
     model: nn.Module,
     example_inputs: Any,
     freeze: Sequence[Freeze] = (),
-    tie: Sequence[Sequence[str | tuple[str, int, int, int]]] = (),
+    tie: Sequence[Sequence[str | Part]] = (),
+    least: Mapping[str, int] | None = None,
 ) -> Graph:
     """Find the coupled parameters of any network from one execution (DepGraph, Fang et al., CVPR 2023, Sec. 3.1).
 
@@ -252,9 +263,10 @@ def trace(
         freeze: Layers whose outputs must stay: module name patterns ("head.*"), module classes or predicates
             `(name, module) -> bool`. Their inputs still follow.
         tie: Sets of parts that must lose equally many channels: layers by name, or (parameter, dimension, start, stop).
+        least: Layer -> number of its output channels that must stay.
 
     Raises:
-        UserError: If `freeze` or `tie` names what the model does not have, or ties parts of different sizes.
+        UserError: If one of these names what the model does not have, or ties parts of different sizes.
 
     Examples:
         >>> net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 1))
@@ -289,7 +301,12 @@ def trace(
         if len({len(row) for row in rows}) != 1:
             raise UserError(f"tie needs parts of equal size, but {list(entries)} have {[len(row) for row in rows]}")
         user_ties.append(np.stack(rows))
-    return Graph(ledger, model, user_frozen, user_ties)
+    user_least = []
+    for layer, count in (least or {}).items():
+        parameter, dim, start, stop = _outputs(ledger, layer)
+        first = starts[parameter, dim].start
+        user_least.append((np.arange(first + start, first + stop), count))
+    return Graph(ledger, model, user_frozen, user_ties, user_least)
 
 
 def _uncalled(model: nn.Module, reached: set[int]) -> list[str]:
@@ -301,13 +318,13 @@ def _uncalled(model: nn.Module, reached: set[int]) -> list[str]:
     ]
 
 
-def _outputs(ledger: Ledger, layer: str) -> tuple[str, int, int, int]:
+def _outputs(ledger: Ledger, layer: str) -> Part:
     """The output channels of a layer as an entry of `tie`."""
     producing = ledger.producing()
     for s in ledger.slices:
         if s.parameter.rpartition(".")[0] == layer and producing[s.start]:
             return s.parameter, s.dim, 0, s.size
-    raise UserError(f"tie names {layer!r}, which is no layer with output channels")
+    raise UserError(f"tie or least names {layer!r}, which is no layer with output channels")
 
 
 def _matches(name: str, module: nn.Module, freeze: Freeze) -> bool:

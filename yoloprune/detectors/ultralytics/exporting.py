@@ -15,15 +15,17 @@ from torch import Tensor
 from ultralytics.engine import exporter
 from ultralytics.engine.exporter import Exporter, export_formats
 
-from yoloprune.deploy.formats import suffix
+from yoloprune.deploy.formats import STOCK, suffix
 from yoloprune.errors import UserError
 from yoloprune.files import workplace
 from yoloprune.graph.tracing.internals import newest_opset
 from yoloprune.replaced import rebound, replaced
 
-from . import outputs
+from . import checkpoints, outputs
 from .datasets import check_data
 from .guard import check_options, offline, plain, quiet
+from .model import with_network
+from .portable import portable
 from .uncached import BUILDERS
 
 __all__ = ["export", "onnx_difference", "run_onnx"]
@@ -38,14 +40,14 @@ def export(
     verbose: bool = False,
     **options: Any,
 ) -> Path:
-    """Export through Ultralytics' exporter.
+    """Export through Ultralytics' exporter, or, as "stock", to a checkpoint that stock Ultralytics trains.
 
     Args:
         yolo: The model; it is not changed.
         path: Where the export goes, in the place of an earlier one once it is complete. It ends as Ultralytics' files
             of that format do ("….onnx", "….engine", "…_openvino_model"), because that is how Ultralytics recognises
             them.
-        format: Ultralytics' name of a format: "onnx", "engine", "openvino", "torchscript", ….
+        format: Ultralytics' name of a format, "onnx", "engine", "openvino", "torchscript", …, or "stock".
         imgsz: Image size in pixels, or height and width.
         verbose: Show Ultralytics' log.
         options: Any other option of Ultralytics' `export`, e.g. `dynamic`, `simplify`, `opset`, `quantize`, `device`.
@@ -55,11 +57,13 @@ def export(
 
     Raises:
         UserError: The format or an option is unknown, a package is missing (nothing is installed), or Ultralytics
-            fails; what is at `path` then stays.
+            fails, or the network cannot be said in stock rows; what is at `path` then stays.
     """
     path = Path(path)
     if not path.name.endswith(ending := suffix(format)):
         raise UserError(f"An export to {format} ends in '{ending}', which '{path}' does not.")
+    if format == STOCK:
+        return _write_stock(yolo, path, options)
     check_options(options)
     _check_values(format, options)
     if options.get("data"):
@@ -129,6 +133,17 @@ def run_onnx(onnx_path: str | Path, channels: int) -> tuple[Tensor, list[Tensor]
     given = session.get_inputs()[0]
     actual = session.run(None, {given.name: image.numpy().astype("float16" if "float16" in given.type else "float32")})
     return image, [torch.from_numpy(np.asarray(output, dtype=np.float32)) for output in actual]
+
+
+def _write_stock(yolo: ultralytics.YOLO, path: Path, options: dict[str, Any]) -> Path:
+    """Write the checkpoint whose rows say the pruned widths; see `portable`."""
+    if options:
+        raise UserError(f"An export to {STOCK} is a checkpoint and takes no {next(iter(options))}=; leave it out.")
+    network = portable(yolo.model)
+    exact = all(torch.equal(t, t.half().to(t)) for t in network.state_dict().values())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoints.save(with_network(yolo, network), path, float32=not exact)
+    return path
 
 
 class _Exporter(Exporter):

@@ -7,46 +7,22 @@ one, without yoloprune. The rows are `stock_rows`'.
 from __future__ import annotations
 
 import copy
-from pathlib import Path
+from typing import Any
 
 import torch
-import ultralytics
 from torch import nn
 
 from yoloprune.detectors.base import tensors
 from yoloprune.errors import UserError
 
-from . import checkpoints
 from .guard import offline, quiet
 from .internals import described
-from .model import with_network
 from .outputs import photograph
 from .stock_rows import RULES, Row, description, rows_of
 
-__all__ = ["portable", "write_portable"]
+__all__ = ["check_portable", "portable"]
 
 _EXACT = 1e-9  # largest relative difference in double precision; the same sums in another order leave 1e-14
-
-
-def write_portable(yolo: ultralytics.YOLO, path: str | Path) -> Path:
-    """Write a checkpoint that stock Ultralytics trains, resumes, validates and exports at the pruned widths.
-
-    Args:
-        yolo: The model; it is not changed.
-        path: The file to write, `.pt`; an existing one is replaced at once.
-
-    Returns:
-        `path`.
-
-    Raises:
-        UserError: The network cannot be said in stock rows, or not without rounding its weights.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    network = portable(yolo.model)
-    exact = all(torch.equal(t, t.half().to(t)) for t in network.state_dict().values())
-    checkpoints.save(with_network(yolo, network), path, float32=not exact)
-    return path
 
 
 def portable(network: nn.Module) -> nn.Module:
@@ -62,11 +38,7 @@ def portable(network: nn.Module) -> nn.Module:
     Raises:
         UserError: A layer or a width cannot be said in stock rows; the message names the layer and the rule.
     """
-    if network.is_fused():
-        raise UserError("The network is fused, for inference alone; export it from the checkpoint that was trained.")
-    rows = rows_of(network)
-    written = description(network, rows)
-    _check_widths(written, rows)
+    rows, written = check_portable(network)
     with quiet(), offline(), torch.random.fork_rng(devices=[]):
         new = type(network)(copy.deepcopy(written), ch=written.get("channels", 3), verbose=False)
     state = {f"model.{i}.{key}": tensor for i, row in enumerate(rows) for key, tensor in row.tensors.items()}
@@ -80,12 +52,22 @@ def portable(network: nn.Module) -> nn.Module:
     return new
 
 
-def _check_widths(written: dict, rows: list[Row]) -> None:
-    """Check that `parse_model` gives every row the shapes of its tensors.
+def check_portable(network: nn.Module) -> tuple[list[Row], dict[str, Any]]:
+    """Check that stock rows say a network's widths.
+
+    Args:
+        network: An Ultralytics task model.
+
+    Returns:
+        The rows, and the `model.yaml` that has them.
 
     Raises:
-        UserError: It does not; the first such layer is named.
+        UserError: They do not; the first layer that they cannot say is named.
     """
+    if network.is_fused():
+        raise UserError("The network is fused, for inference alone; give the checkpoint that was trained.")
+    rows = rows_of(network)
+    written = description(network, rows)
     with quiet(), offline():
         layers = described(copy.deepcopy(written))
     for row, layer in zip(rows, layers, strict=True):
@@ -95,11 +77,12 @@ def _check_widths(written: dict, rows: list[Row]) -> None:
                 continue
             where = f"{row.origin}.{key}".removesuffix(".weight").removesuffix(".conv")
             makes = f"{built[key].shape[0]}" if key in built else "none"
-            rule = next((RULES[kind] for kind in (row.module, row.module.removesuffix("26")) if kind in RULES), "")
+            rule = RULES.get(row.module.removesuffix("26"))
             raise UserError(
                 f"{where} has {len(tensor)} channels, but a stock {row.module} row makes {makes}"
                 f"{f' ({rule})' if rule else ''}; prune with --portable, which stays within what rows say."
             )
+    return rows, written
 
 
 def _difference(a: nn.Module, b: nn.Module) -> float:

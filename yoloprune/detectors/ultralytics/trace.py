@@ -15,6 +15,9 @@ from yoloprune.errors import UserError, did_you_mean
 from yoloprune.exclusive import exclusive
 from yoloprune.graph import Graph, trace
 
+from .portable import check_portable
+from .stock_formulas import Limits, limits_of
+
 __all__ = ["ATTENTION", "FIXED_HEADS", "check_runs", "noise", "predictions", "trace_yolo"]
 
 # Their forward reads widths of its input as heads x head_dim, so those widths stay; what surrounds them is pruned.
@@ -45,16 +48,19 @@ def predictions(output: Any) -> Any:
 
 
 @exclusive
-def trace_yolo(model: nn.Module, prune_head: bool = False, keep: Sequence[str] = ()) -> Graph:
+def trace_yolo(
+    model: nn.Module, prune_head: bool = False, keep: Sequence[str] = (), portable: bool = False
+) -> Graph:
     """Trace an Ultralytics task model (DetectionModel, SegmentationModel …) without changing it.
 
     Args:
         model: The `.model` of an Ultralytics YOLO.
         prune_head: Also prune the head's hidden layers; its outputs always stay.
         keep: Names or patterns of modules whose output channels stay, such as "model.0" or "model.*.cv1".
+        portable: Stay within what rows of a stock `model.yaml` can say.
 
     Raises:
-        UserError: `keep` names what the model does not have.
+        UserError: `keep` names what the model does not have, or stock rows cannot even say the model as it is.
     """
     last = model.model[-1]
     modules = [name for name, _ in model.named_modules()]
@@ -62,13 +68,17 @@ def trace_yolo(model: nn.Module, prune_head: bool = False, keep: Sequence[str] =
         if not any(fnmatch.fnmatchcase(name, pattern) for name in modules):
             near = did_you_mean(pattern, modules)
             raise UserError(f"keep={pattern!r} is no layer of the model{near} (`yoloprune inspect` names them).")
-    freeze: list = [*ATTENTION, *keep]
+    limits = Limits()
+    if portable:
+        check_portable(model)
+        limits = limits_of(model)
+    freeze: list = [*ATTENTION, *keep, *limits.freeze]
     if not prune_head or isinstance(last, FIXED_HEADS):
         freeze.append(lambda name, module: module is last)
     hook = last.register_forward_hook(lambda module, args, output: predictions(output))
     try:
         with _caches_kept(last):
-            return trace(model, torch.zeros_like(noise(model)), freeze=freeze)
+            return trace(model, torch.zeros_like(noise(model)), freeze=freeze, tie=limits.tie, least=limits.least)
     finally:
         hook.remove()
 
