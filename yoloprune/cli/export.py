@@ -1,4 +1,4 @@
-"""`yoloprune export`: ONNX and Ultralytics' other formats."""
+"""`yoloprune export`: ONNX, Ultralytics' other formats, and checkpoints that stock Ultralytics trains."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def command(
         ),
     ] = None,
     weights: WeightsToo = None,
-    format: Annotated[str, typer.Option("--format", help="Export format of Ultralytics.", metavar="<name>")] = "onnx",
+    format: Annotated[
+        str, typer.Option("--format", help="Export format of Ultralytics, or stock.", metavar="<name>")
+    ] = "onnx",
     layout: Annotated[
         str | None,
         typer.Option(
@@ -44,6 +46,8 @@ def command(
 ) -> None:
     """Export a model, pruned or not, beside its weights; an ONNX file is also run and compared with torch.
 
+    The format stock is a checkpoint whose model.yaml says the pruned widths: Ultralytics trains it without yoloprune.
+
     [bold]Examples[/]
 
       yoloprune export runs/prune/prune/pruned.pt
@@ -53,6 +57,8 @@ def command(
       yoloprune export pruned.pt --format tensorrt half=True
 
       yoloprune export yolov7-tiny.pt --layout official
+
+      yoloprune export pruned.pt --format stock
     """
     with reported():
         path, keywords = read_weights([word, *(words or ())], weights, NAME)
@@ -69,7 +75,7 @@ def _export(
     verbose: bool,
     trust: bool,
 ) -> None:
-    from yoloprune.deploy.formats import check_can_export, check_format, export_path
+    from yoloprune.deploy.formats import STOCK, check_can_export, check_format, export_path
     from yoloprune.pipeline.keywords import COMMAND_DECIDES, check_keywords
     from yoloprune.pipeline.options import check_imgsz
 
@@ -102,6 +108,11 @@ def _export(
                 export_path(weights, format), format=format, imgsz=imgsz, verbose=verbose, **chosen, **keywords
             )
         screen.line(f"Wrote {path}", "bold")
+        if format == STOCK:
+            screen.line(
+                "Stock Ultralytics trains it without yoloprune, at these widths. For freeze=, rows_of_layer in its "
+                "model.yaml has the rows that each layer has become."
+            )
         if format == "onnx" and "nms" in keywords:
             screen.line("Not compared with torch: nms= changes what comes out.")
         elif format == "onnx":

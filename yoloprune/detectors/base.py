@@ -139,6 +139,7 @@ class Training:
             result then, since the best validation comes before the channels have separated.
         prune_head: Whether the head's hidden layers take part in that.
         keep: Names or patterns of modules whose output channels take no part in it.
+        portable: Whether what `Detector.trace` leaves alone for `portable` takes no part in it.
         instead: What a user can do who lacks a package for training this family.
     """
 
@@ -155,6 +156,7 @@ class Training:
     sparsity: Sparsity | None = None
     prune_head: bool = False
     keep: Sequence[str] = ()
+    portable: bool = False
     instead: str
 
 
@@ -299,16 +301,19 @@ class Detector(ABC):
 
     # -- graph and cost -----------------------------------------------------------------------------------------------
 
-    def trace(self, prune_head: bool = False, keep: Sequence[str] = ()) -> Graph:
+    def trace(self, prune_head: bool = False, keep: Sequence[str] = (), portable: bool = False) -> Graph:
         """The dependency graph; the network is not changed.
 
         Args:
             prune_head: Also prune the head's hidden layers; its outputs always stay.
             keep: Names or patterns of modules whose output channels stay.
+            portable: Prune only what the family's own software builds again from a description; see `Options`.
 
         Raises:
-            UserError: `keep` names what the network does not have.
+            UserError: `keep` names what the network does not have, or the family has no such description.
         """
+        if portable:
+            raise UserError("portable is for Ultralytics' networks alone; leave it out.")
         return trace(self.network, self.noise(), freeze=list(keep))
 
     def noise(self) -> Tensor:

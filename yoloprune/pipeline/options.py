@@ -148,6 +148,13 @@ class Options:
         "'model.0,model.*.cv1'.",
         panel=PRUNING,
     )
+    portable: bool = option(
+        False,
+        "Prune only what rows of a stock model.yaml can say, so that --format stock writes a checkpoint that stock "
+        "Ultralytics trains without yoloprune.",
+        panel=PRUNING,
+        flags=("--portable",),
+    )
     steps: int = option(1, "Rounds of pruning and fine-tuning on the way to the target.", panel=PRUNING, least=1)
     epochs: int = option(0, "Fine-tuning epochs after each step; 0 prunes only.", panel=TRAINING, least=0)
     budget: float | None = option(
@@ -218,6 +225,10 @@ class Options:
         if not (0 < self.batch < 1 or (isinstance(self.batch, int) and (self.batch > 0 or self.batch == -1))):
             raise UserError(
                 f"batch={self.batch} is not understood; give a number of images, -1, or a share of GPU memory (0.7)."
+            )
+        if self.portable and self.round_to % 8:
+            raise UserError(
+                f"portable needs round_to to be a multiple of 8, as stock rows have it, and not {self.round_to}."
             )
         check_keywords(self.train)
 

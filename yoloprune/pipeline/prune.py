@@ -68,7 +68,7 @@ def prune_once(
         UserError: The target cannot be reached, or the criterion lacks what it needs.
     """
     network = detector.network
-    graph = detector.trace(options.prune_head, options.keep)
+    graph = detector.trace(options.prune_head, options.keep, options.portable)
     entry = CRITERIA[options.criterion]
     batches = run_images(detector, options) if entry.needs_batches or options.recover else []
     share = target.share(cost(detector))
@@ -117,7 +117,7 @@ def _given_limit(options: Options, graph: Graph, earlier: tuple[Detector, Plan] 
     if earlier is None:
         return options.max_pruning_ratio
     first, plan = earlier
-    original = first.trace(options.prune_head, options.keep)
+    original = first.trace(options.prune_head, options.keep, options.portable)
     return per_step_limit(options.max_pruning_ratio, graph, original, plan)
 
 

@@ -103,7 +103,7 @@ class Run:
         self._targets = step_targets(options, own)
         if head := kept_head(detector, options, self._targets[-1], own):
             self._remarks.append(head)
-        graph = detector.trace(options.prune_head, options.keep)
+        graph = detector.trace(options.prune_head, options.keep, options.portable)
         check_reachable(options, detector, graph, own)
         if not remembered:  # each step checks its own plan; here it is found out before anything is written
             check_exact(detector, graph, graph.random_plan())

@@ -86,6 +86,7 @@ def sparse_first(run: Context, removed: float) -> Detector:
                 sparsity=Sparsity(strength=options.sparsity),
                 prune_head=options.prune_head,
                 keep=tuple(options.keep),
+                portable=options.portable,
                 instead="train without sparsity",
             )
             trained = run.original.train(saved_original(run), folder, training).detector

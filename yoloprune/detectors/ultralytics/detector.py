@@ -168,9 +168,9 @@ class UltralyticsDetector(Detector):
 
     # -- graph and cost -----------------------------------------------------------------------------------------------
 
-    def trace(self, prune_head: bool = False, keep: Sequence[str] = ()) -> Graph:
+    def trace(self, prune_head: bool = False, keep: Sequence[str] = (), portable: bool = False) -> Graph:
         """The dependency graph; see `trace.trace_yolo`."""
-        return trace_yolo(self.network, prune_head, keep)
+        return trace_yolo(self.network, prune_head, keep, portable)
 
     def noise(self) -> Tensor:
         """An image of noise, as small as the network takes it."""

@@ -71,8 +71,7 @@ def _limit_head(limits: Limits, at: str, last: head.Detect) -> None:
     elif isinstance(last, head.OBB):
         floors["cv4"] = (last.ne, 4)
     for kind, (floor, divisor) in floors.items():
-        layers = [name for name in _hidden(last, kind)]
-        layers = [f"{at}.{name}" for name in layers]
+        layers = [f"{at}.{name}" for name in _hidden(last, kind)]
         if given // divisor <= floor:  # and so whatever is pruned
             limits.freeze += layers
             continue
@@ -83,7 +82,7 @@ def _limit_head(limits: Limits, at: str, last: head.Detect) -> None:
 
 
 def _hidden(last: head.Detect, kind: str) -> Iterator[str]:
-    """Names of the convolutions that make a head's hidden channels of one kind, in both branches of an end-to-end one."""
+    """Names of the convolutions that make hidden channels of one kind, in both branches of an end-to-end head."""
     for name in (kind, f"one2one_{kind}"):
         for i, branch in enumerate(getattr(last, name, None) or ()):
             for j, layer in enumerate(branch):

@@ -9,6 +9,7 @@ block, and fits where the widths obey the formula; `portable` tells.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -117,7 +118,9 @@ def rows_of(network: nn.Module) -> list[Row]:
         write = _WRITERS.get(type(layer))
         if write is None:
             known = ", ".join(sorted({kind.__name__ for kind in _WRITERS}))
-            raise UserError(f"model.{index} is a {type(layer).__name__}, which has no portable form; those have: {known}.")
+            raise UserError(
+                f"model.{index} is a {type(layer).__name__}, which has no portable form; those have: {known}."
+            )
         indices = layer.f if isinstance(layer.f, list) else [layer.f]
         before = [outputs[i] if i >= 0 else (outputs[index + i] if index + i >= 0 else None) for i in indices]
         outputs.append(write(writer, f"model.{index}", layer, before if isinstance(layer.f, list) else before[0]))
@@ -280,7 +283,7 @@ def _keep_depthwise(rows: list[Row]) -> None:
     """
     if any(row.module == "C3k2" for row in rows):
         return
-    for first, second in zip(rows, rows[1:], strict=False):
+    for first, second in itertools.pairwise(rows):
         pair = (first, second)
         if (
             all(row.module == "Conv" and len(row.args) == 1 for row in pair)  # 1×1, activated

@@ -48,9 +48,7 @@ def predictions(output: Any) -> Any:
 
 
 @exclusive
-def trace_yolo(
-    model: nn.Module, prune_head: bool = False, keep: Sequence[str] = (), portable: bool = False
-) -> Graph:
+def trace_yolo(model: nn.Module, prune_head: bool = False, keep: Sequence[str] = (), portable: bool = False) -> Graph:
     """Trace an Ultralytics task model (DetectionModel, SegmentationModel …) without changing it.
 
     Args:

@@ -33,11 +33,13 @@ class SparseTrainer:
         sparsity: The options; see `bind`.
         prune_head: Whether the hidden layers of the head will be pruned too, and so take part.
         keep: Names or patterns of modules whose output channels will stay, and so take no part.
+        portable: Whether what rows of a stock `model.yaml` cannot say will stay, and so takes no part.
     """
 
     sparsity: ClassVar[Sparsity] = Sparsity()
     prune_head: ClassVar[bool] = False
     keep: ClassVar[Sequence[str]] = ()
+    portable: ClassVar[bool] = False
 
     def optimizer_step(self) -> None:
         """Ultralytics' own step, with the regulariser between the scaler's `unscale_` and the clipping."""
@@ -74,7 +76,7 @@ class SparseTrainer:
 
     @cached_property
     def _graph(self) -> Graph:
-        return trace_yolo(student_of(self.model), self.prune_head, self.keep)
+        return trace_yolo(student_of(self.model), self.prune_head, self.keep, self.portable)
 
     @cached_property
     def _regulariser(self) -> GroupSparsity:
@@ -88,7 +90,14 @@ class SparseTrainer:
         )
 
 
-def bind(trainer: type, sparsity: Sparsity, *, prune_head: bool = False, keep: Sequence[str] = ()) -> type:
+def bind(
+    trainer: type,
+    sparsity: Sparsity,
+    *,
+    prune_head: bool = False,
+    keep: Sequence[str] = (),
+    portable: bool = False,
+) -> type:
     """A trainer that also regularises, with these options, for `YOLO.train(trainer=...)`.
 
     Args:
@@ -96,6 +105,7 @@ def bind(trainer: type, sparsity: Sparsity, *, prune_head: bool = False, keep: S
         sparsity: The options.
         prune_head: Whether the head's hidden layers take part.
         keep: Names or patterns of modules whose output channels take no part.
+        portable: Whether what rows of a stock `model.yaml` cannot say takes no part.
 
     Raises:
         UserError: There is no sparse training for this trainer.
@@ -107,5 +117,5 @@ def bind(trainer: type, sparsity: Sparsity, *, prune_head: bool = False, keep: S
     if not issubclass(base, KeepPruned):
         raise UserError(f"There is no group-sparse training for {trainer.__name__}; train without it.")
     # Ultralytics attaches its loggers only to classes with "Trainer" in the name
-    options = {"sparsity": sparsity, "prune_head": prune_head, "keep": tuple(keep)}
+    options = {"sparsity": sparsity, "prune_head": prune_head, "keep": tuple(keep), "portable": portable}
     return type(f"Sparse{base.__name__}", (SparseTrainer, base), options)

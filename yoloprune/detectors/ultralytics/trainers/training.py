@@ -84,7 +84,8 @@ def train(start: Path, folder: Path, training: Training) -> YOLO:
 def _bound(trainer: type, training: Training) -> type:
     """The trainer with what the training adds to it."""
     if training.sparsity:
-        trainer = bind(trainer, training.sparsity, prune_head=training.prune_head, keep=training.keep)
+        spared = {"prune_head": training.prune_head, "keep": training.keep, "portable": training.portable}
+        trainer = bind(trainer, training.sparsity, **spared)
     trainer = bind_keeping(trainer)
     if training.rollback:
         trainer = bind_rollback(trainer, training.distillation and training.distillation.teacher)
