@@ -23,7 +23,7 @@ __all__ = ["PSA", "RULES", "Row", "description", "rows_of"]
 
 PSA = (block.PSABlock,)
 _SCALES = "nsmlx"
-_MOST = 1 << 20  # channels that no row is cut to
+_MOST = 10_000  # channels; no row has more
 
 RULES: Mapping[str, str] = {
     "Conv": "a row's channels are multiples of 8",
