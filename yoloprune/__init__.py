@@ -10,13 +10,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from yoloprune.detectors.ultralytics.trainers.pruned import KeepPruned, keep_pruned
     from yoloprune.pipeline.api import PruneResult, load, prune
 
-__all__ = ["PruneResult", "load", "prune"]
+__all__ = ["KeepPruned", "PruneResult", "keep_pruned", "load", "prune"]
 __version__ = "0.1.0"
 
 _LAZY = {
+    "KeepPruned": "yoloprune.detectors.ultralytics.trainers.pruned",
     "PruneResult": "yoloprune.pipeline.api",
+    "keep_pruned": "yoloprune.detectors.ultralytics.trainers.pruned",
     "load": "yoloprune.pipeline.api",
     "prune": "yoloprune.pipeline.api",
 }

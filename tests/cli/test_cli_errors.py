@@ -172,6 +172,8 @@ def test_key_value(refused, pair, sentence) -> None:
     [
         (("--criterion", "tailor"), "did you mean 'taylor'"),
         (("--format", "onxn"), "did you mean 'onnx'"),
+        (("--format", "stock"), "needs --portable"),
+        (("--portable", "--round-to", 4), "round_to to be a multiple of 8"),
         (("--batch", "some"), "--batch some is not understood; give a number"),
         (("--batch", "nan"), "batch=nan"),
         (("--batch", "inf"), "batch=inf"),
@@ -221,6 +223,15 @@ def test_resume(refused, yoloprune, tmp_path) -> None:
 
 def test_export_format(refused) -> None:
     assert "did you mean 'onnx'" in refused("export", WEIGHTS, "--format", "onxn")
+
+
+def test_what_stock_rows_cannot_say(refused, yoloprune, tmp_path) -> None:
+    into = ("--project", tmp_path, "--name", "odd")
+    words = ("--weights", WEIGHTS, "--target-ratio", 0.7, "--round-to", 1, *PRUNE_ONLY, *into)
+    assert yoloprune("v8", *words).exit_code == 0
+    said = refused("export", tmp_path / "odd" / "pruned.pt", "--format", "stock")
+    assert re.search(r"model\.\d+[\w.]* has \d+ channels, but a stock \w+ row makes \d+ \(.*multiples of 8\)", said)
+    assert not (tmp_path / "odd" / "pruned_stock.pt").exists()
 
 
 @pytest.mark.parametrize("command", ["val", "export"])

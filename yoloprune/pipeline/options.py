@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from yoloprune.deploy.formats import check_format
+from yoloprune.deploy.formats import STOCK, check_format
 from yoloprune.errors import UserError
 from yoloprune.files import atomic
 
@@ -230,6 +230,8 @@ class Options:
             raise UserError(
                 f"portable needs round_to to be a multiple of 8, as stock rows have it, and not {self.round_to}."
             )
+        if self.export == STOCK and not self.portable:
+            raise UserError("--format stock needs --portable, which prunes only what stock rows can say; add it.")
         check_keywords(self.train)
 
     def _settle_types(self) -> None:

@@ -30,11 +30,26 @@ from ultralytics import YOLO  # noqa: E402
 from ultralytics.utils import YAML  # noqa: E402
 
 SHORT = {"imgsz": 64, "batch": 4, "device": "cpu", "workers": 0, "plots": False, "amp": False, "optimizer": "SGD"}
-SHORT |= {"mosaic": 0.0, "exist_ok": True, "verbose": False, "warmup_epochs": 0}
+SHORT |= {"mosaic": 0.0, "exist_ok": True, "verbose": False, "warmup_epochs": 0, "nbs": 4}
 
 
 def _parameters(yolo: YOLO) -> int:
     return sum(parameter.numel() for parameter in yolo.model.parameters())
+
+
+def _output(yolo: YOLO) -> torch.Tensor:
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        output = yolo.model.float().eval()(image)[0]
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _has_weights(yolo: YOLO, row: int) -> bool:
+    return any(True for _ in yolo.model.model[row].parameters())
+
+
+def _weights(yolo: YOLO, row: int) -> torch.Tensor:
+    return next(yolo.model.model[row].parameters()).half()  # as a checkpoint stores them
 
 
 def train_and_die(weights: str, data: str, folder: str) -> None:
@@ -51,30 +66,31 @@ def train_and_die(weights: str, data: str, folder: str) -> None:
 
 def finish(weights: str, data: str, folder: str) -> dict[str, Any]:
     """Resume that training, validate and export its result, and train once from the YAML alone."""
-    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     start = YOLO(weights)
-    with torch.inference_mode():
-        output = start.model.float().eval()(image)[0]
-    torch.save(output, Path(folder, "output.pt"))
-    found = {"start": _parameters(start), "names": start.names, "task": start.task}
+    torch.save(_output(start), Path(folder, "output.pt"))
+    stride = [int(x) for x in start.model.stride]
+    found = {"start": _parameters(start), "names": start.names, "task": start.task, "stride": stride}
     last = YOLO(Path(folder, "train", "weights", "last.pt"))
     found["killed"] = _parameters(last)
     last.train(resume=True)
-    found["epochs"] = last.trainer.epoch + 1
+    found["epochs"] = last.trainer.start_epoch, last.trainer.epoch
     best = YOLO(last.trainer.best)
     found["resumed"] = _parameters(best)
     found["validated"] = best.val(data=data, imgsz=64, batch=4, device="cpu", workers=0, plots=False).results_dict
-    found["exported"] = [best.export(format=name, imgsz=64, device="cpu") for name in ("onnx", "torchscript")]
+    exported = YOLO(best.export(format="onnx", imgsz=64, device="cpu"), task=start.task)
+    exported.predict(Path(data).parent / "images" / "val" / "0.png", imgsz=64, conf=0.0, device="cpu")
+    found["exported"] = exported.names
     described = Path(folder, "mine.yaml")
     YAML.save(described, {k: v for k, v in start.model.yaml.items() if k != "yaml_file"})
-    fresh = YOLO(described).load(weights)
-    with torch.inference_mode():
-        found["loaded"] = bool(torch.equal(fresh.model.float().eval()(image)[0], output))
-    frozen = start.model.yaml["rows_of_layer"][0]
+    fresh = YOLO(described, task=start.task).load(weights)
+    found["loaded"] = bool(torch.equal(_output(fresh), _output(start)))
+    frozen = [row for layer in (0, 1, 2) for row in start.model.yaml["rows_of_layer"][layer]]
     fresh.train(data=data, epochs=1, project=folder, name="fresh", freeze=frozen, **SHORT)
-    found["fresh"] = _parameters(YOLO(fresh.trainer.best))
-    ours, theirs = (yolo.model.model[0].conv.weight.float() for yolo in (YOLO(fresh.trainer.last), start))
-    found["frozen"] = bool(torch.equal(ours, theirs))
+    trained = YOLO(fresh.trainer.last)
+    found["fresh"] = _parameters(trained)
+    kept = [row for row in range(len(trained.model.model) - 1) if _has_weights(trained, row)]
+    found["frozen"] = [row for row in kept if torch.equal(_weights(trained, row), _weights(start, row))]
+    found["asked"] = [row for row in frozen if row in kept]
     return found
 
 

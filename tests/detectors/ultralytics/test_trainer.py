@@ -12,13 +12,16 @@ import ultralytics
 from ultralytics.utils.dist import ddp_cleanup, generate_ddp_file
 from ultralytics.utils.patches import torch_load
 
+import yoloprune
 from tests.small_yolo import OTHER_TASKS, SHORT, narrow, shapes, write_data
 from yoloprune.detectors.ultralytics import checkpoints
 from yoloprune.detectors.ultralytics.guard import quiet
 from yoloprune.detectors.ultralytics.model import YOLO
 from yoloprune.detectors.ultralytics.stock_training import SENTENCE, is_marked, is_pruned
 from yoloprune.detectors.ultralytics.trainers import pruned as trainer
+from yoloprune.detectors.ultralytics.trainers.sparse import bind
 from yoloprune.errors import UserError
+from yoloprune.sparsity import TABLE, Sparsity, read_rows
 
 
 def train(yolo: YOLO, data: Path, project: Path, **options: Any) -> Any:
@@ -168,6 +171,41 @@ def test_trainers_survive_the_ddp_launcher(pruned_yolo: YOLO, tiny_data: Path, t
         ddp_cleanup(run, file)
     assert state["trainer"] is trainer.PrunedDetectionTrainer
     assert shapes(state["model"]) == shapes(pruned_yolo.model)
+
+
+class Noting(ultralytics.models.yolo.detect.DetectionTrainer):
+    """Somebody's own trainer."""
+
+    def preprocess_batch(self, batch: dict) -> dict:
+        self.seen = getattr(self, "seen", 0) + 1
+        return super().preprocess_batch(batch)
+
+
+class Mine(yoloprune.KeepPruned, Noting):
+    """The same by hand."""
+
+
+@pytest.mark.parametrize("own", [Mine, yoloprune.keep_pruned(Noting)])
+def test_own_trainers_keep_pruned_networks(own: type, pruned_yolo: YOLO, tiny_data: Path, tmp_path: Path) -> None:
+    checkpoints.save(pruned_yolo, tmp_path / "pruned.pt")
+    stock = ultralytics.YOLO(tmp_path / "pruned.pt")
+    stock.train(trainer=own, data=str(tiny_data), project=str(tmp_path), name="run", **SHORT)
+    assert shapes(stock.model) == shapes(pruned_yolo.model)
+    assert is_marked(stock.model)
+    assert stock.trainer.seen == 2
+    sparse = bind(own, Sparsity(strength=1e-3))
+    checkpoints.load(tmp_path / "pruned.pt").train(trainer=sparse, data=str(tiny_data), project=str(tmp_path), **SHORT)
+    assert len(read_rows(tmp_path / "train" / TABLE)) == 1
+
+
+def test_what_keep_pruned_takes() -> None:
+    kept = yoloprune.keep_pruned(Noting)
+    assert (kept.__name__, kept.__module__, kept.__doc__) == ("Noting", __name__, "Somebody's own trainer.")
+    assert yoloprune.keep_pruned(kept) is kept
+    classify = type("Own", (ultralytics.models.yolo.classify.ClassificationTrainer,), {})
+    assert issubclass(yoloprune.keep_pruned(classify), trainer.PrunedClassificationTrainer)
+    with pytest.raises(UserError, match=r"a subclass of a trainer of Ultralytics, and not <class 'int'>"):
+        yoloprune.keep_pruned(int)
 
 
 def test_prediction_before_training_does_no_harm(pruned_yolo: YOLO, tiny_data: Path, tmp_path: Path) -> None:

@@ -63,6 +63,8 @@ def test_its_parts_and_what_stays(name: str) -> None:
         "no layer makes them: they are an input or a constant",  # anchors
     }
     assert own.trace(prune_head=True).n_components == graph.n_components
+    with pytest.raises(UserError, match="portable is for Ultralytics' own families, and this is YOLOv"):
+        own.trace(portable=True)
 
 
 def test_a_head_with_implicit_knowledge_does_not_keep_the_neck() -> None:

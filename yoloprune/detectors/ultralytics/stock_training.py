@@ -27,7 +27,8 @@ __all__ = ["SENTENCE", "block_stock_training", "is_marked", "is_pruned", "same_w
 
 SENTENCE = (
     "This network was pruned by yoloprune, and stock training would rebuild it at its full width. "
-    "Train it with yoloprune instead: import yoloprune; yoloprune.load(weights).train(...)"
+    "Train it with yoloprune instead: import yoloprune; yoloprune.load(weights).train(...); or, with a trainer of your "
+    "own, YOLO(weights).train(trainer=yoloprune.keep_pruned(Mine), ...)"
 )
 KEY = "pruned_by"  # key in model.yaml
 WORLD_FILE = ", pruned, train it with yoloprune and not with stock Ultralytics.yaml"

@@ -97,8 +97,14 @@ class YOLOv7Detector(UltralyticsDetector):
 
     # -- graph and cost -----------------------------------------------------------------------------------------------
 
-    def trace(self, prune_head: bool = False, keep: Sequence[str] = ()) -> Graph:
-        """The dependency graph; the head has no hidden layers, so that `prune_head` changes nothing."""
+    def trace(self, prune_head: bool = False, keep: Sequence[str] = (), portable: bool = False) -> Graph:
+        """The dependency graph; the head has no hidden layers, so that `prune_head` changes nothing.
+
+        Raises:
+            UserError: See `trace_yolo`; or `portable` is asked for, and no stock head takes these anchors.
+        """
+        if portable:
+            raise UserError(f"portable is for Ultralytics' own families, and this is YOLO{self.family}; leave it out.")
         return trace_yolo(self.network, True, keep)
 
     @property

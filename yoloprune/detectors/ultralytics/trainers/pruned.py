@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.models.rtdetr.train import RTDETRTrainer
 from ultralytics.models.yolo.classify.train import ClassificationTrainer
 from ultralytics.models.yolo.detect.train import DetectionTrainer
@@ -44,6 +45,7 @@ __all__ = [
     "PrunedSegmentationTrainer",
     "PrunedWorldTrainer",
     "bind_keeping",
+    "keep_pruned",
 ]
 
 
@@ -209,3 +211,28 @@ def bind_keeping(trainer: type) -> type:
         trainer: A trainer of this file.
     """
     return type(f"Keeping{trainer.__name__}", (trainer,), {"keeps_all": True})
+
+
+def keep_pruned(trainer: type) -> type:
+    """A trainer of one's own that keeps pruned networks, for `YOLO.train(trainer=...)`; also a class decorator.
+
+    It is what `class Mine(KeepPruned, DetectionTrainer)` is, with what the task needs beside. A pruned network never
+    comes to the trainer's own `get_model`, which is for building others.
+
+    Args:
+        trainer: A subclass of a trainer of Ultralytics.
+
+    Raises:
+        UserError: It is none.
+
+    Examples:
+        >>> yolo.train(trainer=yoloprune.keep_pruned(Mine), data="coco.yaml")  # doctest: +SKIP
+    """
+    if not (isinstance(trainer, type) and issubclass(trainer, BaseTrainer)):
+        raise UserError(f"keep_pruned takes a subclass of a trainer of Ultralytics, and not {trainer!r}.")
+    if issubclass(trainer, KeepPruned):
+        return trainer
+    ours = next((TRAINERS[base] for base in trainer.__mro__ if base in TRAINERS), KeepPruned)
+    # the same name: what Ultralytics and pickle look up is the decorated class
+    names = {name: getattr(trainer, name) for name in ("__module__", "__qualname__", "__doc__")}
+    return type(trainer.__name__, (ours, trainer), names)

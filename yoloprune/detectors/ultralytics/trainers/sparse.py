@@ -101,7 +101,7 @@ def bind(
     """A trainer that also regularises, with these options, for `YOLO.train(trainer=...)`.
 
     Args:
-        trainer: A stock trainer, or the one of `pruned` for it.
+        trainer: A stock trainer, the one of `pruned` for it, or one that `keep_pruned` gave.
         sparsity: The options.
         prune_head: Whether the head's hidden layers take part.
         keep: Names or patterns of modules whose output channels take no part.
