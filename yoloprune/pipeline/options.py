@@ -196,7 +196,10 @@ class Options:
     train: dict[str, Any] = option({}, "Further keywords of Ultralytics' `train()`.", panel="")
     val: bool = option(False, "Validate, and measure latency, before and after.", panel=OUTPUT)
     export: str | None = option(
-        None, "Export the finished model in this format of Ultralytics.", panel=OUTPUT, flags=("--format",)
+        None,
+        "Export the finished model in this format of Ultralytics, or, with --portable, stock.",
+        panel=OUTPUT,
+        flags=("--format",),
     )
     project: str | None = option(
         None, "Folder of the output folder.", panel=OUTPUT, shown="runs/prune", in_recipes=False
