@@ -49,9 +49,22 @@ def test_tied_layers_lose_equally_many(tie) -> None:
     assert mask_error(model, plan, X) < 1e-9
 
 
+def test_layers_keep_what_they_are_asked_to() -> None:
+    model = _net()
+    pruned = trace(model, X, least={"a": 11}).random_plan(1.0).apply(model)
+    assert (pruned.a.out_channels, pruned.b.out_channels) == (11, 1)
+    graph = trace(model, X, tie=[("a", "b")], least={"a": 9})
+    scores = torch.ones(graph.n_components, dtype=torch.float64).numpy()
+    pruned = graph.budget_plan(scores, target_macs=0.63 * graph.macs(), round_to=4).apply(model)
+    assert pruned.a.out_channels == pruned.b.out_channels == 12
+    with pytest.raises(ValueError, match="below the smallest reachable"):
+        graph.budget_plan(scores, target_macs=0.5 * graph.macs(), round_to=4)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"least": {"z": 4}}, "no layer with output channels"),
         ({"freeze": ["z"]}, "no layer of the model"),
         ({"tie": [("a", "z")]}, "no layer with output channels"),
         ({"tie": [("a", "c")]}, "parts of equal size"),
