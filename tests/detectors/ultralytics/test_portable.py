@@ -100,6 +100,16 @@ def test_a_head_stays_as_wide_as_its_classes_ask() -> None:
     assert head.cv3[0][0].conv.out_channels == head.cv2[0][0].conv.in_channels == 48
 
 
+def test_a_head_of_many_classes_keeps_its_widths_as_without_prune_head() -> None:
+    network = _fresh("yolov8n.yaml").model
+    kept = trace_yolo(network)
+    for pruned_head in (False, True):
+        graph = trace_yolo(network, pruned_head, portable=True)
+        assert np.array_equal(graph.frozen, kept.frozen)
+        assert np.array_equal(graph.tied, kept.tied)
+        assert not graph.least.any()
+
+
 def test_what_rows_cannot_say_is_named() -> None:
     network = _fresh("yolov8n.yaml", 3).model
     with pytest.raises(UserError, match=r"^model\.22\.cv2\.0\.0 has \d+ channels, but a stock Detect row makes 64 \("):
