@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from yoloprune.calibration import collect, contractions, forward, full_precision, groups_of, patches
+from yoloprune.calibration import collect, contractions, groups_of, patches
 from yoloprune.errors import UserError
+from yoloprune.execution import forward, full_precision
 
 LAYERS = {
     "plain": (nn.Conv2d(4, 6, 3, padding=1), (2, 4, 7, 5)),

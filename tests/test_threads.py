@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from tests.graph.nets.case import Net, conv
-from yoloprune.calibration import evaluation, full_precision
 from yoloprune.criteria import score
+from yoloprune.execution import evaluation, full_precision
 from yoloprune.graph import mask_error, trace
 from yoloprune.recovery import recalibrate_bn, reconstruct
 from yoloprune.replaced import replaced

@@ -6,8 +6,7 @@ forward. Labels are never needed. Batches may differ in shape.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -17,16 +16,12 @@ from torch.nn import functional as F
 from yoloprune.graph.tracing.internals import BatchNorm, ConvNd, ConvTransposeNd, padding_of
 
 from .errors import UserError
-from .replaced import replaced
 
 __all__ = [
     "Order",
     "call_order",
     "collect",
     "contractions",
-    "evaluation",
-    "forward",
-    "full_precision",
     "groups_of",
     "patches",
 ]
@@ -47,34 +42,6 @@ def collect(batches: Iterable[Any] | None, purpose: str) -> tuple[Any, ...]:
     if not given:
         raise UserError(f"{purpose} looks at data, but no batches were given; pass batches=[...] with a few images.")
     return given
-
-
-def forward(model: nn.Module, batch: Any) -> Any:
-    """Call the model on one batch: a tensor, a tuple or list of positional, or a dict of keyword arguments."""
-    if isinstance(batch, dict):
-        return model(**batch)
-    if isinstance(batch, (tuple, list)):
-        return model(*batch)
-    return model(batch)
-
-
-@contextmanager
-def evaluation(*models: nn.Module) -> Iterator[None]:
-    """Put the models into evaluation mode and every module's own mode back at the end."""
-    with ExitStack() as modes:
-        for module in {module for model in models for module in model.modules()}:
-            modes.enter_context(replaced(module, "training", module.training))
-        for model in models:
-            model.eval()
-        yield
-
-
-def full_precision() -> AbstractContextManager[None]:
-    """Compute convolutions on GPUs in float32; by default PyTorch rounds what they are given to 10 bits (TF32)."""
-    cudnn = torch.backends.cudnn
-    if hasattr(cudnn, "conv"):  # since PyTorch 2.9, which refuses to tell `allow_tf32` where the two ways are mixed
-        return replaced(cudnn.conv, "fp32_precision", "ieee")
-    return replaced(cudnn, "allow_tf32", False)
 
 
 def contractions(model: nn.Module) -> dict[str, nn.Module]:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from yoloprune.calibration import evaluation
 from yoloprune.criteria import CRITERIA, score
 from yoloprune.detectors.base import Detector
 from yoloprune.errors import UserError
+from yoloprune.execution import evaluation
 from yoloprune.files import atomic
 from yoloprune.graph import Graph
 from yoloprune.graph.budget import chains, tied_set

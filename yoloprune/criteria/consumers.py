@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from yoloprune.graph.tracing.internals import ConvNd, ConvTransposeNd
 
-from ..calibration import call_order, evaluation, forward, groups_of
+from ..calibration import call_order, groups_of
+from ..execution import evaluation, forward
 from .loss import gradients
 from .registry import Inputs
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from ..calibration import full_precision
 from ..errors import UserError
 from ..exclusive import exclusive
+from ..execution import full_precision
 from .relative import relative as relative_score
 
 __all__ = ["CRITERIA", "Criterion", "Inputs", "criterion", "score"]

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from yoloprune.calibration import evaluation, forward, full_precision
 from yoloprune.errors import UserError
 from yoloprune.exclusive import exclusive
+from yoloprune.execution import evaluation, forward, full_precision
 from yoloprune.graph.plan import Plan
 from yoloprune.graph.tracing.internals import (
     Operator,

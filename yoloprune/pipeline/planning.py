@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from yoloprune.calibration import evaluation
 from yoloprune.detectors.base import Detector
 from yoloprune.errors import UserError
+from yoloprune.execution import evaluation
 from yoloprune.graph import Plan
 from yoloprune.progress import counter
 from yoloprune.recovery import reconstruct

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from yoloprune.graph.tracing.internals import BatchNorm
 
-from ..calibration import collect, evaluation, forward, full_precision
+from ..calibration import collect
 from ..errors import UserError
 from ..exclusive import exclusive
+from ..execution import evaluation, forward, full_precision
 
 __all__ = ["recalibrate_bn"]
 

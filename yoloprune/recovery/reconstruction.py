@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from yoloprune.graph.tracing.internals import BatchNorm, ConvNd
 
-from ..calibration import call_order, collect, contractions, evaluation, forward, full_precision, groups_of, patches
+from ..calibration import call_order, collect, contractions, groups_of, patches
 from ..errors import UserError
 from ..exclusive import exclusive
+from ..execution import evaluation, forward, full_precision
 from ..graph import Plan
 from .activated import Activated, fit_activated
 from .lockstep import Walk, pause

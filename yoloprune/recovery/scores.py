@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..calibration import collect, evaluation, forward, full_precision
+from ..calibration import collect
 from ..errors import UserError
 from ..exclusive import exclusive
+from ..execution import evaluation, forward, full_precision
 
 __all__ = ["ScoreFit", "calibrate_scores"]
 

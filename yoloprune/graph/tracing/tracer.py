@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
-from yoloprune.calibration import forward
 from yoloprune.errors import UserError
+from yoloprune.execution import forward
 from yoloprune.graph.attributes import counts, has_handler, resizes_splits, widths
 from yoloprune.graph.labels import Labels, Ledger, compact, shrinking_dim, varying_dims
 from yoloprune.graph.parameters import named_tensors
