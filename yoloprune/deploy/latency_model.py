@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from yoloprune.graph import Graph
+from yoloprune.graph import Graph, Plan
 
 from .cost_table import Convolution, CostTable
 
@@ -49,6 +49,16 @@ class LatencyModel:
             i = conv.inputs if inputs is None else conv.inputs * np.count_nonzero(kept[inputs]) / len(inputs)
             o = conv.outputs if outputs is None else np.count_nonzero(kept[outputs])
             total += self._table.ms(conv.shape, i, o)
+        return total
+
+    def of_plan(self, plan: Plan) -> float:
+        """Milliseconds of what a plan leaves."""
+        total = self.rest
+        for conv in self._convolutions:
+            kept = plan.keep.get(f"{conv.name}.weight", {})
+            outputs = len(kept[0]) if 0 in kept else conv.outputs
+            inputs = len(kept[1]) * max(conv.shape.groups, 1) if 1 in kept else conv.inputs
+            total += self._table.ms(conv.shape, inputs, outputs)
         return total
 
     def fit(self, kept: np.ndarray, measured: float) -> float:

@@ -20,6 +20,7 @@ from yoloprune.report import Record
 
 from .folder import RunFolder
 from .metrics import named_metrics
+from .on_device import OnDevice
 from .options import Options
 from .saving import save_checked
 
@@ -54,6 +55,7 @@ class Context:
         budget: What is left of a time budget, if there is one.
         validation_seconds: What the last validation took.
         images: A few calibration images on the CPU, once a pruning has looked at some.
+        device: Where networks are to be faster, if the target is a time.
     """
 
     original: Detector
@@ -64,6 +66,7 @@ class Context:
     budget: TimeBudget | None = None
     validation_seconds: float = 0.0
     images: Tensor | None = None
+    device: OnDevice | None = None
 
     def note(self, line: str) -> None:
         """Say something that belongs in the report too."""

@@ -44,7 +44,7 @@ def rehearse(run: Context, targets: Sequence[Target]) -> Rehearsal:
     with tempfile.TemporaryDirectory() as scratch:
         data = write_digits(RunFolder(scratch)) if options.data == DIGITS else options.data
         with run.phase(f"Plan for {targets[0]}", "prune"):
-            pruned = prune_once(run.original, targets[0], replace(options, data=data))
+            pruned = prune_once(run.original, targets[0], replace(options, data=data), device=run.device)
     for note in pruned.notes:
         run.note(note)
     return Rehearsal(

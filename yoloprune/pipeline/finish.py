@@ -47,8 +47,10 @@ def finish(run: Context, detector: Detector, plan: Plan, started: float) -> Dete
     after = Measure(*cost(detector), size)
     if options.val:
         after.metrics = run.validate(detector, "Validate the pruned")
-        compare_image_sizes(run, after.gflops, after.metrics)
         _time(run, detector, after)
+        timed = run.device and run.device.here
+        own, left = (record.before.latency_ms, after.latency_ms) if timed else (record.before.gflops, after.gflops)
+        compare_image_sizes(run, left / own, after.metrics)
     if options.export:
         record.export = _export(run, detector)
     record.after = after
@@ -64,6 +66,10 @@ def _time(run: Context, detector: Detector, after: Measure) -> None:
     """Measure the latency of the original and of the last network."""
     options, record = run.options, run.record
     with run.phase("Measure latency", "latency"):
+        if run.device and run.device.here:
+            record.before.latency_ms, after.latency_ms = run.device.own_ms, run.device.times(detector)
+            record.latency_on = str(run.device.device)
+            return
         both = (run.original, detector)
         record.before.latency_ms, after.latency_ms = latencies(both, imgsz=options.imgsz, device=options.device)
     record.latency_on = detector.device_name(options.device)

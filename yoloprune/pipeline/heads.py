@@ -53,7 +53,7 @@ def still_compares_heads(run: Context) -> bool:
 def compare_heads(run: Context, before: Detector, kept: Detector, target: Target) -> None:
     """Say whether pruning the head's hidden layers of `before` too would keep clearly more, before fine-tuning."""
     with run.phase("Compare with a pruned head", "compare"):
-        other = prune_once(before, target, replace(run.options, prune_head=True)).detector
+        other = prune_once(before, target, replace(run.options, prune_head=True), device=run.device).detector
     figures = [
         run.validate(of, f"Validate with {what} head")["mAP50-95"]
         for of, what in ((kept, "the kept"), (other, "a pruned"))

@@ -12,17 +12,18 @@ from typing import Any, get_type_hints
 
 import yaml
 
+from yoloprune.deploy.backends import check_backend
 from yoloprune.deploy.formats import STOCK, check_format
 from yoloprune.errors import UserError
 from yoloprune.files import atomic
 
 from .declared import DATA, OUTPUT, PRUNING, TARGET, TRAINING, WEIGHTS, check_range, declared, option
 from .keywords import check_keywords
-from .typed import parse_budget, parse_count, parse_gflops, parse_names, parse_ratio, typed
+from .typed import parse_budget, parse_count, parse_gflops, parse_ms, parse_names, parse_ratio, parse_speedup, typed
 
 __all__ = ["CRITERIA", "TARGETS", "Options", "check_imgsz", "check_measuring"]
 
-TARGETS = ("target_gflops", "target_params", "target_ratio")
+TARGETS = ("target_gflops", "target_params", "target_ratio", "target_ms", "target_speedup")
 
 CRITERIA = ("output_error", "compensated_error", "taylor", "hessian", "l2", "l1", "lamp", "bn_scale", "random")
 """The names in `yoloprune.criteria.CRITERIA`, without importing them."""
@@ -70,6 +71,39 @@ class Options:
         read=parse_ratio,
         above=0,
         below=1,
+    )
+    target_ms: float | None = option(
+        None,
+        "Milliseconds of one image at the run's image size on --backend, as measured on this machine or told by "
+        "--latency-table.",
+        panel=TARGET,
+        metavar=_NUMBER,
+        read=parse_ms,
+        above=0,
+    )
+    target_speedup: float | None = option(
+        None,
+        "How many times as fast as the model itself on --backend, such as 2.",
+        panel=TARGET,
+        metavar=_NUMBER,
+        read=parse_speedup,
+        above=1,
+    )
+    backend: str | None = option(
+        None,
+        "What the pruned model will run on, for --target-ms and --target-speedup: onnxruntime, openvino, ncnn, torch "
+        "or tensorrt.",
+        panel=DATA,
+        shown="onnxruntime",
+    )
+    threads: int | None = option(
+        None, "Threads that the backend runs on.", panel=DATA, shown="what the backend chooses", least=1
+    )
+    latency_table: str | None = option(
+        None,
+        "What convolutions cost on another device, as `yoloprune profile` has written it there.",
+        panel=DATA,
+        shown="measured here",
     )
     data: str | None = option(
         None,
@@ -221,6 +255,7 @@ class Options:
         if len(given) != 1:
             got = " and ".join(given) or "none"
             raise UserError(f"Exactly one of {', '.join(TARGETS)} must be given (got {got}).")
+        self._check_backend()
         for name, (_, what) in declared(Options).items():
             check_range(name, getattr(self, name), what)
         if not all(isinstance(name, str) for name in self.keep):
@@ -237,11 +272,27 @@ class Options:
             raise UserError("--format stock needs --portable, which prunes only what stock rows can say; add it.")
         check_keywords(self.train)
 
+    @property
+    def timed(self) -> bool:
+        """Whether the target is a time."""
+        return self.target_ms is not None or self.target_speedup is not None
+
+    def _check_backend(self) -> None:
+        for name in ("backend", "threads", "latency_table"):
+            value = getattr(self, name)
+            if value is not None and not self.timed:
+                flag = f"--{name.replace('_', '-')} {value}"
+                raise UserError(f"{flag} is for --target-ms and --target-speedup; give one of these, or leave it out.")
+        if self.latency_table and (self.backend or self.threads):
+            raise UserError(f"The latency table {self.latency_table} says which backend and threads; leave yours out.")
+        if self.timed and not self.latency_table:
+            object.__setattr__(self, "backend", check_backend(self.backend or "onnxruntime"))
+
     def _settle_types(self) -> None:
         values = dict(vars(self))
         if values["device"] is not None:
             values["device"] = str(values["device"]).strip("[]() ").replace(" ", "")
-        for name in ("data", "project"):
+        for name in ("data", "project", "latency_table"):
             if isinstance(values[name], Path):
                 values[name] = str(values[name])
         if isinstance(values["keep"], str):

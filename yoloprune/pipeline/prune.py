@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from yoloprune.criteria import CRITERIA, score
+from yoloprune.deploy.latency_model import LatencyModel
 from yoloprune.detectors.base import Detector
 from yoloprune.errors import UserError
 from yoloprune.graph import Graph, Plan
@@ -19,6 +20,7 @@ from yoloprune.progress import counter
 from yoloprune.recovery import reconstruct
 
 from .exact import check_exact
+from .on_device import OnDevice
 from .options import Options
 from .planning import TRIALS, Trial, best_limit, ranking_options, rankings
 from .scores import calibrated, run_images
@@ -55,6 +57,7 @@ def prune_once(
     options: Options,
     *,
     earlier: tuple[Detector, Plan] | None = None,
+    device: OnDevice | None = None,
 ) -> Pruned:
     """Prune to the target and, if asked for, recover without training.
 
@@ -63,6 +66,7 @@ def prune_once(
         target: GFLOPs or parameters to reach.
         options: Criterion, rounding, data and so on.
         earlier: The detector before the first step and the plan of the steps so far, if there were any.
+        device: Where the network is to be faster, if the target is a time.
 
     Raises:
         UserError: The target cannot be reached, or the criterion lacks what it needs.
@@ -86,6 +90,9 @@ def prune_once(
         )
         for name in rankings(options.criterion, tries)
     }
+    model = device.model(detector, graph, target.before_ms) if device else None
+    if model:
+        ranked = {name: _by_time(graph, model, values, name, share) for name, values in ranked.items()}
     scores = ranked[options.criterion]
     notes: list[str] = []
     plan_of = partial(
@@ -94,6 +101,8 @@ def prune_once(
         graph,
         target_gflops=target.gflops,
         target_params=target.params,
+        target_ms=target.ms,
+        latency=model,
         round_to=options.round_to,
     )
     trial = Trial(detector, batches, options.seed, TRIALS + len(ranked) - 1) if tries else None
@@ -102,7 +111,12 @@ def prune_once(
     else:
         limit = _given_limit(options, graph, earlier)
     network.cpu()
-    plan = plan_of(scores, max_pruning_ratio=limit)
+    final = partial(plan_of, scores, max_pruning_ratio=limit)
+    if device:
+        plan, said = device.settle(model, final, lambda plan: detector.holding(plan.apply(network)), target.ms)
+        notes.append(said)
+    else:
+        plan = final()
     error = check_exact(detector, graph, plan)
     pruned = detector.holding(plan.apply(network))
     pruned.block_foreign_training()
@@ -110,6 +124,15 @@ def prune_once(
         notes += _recover(pruned, detector, plan, batches, options.seed)
     images = batches[0]["img"][:_FEW].cpu() if batches else None
     return Pruned(pruned, plan, notes, share, error, images)
+
+
+def _by_time(graph: Graph, model: LatencyModel, scores: np.ndarray, name: str, share: float) -> np.ndarray:
+    """Scores that were divided by a power of the MACs saved, divided by the same power of the time saved instead."""
+    if not CRITERIA[name].per_mac:
+        return scores
+    macs, ms = np.maximum(graph.cost.savings(), 1.0), model.savings()
+    ms = np.maximum(ms / ms.sum() * macs.sum(), 1e-3 * macs)
+    return scores * (macs / ms) ** ranking_options(name, share)["per_mac"]
 
 
 def _given_limit(options: Options, graph: Graph, earlier: tuple[Detector, Plan] | None) -> float | np.ndarray:

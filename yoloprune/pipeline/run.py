@@ -24,6 +24,7 @@ from .folder import RunFolder, check_outside, check_writable, make_folder
 from .heads import kept_head
 from .images import keep
 from .interrupt import Interrupted, disk_full, where_it_stands
+from .on_device import OnDevice
 from .options import Options
 from .own_classes import fit_classes
 from .state import Remembered, fingerprint
@@ -100,11 +101,17 @@ class Run:
         options, unvalidated = settle_validation(with_data(options, detector), detector)
         self._remarks = [line for line in (remark, rounded, other_classes, unvalidated) if line]
         own = cost(detector)
-        self._targets = step_targets(options, own)
+        progress = progress or Progress()
+        device = None
+        if options.timed:
+            with progress.phase(f"Measure the original on {options.backend or options.latency_table}"):
+                device = OnDevice(detector, options)
+        own_ms = device.own_ms if device else None
+        self._targets = step_targets(options, own, own_ms)
         if head := kept_head(detector, options, self._targets[-1], own):
             self._remarks.append(head)
         graph = detector.trace(options.prune_head, options.keep, options.portable)
-        check_reachable(options, detector, graph, own)
+        check_reachable(options, detector, graph, own, own_ms)
         if not remembered:  # each step checks its own plan; here it is found out before anything is written
             check_exact(detector, graph, graph.random_plan())
         record = (remembered and remembered.record) or Record(
@@ -116,7 +123,7 @@ class Run:
             before=Measure(*own),
         )
         folder = remembered.folder if remembered else None
-        self._run = Context(detector, options, record, progress or Progress(), folder)
+        self._run = Context(detector, options, record, progress, folder, device=device)
 
     @property
     def record(self) -> Record:

@@ -11,7 +11,7 @@ __all__ = ["compare_image_sizes"]
 _ALIKE = 0.01  # mAP50-95: what images of a few hundred cannot tell apart
 
 
-def compare_image_sizes(run: Context, gflops: float, metrics: dict[str, float]) -> None:
+def compare_image_sizes(run: Context, share: float, metrics: dict[str, float]) -> None:
     """Validate the unpruned network at the image sizes whose cost is next to the pruned one's, and say which is better.
 
     The size below comes first; where the pruned network keeps more than it, the one above is asked too, and between the
@@ -19,12 +19,11 @@ def compare_image_sizes(run: Context, gflops: float, metrics: dict[str, float]) 
 
     Args:
         run: The run, its original validated.
-        gflops: GFLOPs of the pruned network at 640 px.
+        share: Part of the cost that the pruned network has left: of the GFLOPs, or of the time if that was the target.
         metrics: Its validation at the run's image size.
     """
     imgsz, stride = run.options.imgsz, run.original.stride
     own, name = run.record.before, next(iter(metrics))
-    share = gflops / own.gflops
     below = int(imgsz * share**0.5 / stride) * stride
     if not stride <= below < imgsz or own.metrics[name] <= 0:
         return

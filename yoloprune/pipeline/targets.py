@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from yoloprune.deploy.latency_model import LatencyModel
 from yoloprune.detectors.base import Detector
 from yoloprune.errors import UserError
 from yoloprune.graph import Graph, Plan
@@ -60,10 +62,14 @@ def plan_for_target(
     *,
     target_gflops: float | None = None,
     target_params: int | None = None,
+    target_ms: float | None = None,
+    latency: LatencyModel | None = None,
     round_to: int = 8,
     max_pruning_ratio: float | np.ndarray = 1.0,
 ) -> Plan:
     """The plan whose pruned model is at most the target and at least 98 % of it.
+
+    Milliseconds are what `latency` says; for them widths end where the backend gains by it.
 
     Ultralytics' profiler also counts norms and activations, so the target is put to the cost model in its own unit,
     measured on the pruned network, and corrected until it fits.
@@ -79,6 +85,15 @@ def plan_for_target(
             reach = reachable(detector, graph, **limits)
             raise UserError(
                 f"{target_params} parameters cannot be reached; choose from {reach.min_params} to {reach.max_params}."
+            ) from error
+    if target_ms is not None:
+        try:
+            return graph.plan(core.search(graph, scores, target_ms, cost=latency, in_blocks=True, **limits))
+        except ValueError as error:
+            least = latency(~core.cheapest(graph, **limits))
+            raise UserError(
+                f"{target_ms:.2f} ms are out of reach; the least that pruning can reach here is some {least:.2f} ms. "
+                "Give more, prune the head's hidden layers too (--prune-head), or take a smaller --imgsz."
             ) from error
     assert target_gflops is not None
     own = detector.gflops()
@@ -117,21 +132,27 @@ class Cost(NamedTuple):
 
 
 class Target(NamedTuple):
-    """What a step aims at; one of the two is None."""
+    """What a step aims at: one of the first three; `before_ms` is what the step's network takes before it."""
 
-    gflops: float | None
-    params: int | None
+    gflops: float | None = None
+    params: int | None = None
+    ms: float | None = None
+    before_ms: float | None = None
 
     @property
     def value(self) -> float:
         """The one that is asked for."""
-        return self.params if self.gflops is None else self.gflops
+        return next(value for value in (self.ms, self.params, self.gflops) if value is not None)
 
     def share(self, own: Cost) -> float:
         """What part of a network's own figure is to stay."""
+        if self.ms is not None:
+            return self.ms / self.before_ms
         return self.params / own.params if self.gflops is None else self.gflops / own.gflops
 
     def __str__(self) -> str:
+        if self.ms is not None:
+            return f"{self.ms:.2f} ms"
         return f"{self.params / 1e6:.3f}M parameters" if self.gflops is None else f"{self.gflops:.2f} GFLOPs"
 
 
@@ -140,27 +161,45 @@ def cost(detector: Detector) -> Cost:
     return Cost(detector.gflops(), detector.params)
 
 
-def _final(options: Options, own: Cost) -> Target:
+def _final(options: Options, own: Cost, own_ms: float | None = None) -> Target:
+    if options.timed:
+        return Target(ms=options.target_ms or own_ms / options.target_speedup, before_ms=own_ms)
     if options.target_ratio is not None:
         return Target(options.target_ratio * own.gflops, None)
     return Target(options.target_gflops, options.target_params)
 
 
-def step_targets(options: Options, own: Cost) -> list[Target]:
-    """The targets of all steps: a geometric series from the model's own figure to the one asked for."""
-    final = _final(options, own)
+def step_targets(options: Options, own: Cost, own_ms: float | None = None) -> list[Target]:
+    """The targets of all steps: a geometric series from the model's own figure to the one asked for.
+
+    Args:
+        options: The target and the number of steps.
+        own: What the model costs.
+        own_ms: Milliseconds that it takes, if the target is a time.
+    """
+    final = _final(options, own, own_ms)
     shares = [(k + 1) / options.steps for k in range(options.steps)]
+    if final.ms is not None:
+        times = [own_ms, *(own_ms * (final.ms / own_ms) ** s for s in shares[:-1]), final.ms]
+        return [Target(ms=after, before_ms=before) for before, after in itertools.pairwise(times)]
     if final.gflops is not None:
         return [Target(own.gflops * (final.gflops / own.gflops) ** s, None) for s in shares[:-1]] + [final]
     return [Target(None, round(own.params * (final.params / own.params) ** s)) for s in shares[:-1]] + [final]
 
 
-def check_reachable(options: Options, detector: Detector, graph: Graph, own: Cost) -> None:
-    """Check the target before any work.
+def check_reachable(options: Options, detector: Detector, graph: Graph, own: Cost, own_ms: float | None = None) -> None:
+    """Check the target before any work; what time can be reached is known once a table is measured.
 
     Raises:
         UserError: The target is above the model's own figure or below the smallest that pruning can reach.
     """
+    if options.timed:
+        if options.target_ms and options.target_ms >= own_ms:
+            raise UserError(
+                f"The target of {options.target_ms:g} ms is not below the {own_ms:.2f} ms that the model takes itself "
+                f"at {options.imgsz} px; choose fewer."
+            )
+        return
     reach = reachable(
         detector,
         graph,

@@ -15,8 +15,10 @@ __all__ = [
     "parse_budget",
     "parse_count",
     "parse_gflops",
+    "parse_ms",
     "parse_names",
     "parse_ratio",
+    "parse_speedup",
     "read_text",
     "typed",
 ]
@@ -110,6 +112,30 @@ def parse_ratio(text: str) -> float:
         return float(number) / (100 if percent else 1)
     except ValueError:
         raise UserError(f"--target-ratio {text} is not a number; write it as 0.5 or 50%.") from None
+
+
+def parse_ms(text: str) -> float:
+    """Milliseconds: "12" or "12 ms".
+
+    Raises:
+        UserError: It is none.
+    """
+    try:
+        return float(text.strip().lower().removesuffix("ms"))
+    except ValueError:
+        raise UserError(f"--target-ms {text} is not a number of milliseconds; write it as 12.") from None
+
+
+def parse_speedup(text: str) -> float:
+    """How many times as fast: "2" or "2x".
+
+    Raises:
+        UserError: It is none.
+    """
+    try:
+        return float(text.strip().lower().removesuffix("x"))
+    except ValueError:
+        raise UserError(f"--target-speedup {text} is not a number; write it as 2.") from None
 
 
 def parse_count(text: str) -> int:
