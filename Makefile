@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off
 
-.PHONY: help demo test test-fast contracts quality style bench clean
+.PHONY: help demo test test-fast contracts quality style bench docs clean
 
 help:
 	@echo 'make demo       prune the embedded detector: weights/yolov8n-digits.pt at half its GFLOPs'
@@ -19,6 +19,7 @@ help:
 	@echo 'make quality    ruff and mypy alone'
 	@echo 'make style      let ruff mend what it can'
 	@echo 'make bench      graph speed beside torch-pruning (minutes)'
+	@echo 'make docs       the documentation as a site, in site/; a broken link is an error'
 	@echo 'make clean      remove .venv and the caches'
 
 demo: $(VENV)/.installed
@@ -52,8 +53,11 @@ style: $(VENV)/.installed-test
 bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/graph.py --json benchmarks/graph.json
 
+docs: $(VENV)/.installed-docs
+	$(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) .contracts .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist
+	rm -rf $(VENV) .contracts .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist site
 
 # A stamp says that this extra of this pyproject.toml is installed; it is written last, so a broken install is repeated.
 $(VENV)/.installed: pyproject.toml | $(BIN)/python

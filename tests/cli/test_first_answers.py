@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from yoloprune.cli.errors import one_line
-from yoloprune.cli.options_table import options_table
 from yoloprune.demo.digits import WEIGHTS
 from yoloprune.errors import UserError
 from yoloprune.paths import check_data_path
@@ -157,10 +156,3 @@ def test_help_panels_come_in_the_order_in_which_people_need_them(yoloprune, monk
     assert "default: (" not in text
     assert not {"<str>", "<bool>", "<list[str]>"} & set(text.split())
     assert max(map(len, text.splitlines())) <= int(width)
-
-
-def test_the_table_of_readme_is_that_of_the_declarations() -> None:
-    assert options_table() in (ROOT / "README.md").read_text(encoding="utf-8"), (
-        "README's table of options is out of date: replace it by what "
-        "yoloprune.cli.options_table.options_table() returns."
-    )

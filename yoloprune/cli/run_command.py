@@ -69,7 +69,7 @@ class CommandSpec:
 
 @dataclass(frozen=True)
 class Flag:
-    """An option of the command line, as the help and README's table show it.
+    """An option of the command line, as the help shows it.
 
     Attributes:
         name: Name of the parameter.
