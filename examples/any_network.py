@@ -31,7 +31,8 @@ def main() -> None:
     scores = yoloprune.criteria.score(graph, model, "output_error", batches=batches)
     plan = graph.budget_plan(scores, target_macs=args.ratio * graph.macs())
     smaller = plan.apply(model)
-    print(f"{args.name}: {plan.macs() / graph.macs():.1%} of the MACs, {plan.params() / graph.params():.1%} of the parameters")
+    macs, params = plan.macs() / graph.macs(), plan.params() / graph.params()
+    print(f"{args.name}: {macs:.1%} of the MACs, {params:.1%} of the parameters")
     print(f"largest relative difference from masking: {yoloprune.graph.mask_error(model, plan, batches[0]):.1e}")
 
     with torch.no_grad():

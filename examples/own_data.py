@@ -39,7 +39,8 @@ def main() -> None:
     print("Exported", result.export("onnx"))
 
     before, after = result.metrics["before"], result.metrics["after"]
-    print(f"{after['gflops'] / before['gflops']:.0%} of the GFLOPs, {after['params'] / before['params']:.0%} of the parameters")
+    gflops, params = (after[name] / before[name] for name in ("gflops", "params"))
+    print(f"{gflops:.0%} of the GFLOPs, {params:.0%} of the parameters")
 
 
 if __name__ == "__main__":

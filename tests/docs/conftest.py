@@ -29,7 +29,7 @@ def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own_folder(tmp_path: Path, few_digits: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of images and labels in YOLO format with data.yaml, best.pt and pruned.pt, which becomes the current one."""
+    """A folder of images and labels in YOLO format with data.yaml and best.pt, as the current folder."""
     for split, count in (("train", 8), ("val", 4)):
         for kind, suffix in (("images", "png"), ("labels", "txt")):
             (tmp_path / kind / split).mkdir(parents=True)

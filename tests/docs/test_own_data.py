@@ -19,6 +19,7 @@ SMALLER = {  # typed after what the page says, so that it takes seconds
     "frontier": ["--epochs", "1", "--sizes", "64", "--shares", "0.5", "--calibration-images", "8", "--batch", "4"],
     "v8": ["--epochs", "1", "--calibration-images", "8", "--batch", "4", "--imgsz", "64", "--max-pruning-ratio", "0.9"],
     "val": ["plots=False"],
+    "predict": ["save=True"],  # as is the default where the program is yolo
 }
 
 
