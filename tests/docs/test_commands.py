@@ -11,7 +11,7 @@ from tests.docs.pages import PAGES, ROOT, typed
 from yoloprune.cli.app import app
 
 _COMMANDS = typer.main.get_command(app).commands
-_LANDING = {"compare", "--portable"}  # described, and in branches that land beside these pages
+_LANDING = {"compare"}  # described, and in a branch that lands beside these pages
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -33,8 +32,7 @@ def test_names_and_keywords_exist(page: Path) -> None:
     for code in blocks(page, "python"):
         for node in ast.walk(ast.parse(code)):
             if isinstance(node, ast.ImportFrom):
-                module = import_module(node.module)
-                assert not [alias.name for alias in node.names if not hasattr(module, alias.name)]
+                exec(ast.unparse(node), {})
             elif isinstance(node, ast.Attribute) and _dotted(node).startswith("yoloprune."):
                 found = yoloprune
                 for name in _dotted(node).split(".")[1:]:
@@ -51,9 +49,7 @@ def test_any_network_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     for code in blocks(ROOT / "docs" / "any-network.md", "python"):
         exec(code.replace('weights="DEFAULT"', "weights=None"), names)
     said = capsys.readouterr().out.splitlines()
-    promised = re.search(r"That prints `(.*?)`", (ROOT / "docs" / "any-network.md").read_text(encoding="utf-8"))[
-        1
-    ]
+    promised = re.search(r"That prints `(.*?)`", (ROOT / "docs" / "any-network.md").read_text(encoding="utf-8"))[1]
     assert said[0] == promised
     assert float(said[2]) < 1e-4
     assert said[-2:] == ["4", "{}"]
@@ -72,6 +68,8 @@ def test_readme_and_training_run(own_folder: Path, capsys) -> None:
     (own_folder / "my.yaml").write_text((own_folder / "data.yaml").read_text())
     names: dict[str, object] = {}
     for code in [*blocks(ROOT / "README.md", "python"), *blocks(ROOT / "docs" / "training.md", "python")]:
+        if "_stock.pt" in code:  # of a network that was pruned for it
+            continue
         small = re.sub(r"epochs=\d+", 'epochs=1, imgsz=64, batch=4, workers=0, plots=False, device="cpu"', code)
         if "prune(" in small:  # by weights alone, in a second
             small = small.replace("prune_head=True)", 'prune_head=True, criterion="l2", recover=False, imgsz=64)')
