@@ -11,13 +11,13 @@ from ultralytics import YOLO
 from ultralytics.models.yolo.detect import DetectionTrainer
 
 import yoloprune
-from yoloprune.detectors.ultralytics.trainers.pruned import KeepPruned
 from yoloprune.detectors.ultralytics.trainers.sparse import bind
 from yoloprune.sparsity import Sparsity
 
 
+@yoloprune.keep_pruned
 class Brighter(DetectionTrainer):
-    """A trainer of one's own: images are brightened at random."""
+    """A trainer of one's own, which keeps pruned networks: images are brightened at random."""
 
     def preprocess_batch(self, batch):
         """Ultralytics' own, and one more augmentation."""
@@ -25,10 +25,6 @@ class Brighter(DetectionTrainer):
         shape = (len(batch["img"]), 1, 1, 1)
         batch["img"] = (batch["img"] * batch["img"].new_empty(shape).uniform_(0.9, 1.1)).clamp(0, 1)
         return batch
-
-
-class BrighterPruned(KeepPruned, Brighter):
-    """The same for pruned networks."""
 
 
 def told(trainer) -> None:
@@ -57,7 +53,7 @@ def main() -> None:
     )
     pruned = result.model
     pruned.add_callback("on_fit_epoch_end", told)
-    pruned.train(trainer=BrighterPruned, optimizer="AdamW", lr0=0.0005, **train)
+    pruned.train(trainer=Brighter, optimizer="AdamW", lr0=0.0005, **train)
     print(pruned.info())
     print("Saved", result.save(args.out))
 

@@ -36,7 +36,7 @@ def main() -> None:
     )
     print(result)
     print("Saved", result.save(args.out))
-    print("Exported", result.export("onnx"))
+    print("Exported", result.export("onnx", args.out.with_suffix(".onnx")))
 
     before, after = result.metrics["before"], result.metrics["after"]
     gflops, params = (after[name] / before[name] for name in ("gflops", "params"))
