@@ -25,6 +25,7 @@ from yoloprune.graph import Graph, Group, trace
 from yoloprune.sparsity import Sparsity
 
 from . import GFLOPS_IMGSZ
+from .details import Details, History, Look
 
 __all__ = [
     "SETBACK",
@@ -60,6 +61,7 @@ class Metrics:
         detections: Boxes per image at confidence .25, or None.
         images: How many images were evaluated.
         seconds: Wall time of the whole validation.
+        details: What stands behind them, if that was asked for and the family knows it.
     """
 
     map: float
@@ -72,6 +74,7 @@ class Metrics:
     detections: float | None = None
     images: int = 0
     seconds: float = 0.0
+    details: Details | None = None
 
 
 class ClassLayers(NamedTuple):
@@ -538,6 +541,29 @@ class Detector(ABC):
         pairs = zip(ours, theirs, strict=True)
         return float(torch.stack([(a - b).norm() / a.norm().clamp_min(1e-6) for a, b in pairs]).max())
 
+    # -- for the report -----------------------------------------------------------------------------------------------
+
+    def sample(self, data: str, number: int) -> list[Path]:
+        """Some image files of the validation split to look at, always the same; none where there are no files."""
+        return []
+
+    def look(
+        self, images: Sequence[Path], *, imgsz: int, device: str | None = None, confidence: float = 0.25
+    ) -> Iterator[Look]:
+        """What the network finds in images, from this confidence on; nothing if that cannot be shown.
+
+        Args:
+            images: Image files, as `sample` gives them.
+            imgsz: Image size in px.
+            device: As `place` takes it.
+            confidence: Least confidence of what is shown.
+        """
+        return iter(())
+
+    def history(self, folder: Path) -> History | None:
+        """The course of a training from the folder that `train` wrote to; None if it is not kept there."""
+        return None
+
     # -- training, validation, export ---------------------------------------------------------------------------------
 
     def check_keywords(self, keywords: Mapping[str, Any]) -> None:
@@ -572,6 +598,7 @@ class Detector(ABC):
         batch: int = 16,
         device: str | None = None,
         verbose: bool = False,
+        details: bool = False,
         **options: Any,
     ) -> Metrics:
         """Measure the network on the validation split; nothing is written, the network is not changed.
@@ -582,6 +609,7 @@ class Detector(ABC):
             batch: Images per batch.
             device: As `place` takes it.
             verbose: Show what the family's library logs.
+            details: Also find `Metrics.details`, where the family can.
             options: Further keywords of its validator.
 
         Raises:

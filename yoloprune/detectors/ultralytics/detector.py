@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,11 +16,12 @@ from ultralytics.nn.modules import DFL
 
 from yoloprune.detectors import GFLOPS_IMGSZ
 from yoloprune.detectors.base import ClassLayers, Detector, Metrics, Part, Trained, Training
+from yoloprune.detectors.details import History, Look
 from yoloprune.errors import UserError
 from yoloprune.finite import check_finite
 from yoloprune.graph import Graph, Group
 
-from . import checkpoints, datasets, devices, exporting, outputs
+from . import checkpoints, datasets, devices, exporting, looks, outputs
 from .calibration_data import calibration_batches, split_sizes, training_loss
 from .cost import gflops
 from .differences import PredictionChange, lost_detections
@@ -35,8 +36,9 @@ from .reasons import why_it_stays
 from .stock_training import block_stock_training
 from .trace import noise, predictions, trace_yolo
 from .trainers.continuation import Continuation
+from .trainers.history import read_history
 from .trainers.training import train, training_metrics
-from .validation import validate
+from .validation import CONFIDENCE, validate
 
 __all__ = ["UltralyticsDetector"]
 
@@ -271,6 +273,22 @@ class UltralyticsDetector(Detector):
         """Boxes and scores count apart; see `outputs.typical`."""
         return outputs.typical(self.network, ours, theirs)
 
+    # -- for the report -----------------------------------------------------------------------------------------------
+
+    def sample(self, data: str, number: int) -> list[Path]:
+        """Images of the validation split, or of the training split where there is none."""
+        return looks.sample(self._yolo, data, number)
+
+    def look(
+        self, images: Sequence[Path], *, imgsz: int, device: str | None = None, confidence: float = CONFIDENCE
+    ) -> Iterator[Look]:
+        """What Ultralytics' predictor finds."""
+        return looks.look(self._yolo, images, imgsz=imgsz, device=device, confidence=confidence)
+
+    def history(self, folder: Path) -> History | None:
+        """From Ultralytics' results.csv."""
+        return read_history(folder / "results.csv", self.task)
+
     # -- training, validation, export ---------------------------------------------------------------------------------
 
     def check_keywords(self, keywords: Mapping[str, Any]) -> None:
@@ -297,10 +315,12 @@ class UltralyticsDetector(Detector):
         batch: int = 16,
         device: str | None = None,
         verbose: bool = False,
+        details: bool = False,
         **options: Any,
     ) -> Metrics:
         """Measure with Ultralytics' validator and pycocotools; see `validation.validate`."""
-        return validate(self._yolo, data, imgsz=imgsz, batch=batch, device=device, verbose=verbose, **options)
+        asked = {"imgsz": imgsz, "batch": batch, "device": device, "verbose": verbose, "details": details}
+        return validate(self._yolo, data, **asked, **options)
 
     def fused(self) -> nn.Module:
         """A copy with batch norms folded into convolutions, as Ultralytics predicts."""

@@ -15,6 +15,7 @@ from yoloprune.progress import current
 
 from .coco import coco_map, find_annotations
 from .datasets import check_data
+from .details import Detailed, classification_details, detection_details
 from .guard import check_options, offline, quiet
 from .heads import class_count
 from .own_data import own_validator
@@ -33,6 +34,7 @@ def validate(
     batch: int = 16,
     device: str | int | None = None,
     verbose: bool = False,
+    details: bool = False,
     **options: Any,
 ) -> Metrics:
     """Measure a model with Ultralytics' validator, and detectors also with pycocotools where annotations are known.
@@ -46,6 +48,7 @@ def validate(
         batch: Images per batch.
         device: Ultralytics' device, e.g. "cpu" or 0; None chooses.
         verbose: Show Ultralytics' log and progress bar.
+        details: Also find `Metrics.details`.
         options: Any other option of Ultralytics' `val`, e.g. `split`, `conf`, `iou`, `workers`.
 
     Raises:
@@ -70,7 +73,9 @@ def validate(
             "mode": "val",
         }
         validator_class = own_validator(yolo.task_map[yolo.task]["validator"])
-        mixins = (_CountDetections,) * (yolo.task != "classify") + (_KeepDetections,) * (annotations is not None)
+        boxes = yolo.task != "classify"
+        wanted = {_CountDetections: boxes, _KeepDetections: annotations is not None, Detailed: boxes and details}
+        mixins = [mixin for mixin, is_wanted in wanted.items() if is_wanted]
         validator_class = type(f"Watched{validator_class.__name__}", (*mixins, validator_class), {})
         after_batch = [*yolo.callbacks.get("on_val_batch_end", ()), _tell]
         callbacks = {**yolo.callbacks, "on_val_batch_end": after_batch}
@@ -81,8 +86,12 @@ def validate(
     coco = (None, None)
     if annotations:
         coco = coco_map(annotations, validator.detections, validator.dataloader.dataset.im_files, checked["names"])
-    shown = _shown(validator) if yolo.task != "classify" else (None,) * 4
-    return Metrics(*own, *coco, *shown, images=len(validator.dataloader.dataset), seconds=time.perf_counter() - start)
+    shown = _shown(validator) if boxes else (None,) * 4
+    behind = None
+    if details:
+        behind = detection_details(validator, yolo.task, CONFIDENCE) if boxes else classification_details(validator)
+    images, seconds = len(validator.dataloader.dataset), time.perf_counter() - start
+    return Metrics(*own, *coco, *shown, images=images, seconds=seconds, details=behind)
 
 
 class _CountDetections:
