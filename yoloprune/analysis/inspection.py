@@ -14,7 +14,7 @@ from yoloprune.graph import Graph
 from yoloprune.graph import budget as core
 from yoloprune.pipeline.targets import Reach, reachable
 
-__all__ = ["GroupRow", "Inspection", "LayerRow", "PartRow", "inspect"]
+__all__ = ["GroupRow", "Inspection", "LayerRow", "PartRow", "group_rows", "inspect"]
 
 _KERNEL = "is a kernel size"  # the graph's reason for dimensions that are no channels, which would fill the table
 
@@ -123,7 +123,7 @@ def inspect(detector: Detector, *, prune_head: bool = False, keep: Sequence[str]
         detector.task,
         reach,
         _parts(detector, graph, reach, flops, round_to),
-        _groups(detector, graph, prune_head),
+        group_rows(detector, graph, prune_head),
         _layers(detector, flops),
         dict(graph.unsupported),
         graph.uncalled,
@@ -157,7 +157,7 @@ def _params(network: nn.Module, part: Part) -> int:
     return sum(p.numel() for name in part.modules for p in network.get_submodule(name).parameters())
 
 
-def _groups(detector: Detector, graph: Graph, prune_head: bool) -> list[GroupRow]:
+def group_rows(detector: Detector, graph: Graph, prune_head: bool) -> list[GroupRow]:
     groups = [group for group in graph.groups if group.reason != _KERNEL]
     sets: dict[int, set[int]] = defaultdict(set)  # tied set -> group numbers
     for number, group in enumerate(groups, start=1):

@@ -47,6 +47,8 @@ def start(spec: CommandSpec, given: dict[str, Any]) -> None:
     with Screen.open(verbose=shown["verbose"], quiet=shown["quiet"], as_json=shown["json"]) as screen:
         with screen.waiting("Load and check"):
             run = _prepare(spec, given, request, screen)
+        if isinstance(request, Asked):
+            run.record.command = retyped(spec, given)
         _opening(screen, run, request)
         if isinstance(request, Asked) and request.dry:
             from .dry_run import show_dry_run

@@ -53,7 +53,8 @@ class Look(NamedTuple):
         boxes: (n, 4) left, top, right, bottom in px; empty for classification.
         scores: (n,) confidences; of the best class for classification.
         classes: (n,) class indices.
-        drawn: The image with masks, keypoints or turned boxes, where plain boxes do not show what was found.
+        corners: (n, 4, 2) corners in px of boxes that are turned; `boxes` lie around these.
+        drawn: The image with masks or keypoints, where boxes do not show all that was found.
     """
 
     file: Path
@@ -61,6 +62,7 @@ class Look(NamedTuple):
     boxes: np.ndarray
     scores: np.ndarray
     classes: np.ndarray
+    corners: np.ndarray | None = None
     drawn: np.ndarray | None = None
 
 

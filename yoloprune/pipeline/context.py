@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from yoloprune import detectors
 from yoloprune.detectors.base import Detector
-from yoloprune.files import readable
+from yoloprune.detectors.details import Details
+from yoloprune.files import atomic, readable
 from yoloprune.graph import Plan
 from yoloprune.progress import Progress
 from yoloprune.report import Record
@@ -56,6 +58,7 @@ class Context:
         validation_seconds: What the last validation took.
         images: A few calibration images on the CPU, once a pruning has looked at some.
         device: Where networks are to be faster, if the target is a time.
+        details: What stands behind the figures of validations, by what was validated.
     """
 
     original: Detector
@@ -67,6 +70,7 @@ class Context:
     validation_seconds: float = 0.0
     images: Tensor | None = None
     device: OnDevice | None = None
+    details: dict[str, Details] = field(default_factory=dict)
 
     def note(self, line: str) -> None:
         """Say something that belongs in the report too."""
@@ -78,6 +82,13 @@ class Context:
         if self.folder:
             self.record.save(self.folder.results)
             self.record.save_csv(self.folder.table)
+
+    def recall_details(self) -> None:
+        """Take up what the validations before an interruption found."""
+        if self.folder and self.folder.details.is_file():
+            with readable(self.folder.details):
+                found = json.loads(self.folder.details.read_text(encoding="utf-8"))
+                self.details = {what: Details(**one) for what, one in found.items()}
 
     @contextmanager
     def phase(self, title: str, kind: str) -> Iterator[Clock]:
@@ -100,8 +111,17 @@ class Context:
             self.note(note)
         return detector.holding(loaded.network)
 
-    def validate(self, detector: Detector, title: str, imgsz: int | None = None) -> dict[str, float]:
-        """Validate a network on the run's data, as a phase of this title; by default at the run's image size."""
+    def validate(
+        self, detector: Detector, title: str, *, imgsz: int | None = None, what: str | None = None
+    ) -> dict[str, float]:
+        """Validate a network on the run's data.
+
+        Args:
+            detector: The network.
+            title: Of the phase.
+            imgsz: Image size in px; by default the run's.
+            what: Under which name the report finds the details; None: it needs none.
+        """
         options = self.options
         with self.phase(title, "validate") as clock:
             metrics = detector.validate(
@@ -110,9 +130,20 @@ class Context:
                 batch=int(options.batch) if options.batch >= 1 else 16,
                 device=options.device,
                 verbose=self.progress.hears,
+                details=what is not None,
             )
         self.validation_seconds = clock.seconds
+        if what is not None and metrics.details:
+            self.details[what] = metrics.details
+            self._save_details()
         return named_metrics(metrics, detector.task)
+
+    def _save_details(self) -> None:
+        if self.folder:
+            self.folder.details.parent.mkdir(exist_ok=True)
+            with atomic(self.folder.details) as tmp:
+                content = {what: asdict(details) for what, details in self.details.items()}
+                tmp.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
 def read_result(weights: Path, plan: Path, *, trust: bool) -> tuple[Detector, Plan]:

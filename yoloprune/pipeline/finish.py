@@ -11,10 +11,11 @@ from yoloprune.deploy.latency import latencies
 from yoloprune.detectors.base import Detector
 from yoloprune.errors import UserError
 from yoloprune.graph import Plan
-from yoloprune.report import Measure, draw_widths, paired_widths, write_html
+from yoloprune.report import Measure, paired_widths
 
 from .context import Context
 from .manifest import adopt
+from .reporting import write_report
 from .smaller_image import compare_image_sizes
 from .targets import cost
 
@@ -46,33 +47,41 @@ def finish(run: Context, detector: Detector, plan: Plan, started: float) -> Dete
     record.widths = paired_widths(run.original.network, detector.network)
     after = Measure(*cost(detector), size)
     if options.val:
-        after.metrics = run.validate(detector, "Validate the pruned")
-        _time(run, detector, after)
-        timed = run.device and run.device.here
-        own, left = (record.before.latency_ms, after.latency_ms) if timed else (record.before.gflops, after.gflops)
-        compare_image_sizes(run, left / own, after.metrics)
+        after.metrics = run.validate(detector, "Validate the pruned", what="after")
+        if run.device and run.device.here:
+            _time_on_device(run, detector, after)
+            compare_image_sizes(run, after.latency_ms / record.before.latency_ms, after.metrics)
+        else:
+            compare_image_sizes(run, after.gflops / record.before.gflops, after.metrics)
+            _time(run, detector, after)
     if options.export:
         record.export = _export(run, detector)
     record.after = after
     record.seconds["total"] = round(record.seconds.get("total", 0.0) + time.perf_counter() - started, 2)
     if run.folder:
-        draw_widths(record.widths, run.folder.picture)
-        write_html(record, run.folder.picture, run.folder.report)
+        with run.phase("Write the report", "report"):
+            write_report(run, detector)
     run.remember()  # last: it says that the run is finished
     return detector
 
 
 def _time(run: Context, detector: Detector, after: Measure) -> None:
-    """Measure the latency of the original and of the last network."""
+    """Measure the latency of the original, also at the smaller image sizes, and of the last network."""
     options, record = run.options, run.record
+    networks = [run.original, detector] + [run.original] * len(record.smaller_images)
+    sizes = [options.imgsz] * 2 + [smaller.imgsz for smaller in record.smaller_images]
     with run.phase("Measure latency", "latency"):
-        if run.device and run.device.here:
-            record.before.latency_ms, after.latency_ms = run.device.own_ms, run.device.times(detector)
-            record.latency_on = str(run.device.device)
-            return
-        both = (run.original, detector)
-        record.before.latency_ms, after.latency_ms = latencies(both, imgsz=options.imgsz, device=options.device)
+        record.before.latency_ms, after.latency_ms, *rest = latencies(networks, imgsz=sizes, device=options.device)
+    for smaller, latency_ms in zip(record.smaller_images, rest, strict=True):
+        smaller.latency_ms = latency_ms
     record.latency_on = detector.device_name(options.device)
+
+
+def _time_on_device(run: Context, detector: Detector, after: Measure) -> None:
+    """Measure the last network on the backend that it is for."""
+    with run.phase("Measure latency", "latency"):
+        run.record.before.latency_ms, after.latency_ms = run.device.own_ms, run.device.times(detector)
+    run.record.latency_on = str(run.device.device)
 
 
 def _export(run: Context, detector: Detector) -> dict[str, object] | None:

@@ -46,8 +46,9 @@ class RunFolder:
         self.args = self.path / "args.yaml"
         self.results = self.path / "results.json"
         self.table = self.path / "results.csv"
-        self.picture = self.path / "widths.png"
         self.report = self.path / "report.html"
+        self.pictures = self.path / "report"
+        self.details = self.pictures / "details.json"
         self.log = self.path / "log.txt"
         self.steps = self.path / "steps"
         self.teacher = self.steps / "original.pt"
@@ -84,6 +85,13 @@ class RunFolder:
         """The folders of all trainings that the run may have begun."""
         parts = self.manifest.parts if self.manifest else {}
         return [self.path / part for part, kind in parts.items() if kind == TRAINING]
+
+    def needless(self, options: Options) -> list[Path]:
+        """What a finished run needs no more."""
+        files = [self.teacher, self.untrained]
+        if options.steps == 1 and not options.epochs:  # the step's files are the run's
+            files += [self.pruned(1), self.step_plan(1)]
+        return files
 
     def lock(self) -> None:
         """Keep all other runs out of the folder until `close`.
@@ -134,9 +142,10 @@ class RunFolder:
         Raises:
             UserError: Something is.
         """
-        inside = [path for folder in (self.steps, self.digits) for path in folder.rglob("*")]
-        ours = (self.steps, self.digits, self.weights, self.plan, self.args, self.results, self.table, self.log)
-        for path in (*ours, self.picture, self.report, *inside):
+        folders = (self.steps, self.digits, self.pictures)
+        inside = [path for folder in folders for path in folder.rglob("*")]
+        ours = (self.weights, self.plan, self.args, self.results, self.table, self.log, self.report)
+        for path in (*folders, *ours, *inside):
             if path.is_symlink():
                 raise UserError(f"'{path}' is a link, through which no run writes; put what it leads to in its place.")
 
@@ -200,8 +209,8 @@ class RunFolder:
 
     def _wanted(self, options: Options) -> list[Path]:
         """Where the run will write, if asked for."""
-        ours = [self.weights, self.plan, self.args, self.results, self.table, self.picture, self.report, self.log]
-        ours += [self.teacher, self.untrained, self.trained, self.sparse]
+        ours = [self.weights, self.plan, self.args, self.results, self.table, self.report, self.log]
+        ours += [self.pictures, self.teacher, self.untrained, self.trained, self.sparse]
         for number in range(1, options.steps + 1):
             ours += [self.step_plan(number), self.pruned(number), self.model(number)]
         if options.export:

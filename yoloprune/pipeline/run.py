@@ -124,6 +124,7 @@ class Run:
         )
         folder = remembered.folder if remembered else None
         self._run = Context(detector, options, record, progress, folder, device=device)
+        self._run.recall_details()
 
     @property
     def record(self) -> Record:
@@ -249,7 +250,7 @@ class Run:
     def _validate_original(self) -> None:
         run = self._run
         if run.options.val and not run.record.before.metrics:
-            run.record.before.metrics = run.validate(run.original, "Validate the original")
+            run.record.before.metrics = run.validate(run.original, "Validate the original", what="before")
             run.remember()
 
 
@@ -260,10 +261,7 @@ def _tidy(run: Context) -> None:
         return
     for training in folder.trainings():
         run.original.forget_training(training)
-    needless = [folder.teacher, folder.untrained]
-    if options.steps == 1 and not options.epochs:  # the step's files are the run's
-        needless += [folder.pruned(1), folder.step_plan(1)]
-    folder.manifest.remove(*needless)
+    folder.manifest.remove(*folder.needless(options))
 
 
 def _megabytes_saved(detector: Detector) -> float:

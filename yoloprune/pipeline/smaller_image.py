@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from yoloprune.report import SmallerImage
+import numpy as np
+
+from yoloprune.report import SmallerImage, Verdict
 
 from .context import Context
 
 __all__ = ["compare_image_sizes"]
 
-_ALIKE = 0.01  # mAP50-95: what images of a few hundred cannot tell apart
+_ALIKE = 0.01  # mAP50-95: what images of a few hundred cannot tell apart, where nothing is resampled
+_SURE = 1.64  # standard deviations: one such gap in twenty is chance
+_SAID = {
+    "smaller image": "on these data a smaller image is the better choice",
+    "pruned": "pruning is the better choice",
+    "equal": "the two are equal within the noise",
+}
 
 
 def compare_image_sizes(run: Context, share: float, metrics: dict[str, float]) -> None:
@@ -37,20 +45,37 @@ def compare_image_sizes(run: Context, share: float, metrics: dict[str, float]) -
     told = " and ".join(
         f"{f.metrics[name]:.3f} at {f.imgsz} px ({f.gflops / own.gflops:.0%} of the cost)" for f in found
     )
-    gap = metrics[name] - level
-    verdict = (
-        "on these data a smaller image is the better choice"
-        if gap < -_ALIKE
-        else "pruning is the better choice"
-        if gap > _ALIKE
-        else "the two are equal within the noise"
-    )
+    gap, noise = metrics[name] - level, _noise(run, [f.imgsz for f in found], (share - x0) / (x1 - x0))
+    better = "smaller image" if gap < -noise else "pruned" if gap > noise else "equal"
+    nearest = min(found, key=lambda f: abs(f.gflops / own.gflops - share)).imgsz
+    run.record.verdict = Verdict(better, name, metrics[name], round(level, 5), round(noise, 5), nearest)
     run.note(
         f"For comparison, the unpruned network has {name} {told}, at no trouble; the pruned one {metrics[name]:.3f} at "
-        f"{imgsz} px ({share:.0%}): {verdict}."
+        f"{imgsz} px ({share:.0%}): {_SAID[better]}."
     )
+
+
+def _noise(run: Context, sizes: list[int], place: float) -> float:
+    """How large a gap chance makes: the bootstrap's, on the same images for all networks, or a usual figure.
+
+    Args:
+        run: The run, its networks validated.
+        sizes: Image sizes that the unpruned network was validated at.
+        place: Where the pruned network's cost lies between the first of these (0) and the next (1), or the whole image.
+    """
+    names = ["after", *(_what(imgsz) for imgsz in sizes), "before"][:3]
+    samples = [run.details[what].samples.get("map") if what in run.details else None for what in names]
+    if not all(samples) or len({len(each) for each in samples}) > 1:
+        return _ALIKE
+    pruned, below, above = map(np.array, samples)
+    return _SURE * float(np.std(pruned - (below + (above - below) * place)))
 
 
 def _measured(run: Context, imgsz: int) -> SmallerImage:
-    metrics = run.validate(run.original, f"Validate the original at {imgsz} px", imgsz=imgsz)
+    title = f"Validate the original at {imgsz} px"
+    metrics = run.validate(run.original, title, imgsz=imgsz, what=_what(imgsz))
     return SmallerImage(imgsz, run.record.before.gflops * (imgsz / run.options.imgsz) ** 2, metrics)
+
+
+def _what(imgsz: int) -> str:
+    return f"{imgsz} px"

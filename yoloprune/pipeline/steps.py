@@ -102,7 +102,8 @@ def _fine_tuned(run: Context, pruned: Detector, row: StepRow, which: str, remove
     """The network after the step's fine-tuning, or the one before if that validates better; completes the row."""
     options, number = run.options, row.step
     distillation = _distillation(run, number) if options.distill else None
-    before = run.validate(pruned, "Validate before fine-tuning") if options.val else {}
+    before = run.validate(pruned, "Validate before fine-tuning", what=f"step {number} pruned") if options.val else {}
+    row.before = before
     allowed = None
     if run.budget:
         allowed = _allowed(run, pruned, row)
@@ -146,7 +147,7 @@ def _allowed(run: Context, pruned: Detector, row: StepRow) -> Allowed | None:
 
 def _better(run: Context, pruned: Detector, before: dict[str, float], tuned: Detector, row: StepRow) -> Detector:
     """The fine-tuned network, if it validates better than before: Ultralytics' best epoch is one of its own."""
-    after = run.validate(tuned, "Validate the fine-tuned")
+    after = run.validate(tuned, "Validate the fine-tuned", what=f"step {row.step} fine-tuned")
     name = next(iter(before))
     figures = f"{name} {before[name]:.3f} before, {after[name]:.3f} after"
     if SEEN in before:

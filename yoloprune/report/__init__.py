@@ -1,12 +1,11 @@
-"""What a run found, as data, tables and pictures."""
+"""What a run found, as data, tables, pictures and a page."""
 
 from __future__ import annotations
 
-from .html import write_html
-from .record import Measure, Record, SmallerImage, StepRow, TrainingRow
+from .record import Measure, Record, SmallerImage, StepRow, TrainingRow, Verdict
 from .sparsity import draw_sparsity
 from .table import closing_table
-from .widths import draw_widths, layer_label, layer_widths, paired_widths
+from .widths import layer_label, layer_widths, paired_widths
 
 __all__ = [
     "Measure",
@@ -14,11 +13,10 @@ __all__ = [
     "SmallerImage",
     "StepRow",
     "TrainingRow",
+    "Verdict",
     "closing_table",
     "draw_sparsity",
-    "draw_widths",
     "layer_label",
     "layer_widths",
     "paired_widths",
-    "write_html",
 ]

@@ -11,7 +11,7 @@ from typing import Any
 
 from yoloprune.files import atomic
 
-__all__ = ["Measure", "Record", "SmallerImage", "StepRow", "TrainingRow"]
+__all__ = ["Measure", "Record", "SmallerImage", "StepRow", "TrainingRow", "Verdict"]
 
 
 @dataclass
@@ -48,6 +48,7 @@ class StepRow:
         epochs: Fine-tuning epochs that were run.
         metrics: Validation of the fine-tuned network by Ultralytics' trainer, or of the pruned one if fine-tuning only
             harmed it; empty without fine-tuning.
+        before: Validation of the pruned network before fine-tuning; empty without fine-tuning.
         prune_seconds: Time for tracing, scoring, planning and applying.
         train_seconds: Time for fine-tuning.
     """
@@ -61,6 +62,7 @@ class StepRow:
     metrics: dict[str, float] = field(default_factory=dict)
     prune_seconds: float = 0.0
     train_seconds: float = 0.0
+    before: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -90,11 +92,34 @@ class SmallerImage:
         imgsz: Image size in px.
         gflops: GFLOPs at 640 px of a network that would cost as much at the run's image size.
         metrics: As in `Measure`.
+        latency_ms: Median milliseconds of one image of that size.
     """
 
     imgsz: int
     gflops: float
     metrics: dict[str, float]
+    latency_ms: float | None = None
+
+
+@dataclass
+class Verdict:
+    """Whether pruning was better than what costs nothing: a smaller image.
+
+    Attributes:
+        better: "pruned", "smaller image", or "equal" where the noise is larger than the gap.
+        measure: Name of the figure that decides.
+        value: That of the pruned network.
+        level: That of the unpruned network on an image so small that it costs as much, linear between measured sizes.
+        noise: What a gap between the two may owe to the choice of validation images.
+        imgsz: Measured image size, in px, of about the same cost.
+    """
+
+    better: str
+    measure: str
+    value: float
+    level: float
+    noise: float
+    imgsz: int
 
 
 @dataclass
@@ -119,6 +144,9 @@ class Record:
         head: mAP50-95 before fine-tuning with the head kept and with it pruned too, if both were measured.
         widths: Layer to output channels before and after.
         latency_on: What latencies were measured on.
+        verdict: Whether a smaller image would have been better, if that was measured.
+        command: The command that was typed, if one was.
+        environment: What the run ran on: versions, machine, device.
     """
 
     weights: str
@@ -138,6 +166,9 @@ class Record:
     head: list[float] = field(default_factory=list)
     widths: dict[str, tuple[int, int]] = field(default_factory=dict)
     latency_on: str = ""
+    verdict: Verdict | None = None
+    command: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
@@ -181,6 +212,7 @@ class Record:
         content["trainings"] = [TrainingRow(**row) for row in content["trainings"]]
         content["steps"] = [StepRow(**row) for row in content["steps"]]
         content["smaller_images"] = [SmallerImage(**row) for row in content["smaller_images"]]
+        content["verdict"] = content["verdict"] and Verdict(**content["verdict"])
         content["pruned"] = content["pruned"] and StepRow(**content["pruned"])
         content["widths"] = {layer: tuple(pair) for layer, pair in content["widths"].items()}
         return cls(**content)
@@ -188,7 +220,8 @@ class Record:
     def save_csv(self, path: Path) -> None:
         """Write one row per finished step as CSV."""
         rows = [{**(flat := asdict(row)), **flat.pop("metrics")} for row in self.steps]
-        names = list(dict.fromkeys(name for row in rows for name in row if name != "metrics"))
+        nested = ("metrics", "before")
+        names = list(dict.fromkeys(name for row in rows for name in row if name not in nested))
         text = io.StringIO()
         writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()

@@ -93,9 +93,7 @@ def detection_details(validator: Any, task: str, confidence: float) -> Details:
         sizes=_sizes(right, scores, classes, objects, found),
         right=_histogram(scores[matched], images),
         wrong=_histogram(scores[~matched], images),
-        samples=resampled(
-            right, scores, classes, of_box, objects, of_object, number=images, confidence=confidence
-        ),
+        samples=resampled(right, scores, classes, of_box, objects, of_object, number=images, confidence=confidence),
     )
 
 

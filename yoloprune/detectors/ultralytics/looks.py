@@ -55,14 +55,15 @@ def _look(path: Path, result: Results) -> Look:
         best, score = int(result.probs.top1), float(result.probs.top1conf)
         return Look(path, image, np.zeros((0, 4)), np.array([score]), np.array([best]))
     boxes = result.obb if result.obb is not None else result.boxes
-    plain = result.obb is None and result.masks is None and result.keypoints is None
+    more = result.masks is not None or result.keypoints is not None
     return Look(
         path,
         image,
         boxes.xyxy.cpu().numpy(),
         boxes.conf.cpu().numpy(),
         boxes.cls.cpu().numpy().astype(int),
-        None if plain else _rgb(result.plot(labels=False, conf=False)),
+        None if result.obb is None else boxes.xyxyxyxy.cpu().numpy(),
+        _rgb(result.plot(boxes=False)) if more else None,
     )
 
 

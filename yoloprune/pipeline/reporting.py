@@ -1,0 +1,264 @@
+"""What a run tells in its report, put together from what is known when it ends."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+import yoloprune
+from yoloprune.detectors.base import SETBACK, Detector
+from yoloprune.detectors.details import Details
+from yoloprune.graph import Graph
+from yoloprune.report import Record, StepRow
+from yoloprune.report.page import Course, Layer, Network, Page, Point, Stays, draw_page, write_page
+from yoloprune.report.pictures import CANDIDATES, Shown, show
+from yoloprune.report.verdict import run_words
+
+from .context import Context
+from .declared import declared
+from .options import Options
+
+__all__ = ["environment", "layers", "looks", "write_report"]
+
+_F1 = "F1 (conf .25)"
+_PICTURES = (".png", ".jpg")
+_QUIET = ("trust", "project", "name", "exist_ok", "download")  # options that change nothing of what comes out
+
+
+def write_report(run: Context, detector: Detector) -> None:
+    """Write the report of a run into its folder; what went into it stays as it is.
+
+    Args:
+        run: The run, all of it measured.
+        detector: The finished detector.
+    """
+    record, options, folder = run.record, run.options, run.folder
+    record.environment = environment(detector, options.device)
+    networks = [
+        Network("before", record.before, run.details.get("before"), layers(run.original)),
+        Network("after", record.after, run.details.get("after"), layers(detector, like=run.original)),
+    ]
+    shown, looked_at = looks([run.original, detector], options.data, [options.imgsz] * 2, options.device)
+    page = Page(
+        title=f"{Path(record.weights).name}: {record.before.gflops:.2f} → {record.after.gflops:.2f} GFLOPs",
+        subtitle=_subtitle(record),
+        words=run_words(record, networks, str(folder.weights)),
+        networks=networks,
+        path=_path(run),
+        line=_line(run),
+        looks=shown,
+        looked_at=looked_at,
+        courses=_courses(run),
+        stays=_stays(run.original, options),
+        record=record,
+        command=record.command or _call(record, options),
+        options=_unusual(options),
+        environment=record.environment,
+    )
+    svgs = draw_page(page, folder.pictures)
+    page.pictures, page.files = _links(folder.path, sorted({*folder.manifest.owned()} - {*folder.needless(options)}))
+    write_page(page, svgs, folder.report)
+
+
+def _subtitle(record: Record) -> str:
+    on = f", on {record.data}" if record.data else ""
+    where = f"; milliseconds are those of torch on {record.latency_on}, float32" if record.latency_on else ""
+    return (
+        f"YOLO{record.family} {record.task}{on}, images of {record.imgsz} px. GFLOPs are those of model.info(), "
+        f"at 640 px{where}."
+    )
+
+
+def environment(detector: Detector, device: str | None) -> dict[str, str]:
+    """Versions and machine."""
+    found = {"yoloprune": yoloprune.__version__, "Python": platform.python_version()}
+    for package in ("torch", "ultralytics", "numpy", "onnx", "onnxruntime"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    found["machine"] = f"{platform.system()} {platform.release()}, {platform.machine()}"
+    return found | {"device": detector.device_name(device), "threads": str(torch.get_num_threads())}
+
+
+def layers(detector: Detector, like: Detector | None = None) -> list[Layer]:
+    """The layers of a network and what they cost; norms count with the convolution beside them.
+
+    Args:
+        detector: The network.
+        like: The network that it was pruned from, whose layers are listed, those that are gone as well.
+    """
+    flops, parts = detector.layer_flops(), detector.parts()
+    params: dict[str, int] = {}
+    modules = dict(detector.network.named_modules())
+    names = list((like or detector).layer_flops() if like else flops)
+    for name, module in modules.items():
+        own = sum(p.numel() for p in module.parameters(recurse=False))
+        if own:
+            params[_bearer(name, names)] = params.get(_bearer(name, names), 0) + own
+    scale = detector.gflops() / max(sum(flops.values()), 1)
+    found = []
+    for name in dict.fromkeys([*names, *params]):
+        weight = getattr(modules.get(name), "weight", None)
+        width = len(weight) if weight is not None and weight.ndim > 1 else 0
+        part = next((part.name for part in parts if part.has(name)), "")
+        found.append(Layer(name, part, width, flops.get(name, 0) * scale, params.get(name, 0)))
+    return found
+
+
+def _bearer(name: str, names: list[str]) -> str:
+    """The layer to which a module's parameters are added: itself, or for `x.bn` the `x.conv` beside it."""
+    beside = f"{name.rpartition('.')[0]}.conv"
+    return beside if name not in names and name.endswith(".bn") and beside in names else name
+
+
+def looks(detectors: list[Detector], data: str | None, sizes: list[int], device: str | None) -> tuple[list[Shown], int]:
+    """Images as each network sees them, and among how many they were chosen; none where there are no images.
+
+    Args:
+        detectors: The networks, the reference first.
+        data: What they are shown.
+        sizes: Image size of each, in px.
+        device: As `Detector.place` takes it.
+    """
+    images = detectors[0].sample(data, CANDIDATES) if data else []
+    seen = [list(of.look(images, imgsz=size, device=device)) for of, size in zip(detectors, sizes, strict=True)]
+    return show(seen, detectors[0].names), len(images)
+
+
+def _point(run: Context, label: str, kind: str, gflops: float, metrics: Mapping[str, float], what: str) -> Point:
+    return Point(label, kind, gflops, metrics, noise(run.details.get(what), metrics))
+
+
+def noise(details: Details | None, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Standard deviation of mAP and F1 over resampled images, by the names of `metrics`."""
+    samples = details.samples if details else {}
+    names = {"map": next(iter(metrics), ""), "f1": _F1}
+    return {names[kind]: float(np.std(values)) for kind, values in samples.items()}
+
+
+def _path(run: Context) -> list[Point]:
+    """From the unpruned network over each step to the finished one."""
+    record, before = run.record, run.record.before
+    out = "recovered" if run.options.recover else "pruned"
+    points = [_point(run, "before", "before", before.gflops, before.metrics, "before")._replace(
+        latency_ms=before.latency_ms
+    )]  # fmt: skip
+    for row in record.steps:
+        last = row is record.steps[-1]
+        which = "" if len(record.steps) == 1 else f" {row.step}"
+        if row.before:
+            what = f"step {row.step} pruned"
+            points.append(_point(run, f"{out}{which}", "pruned", row.gflops, row.before, what))
+        if row.before and not last:
+            what = f"step {row.step} fine-tuned"
+            points.append(_point(run, f"tuned{which}", "tuned", row.gflops, row.metrics, what))
+    label, kind = ("fine-tuned", "tuned") if _tuned(record.steps) else (out, "pruned")
+    if kind == "pruned" and len(points) > 1:
+        points.pop()  # the same network: its fine-tuning did not help
+    after = record.after
+    end = _point(run, label, kind, after.gflops, after.metrics, "after")
+    return [*points, end._replace(latency_ms=after.latency_ms)]
+
+
+def _tuned(steps: list[StepRow]) -> bool:
+    """Whether what came out has been fine-tuned in its last step."""
+    return bool(steps) and steps[-1].epochs > 0 and steps[-1].metrics != steps[-1].before
+
+
+def _line(run: Context) -> list[Point]:
+    """The unpruned network on smaller images and on the run's."""
+    before = run.record.before
+    points = []
+    for smaller in run.record.smaller_images:
+        what = f"{smaller.imgsz} px"
+        point = _point(run, what, "smaller", smaller.gflops, smaller.metrics, what)
+        points.append(point._replace(latency_ms=smaller.latency_ms))
+    if not points:
+        return []
+    return [*points, Point("before", "before", before.gflops, before.metrics, {}, before.latency_ms)]
+
+
+def _courses(run: Context) -> list[Course]:
+    """The trainings of a run that its detector's family keeps the course of."""
+    record, folder, original = run.record, run.folder, run.original
+    measure = next(iter(record.before.metrics), "")
+    unpruned = {"unpruned": record.before.metrics[measure]} if measure else {}
+    found = [
+        ("Training before pruning", folder.steps / "train", {}),
+        ("Group-sparse training", folder.steps / "sparse" / "train", unpruned),
+    ]
+    for row in record.steps:
+        title = "Fine-tuning" if len(record.steps) == 1 else f"Fine-tuning of step {row.step}"
+        start = {"right after pruning": row.before[measure]} if measure in row.before else {}
+        found.append((title, folder.train(row.step), unpruned | start))
+    courses = []
+    for title, path, levels in found:
+        history = original.history(path)
+        if history is not None:
+            falls = _setbacks(history.quality, levels.get("right after pruning", 0.0)) if run.options.rollback else []
+            courses.append(Course(title, history, levels, falls if title.startswith("Fine") else []))
+    return courses
+
+
+def _setbacks(quality: list[float], start: float) -> list[int]:
+    """Epochs whose quality was so far below the best one before that the training went back."""
+    best = list(accumulate([start, *quality], max))
+    return [epoch for epoch, value in enumerate(quality, start=1) if value < SETBACK * best[epoch - 1]]
+
+
+def _stays(original: Detector, options: Options) -> list[Stays]:
+    from yoloprune.analysis.inspection import group_rows  # which imports this package
+
+    graph: Graph = original.trace(options.prune_head, options.keep)
+    frozen: dict[str, tuple[int, list[str]]] = {}
+    tied: dict[tuple[int, ...], tuple[int, list[str]]] = {}
+    for row in group_rows(original, graph, options.prune_head):
+        kind, key = (frozen, row.why) if row.frozen else (tied, tuple(row.tied))
+        if row.frozen or row.tied:
+            channels, names = kind.get(key, (0, []))
+            kind[key] = channels + row.width, [*names, row.name]
+    stays = [Stays(why, channels, list(dict.fromkeys(names))) for why, (channels, names) in frozen.items()]
+    return stays + [
+        Stays("tied: these lose equally many, since the code splits or joins them in equal parts", channels, names)
+        for channels, names in tied.values()
+    ]
+
+
+def _unusual(options: Options) -> list[tuple[str, str, str]]:
+    """Options that are not as they are by default."""
+    usual = Options(target_ratio=0.5)
+    rows = []
+    for name, (field, _) in declared(Options).items():
+        value, default = getattr(options, name), getattr(usual, name)
+        if name == "target_ratio":
+            default = None
+        if value != default and name not in _QUIET and field.name != "train":
+            rows.append((name, _shown(value), _shown(default)))
+    return rows + [(f"train: {name}", _shown(value), "Ultralytics'") for name, value in options.train.items()]
+
+
+def _shown(value: object) -> str:
+    return "" if value is None else yaml.safe_dump(value, default_flow_style=True).removesuffix("\n...\n").strip()
+
+
+def _call(record: Record, options: Options) -> str:
+    """The call from Python that does the same."""
+    given = {name: getattr(options, name) for name, *_ in _unusual(options) if not name.startswith("train: ")}
+    words = ", ".join(f"{name}={value!r}" for name, value in (given | options.train).items())
+    return f"yoloprune.prune({record.weights!r}, {words})"
+
+
+def _links(folder: Path, files: list[Path]) -> tuple[list[str], list[tuple[str, int]]]:
+    """Pictures that trainings left and all files, by path from the folder; images of data sets are left out."""
+    names = [(path.relative_to(folder).as_posix(), path) for path in files if path.is_file()]
+    names = [(name, path) for name, path in names if not name.startswith(("digits/", "steps/images/"))]
+    pictures = [name for name, path in names if name.startswith("steps/") and path.suffix in _PICTURES]
+    return pictures, [(name, path.stat().st_size) for name, path in names]

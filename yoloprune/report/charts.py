@@ -1,0 +1,318 @@
+"""The charts of a page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from yoloprune.detectors.details import BINS
+
+from .figure import COLORS, chart, network_color
+from .widths import layer_label
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from .page import Course, Network, Page, Point
+
+__all__ = ["Drawing", "all_charts"]
+
+_MOST_CLASSES = 15
+_LEAST_CONFIDENCE = 0.1  # below, there are hundreds of boxes that nobody sees
+_KINDS = {  # marker, number of the network's colour, filled
+    "before": ("o", 0, True),
+    "smaller": ("o", 0, False),
+    "pruned": ("s", 1, False),
+    "tuned": ("s", 1, True),
+}
+
+
+class Drawing(NamedTuple):
+    """A chart: its file's name, the figure, and what it shows in a sentence."""
+
+    name: str
+    figure: Figure
+    alt: str
+
+
+def all_charts(page: Page) -> Iterator[Drawing]:
+    """All charts that a page has something for; the names are those that its template asks for."""
+    for number, measure in enumerate(page.measures):
+        yield _quality(page, f"quality-{number + 1}", measure, "GFLOPs", lambda point: point.gflops)
+        if number == 0 and all(point.latency_ms for point in (page.path[0], page.path[-1])):
+            yield _quality(page, "quality-ms", measure, "milliseconds of one image", lambda point: point.latency_ms)
+    detailed = [(number, network) for number, network in enumerate(page.networks) if network.details]
+    if detailed and detailed[0][1].details.f1:
+        for name in ("f1", "precision", "recall"):
+            yield _over_confidence(name, detailed)
+        yield _scores(detailed)
+    if len(detailed) == len(page.networks) > 1:
+        if len(page.networks[0].details.classes) > 1:
+            yield _classes(page.networks)
+        if page.networks[0].details.sizes:
+            yield _sizes(page.networks)
+    if page.networks[0].layers:
+        if len({layer.part for layer in page.networks[0].layers}) > 1:
+            yield _parts("gflops", "GFLOPs", page.networks)
+            yield _parts("params", "parameters (M)", page.networks)
+        if _alike(page.networks):
+            yield _blocks(page.networks)
+            yield _widths(page.networks)
+    for number, course in enumerate(page.courses, start=1):
+        if course.history.quality:
+            yield _course_quality(f"training-{number}-quality", course)
+        yield _course_losses(f"training-{number}-loss", course)
+        if course.history.rates:
+            yield _course_rates(f"training-{number}-rate", course)
+
+
+def _quality(page: Page, name: str, measure: str, cost: str, get: Callable[[Point], float | None]) -> Drawing:
+    """A figure of quality over cost, the image-size line in grey."""
+
+    def drawable(points: Sequence[Point]) -> list[Point]:
+        return [point for point in points if measure in point.metrics and get(point)]
+
+    path, line = drawable(page.path), sorted(drawable(page.line), key=lambda point: get(point))
+    with chart(f"{measure} over {cost}", height=3.4, xlabel=cost) as (_, axes):
+        if len(line) > 1:
+            x, y = [get(p) for p in line], [p.metrics[measure] for p in line]
+            axes.plot(x, y, "-", color=network_color(0), linewidth=1.5, zorder=1)
+        if page.record:
+            steps = [(get(p), p.metrics[measure]) for p in path]
+            axes.plot(*zip(*steps, strict=True), ":", color=network_color(1), linewidth=1.2, zorder=1)
+        shown = [*(p for p in line if p.kind == "smaller"), *path]
+        for number, point in enumerate(shown):
+            marker, color, filled = _KINDS.get(point.kind, ("s", number, True))
+            color, x, y = network_color(color), get(point), point.metrics[measure]
+            if noise := point.noise.get(measure):
+                axes.errorbar(x, y, noise, color=color, capsize=3, linewidth=1.1, alpha=0.7, zorder=2)
+            axes.plot(x, y, marker, color=color, markersize=7, mfc=color if filled else COLORS["paper"], zorder=3)
+        _label_points(axes, shown, get, measure)
+        axes.margins(x=0.22, y=0.28)
+        if axes.get_xlim()[0] < 0:
+            axes.set_xlim(left=0)
+    listed = "; ".join(f"{p.label.replace(chr(10), ' ')}: {p.metrics[measure]:.3f} at {get(p):.2f}" for p in shown)
+    return Drawing(name, axes.figure, f"{measure} over {cost}. {listed}.")
+
+
+def _label_points(axes: Any, points: Sequence[Point], get: Callable[[Point], float | None], measure: str) -> None:
+    """Write beside each point what it is, above or below so that neighbours in cost do not meet."""
+    for point in points:
+        x, y = get(point), point.metrics[measure]
+        rivals = [p.metrics[measure] for p in points if p is not point and abs(get(p) / x - 1) < 0.25]
+        above = sum(y >= other for other in rivals) * 2 >= len(rivals)
+        axes.annotate(
+            f"{point.label} {y:.3f}".replace(" px ", " px\n"),
+            (x, y),
+            xytext=(0, 9 if above else -9),
+            textcoords="offset points",
+            ha="center",
+            va="bottom" if above else "top",
+            fontsize=8,
+            color=COLORS["ink"],
+            zorder=4,
+        )
+
+
+def _over_confidence(name: str, networks: Sequence[tuple[int, Network]]) -> Drawing:
+    shown = {"f1": "F1", "precision": "Precision", "recall": "Recall"}[name]
+    told = []
+    with chart(f"{shown} over confidence", xlabel="least confidence of a detection") as (_, axes):
+        axes.axvline(0.25, color=COLORS["dim"], linewidth=0.8, linestyle=":")
+        axes.annotate("0.25", (0.25, 0), xytext=(2, 2), textcoords="offset points", fontsize=8, color=COLORS["dim"])
+        for number, network in networks:
+            x, y = network.details.confidence, getattr(network.details, name)
+            axes.plot(x, y, color=network_color(number), linewidth=2, label=network.label)
+            if name == "f1":
+                best = int(np.argmax(y))
+                axes.plot(x[best], y[best], "o", color=network_color(number), markersize=6)
+                axes.annotate(
+                    f"{y[best]:.2f} at {x[best]:.2f}",
+                    (x[best], y[best]),
+                    xytext=(0, 5 if number == networks[0][0] else -14),
+                    textcoords="offset points",
+                    fontsize=8,
+                    color=network_color(number),
+                )
+                told.append(f"{network.label} is best at {x[best]:.2f} with {y[best]:.2f}")
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        axes.legend(loc="best")
+    return Drawing(name, axes.figure, f"{shown} over confidence. " + "; ".join(told))
+
+
+def _scores(networks: Sequence[tuple[int, Network]]) -> Drawing:
+    edges = np.linspace(0, 1, BINS + 1)
+    first = round(_LEAST_CONFIDENCE * BINS)
+    with chart("Confidences of detections", xlabel="confidence", ylabel="boxes per image") as (_, axes):
+        for number, network in networks:
+            color, details = network_color(number), network.details
+            right, wrong = np.array(details.right), np.array(details.wrong)
+            axes.stairs(right[first:], edges[first:], color=color, linewidth=2, label=f"{network.label}, right")
+            axes.stairs(-wrong[first:], edges[first:], color=color, linewidth=1.2, linestyle="--")
+            axes.plot([], [], "--", color=color, linewidth=1.2, label=f"{network.label}, wrong (downwards)")
+        axes.axhline(0, color=COLORS["dim"], linewidth=0.8)
+        axes.set_xlim(_LEAST_CONFIDENCE, 1)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
+        axes.legend(loc="best")
+    return Drawing(
+        "scores", axes.figure, "Boxes per image by confidence, those that match an object and those that do not."
+    )
+
+
+def _classes(networks: Sequence[Network]) -> Drawing:
+    """Classes whose AP changed most, the biggest losers on top."""
+    first, last = (network.details.classes for network in (networks[0], networks[-1]))
+    both = [name for name in first if name in last]
+    change = {name: last[name][0] - first[name][0] for name in both}
+    shown = sorted(both, key=lambda name: change[name])
+    if len(shown) > _MOST_CLASSES:
+        shown = shown[:_MOST_CLASSES]
+    measure = next(iter(networks[0].measure.metrics), "AP")
+    measure = "AP50-95" if measure == "mAP50-95" else measure
+    title = f"{measure} by class, biggest losses first"
+    with chart(title, height=0.9 + 0.26 * len(shown), xlabel=measure) as (_, axes):
+        for row, name in enumerate(shown):
+            ends = first[name][0], last[name][0]
+            color = COLORS["bad"] if change[name] < 0 else COLORS["good"]
+            axes.plot(ends, (row, row), "-", color=color, linewidth=2.5, alpha=0.55, solid_capstyle="butt")
+            for number, network in enumerate(networks):
+                if name in network.details.classes:
+                    axes.plot(network.details.classes[name][0], row, "o", color=network_color(number), markersize=6)
+        for number, network in enumerate(networks):
+            axes.plot([], [], "o", color=network_color(number), label=network.label)
+        axes.set_yticks(range(len(shown)), [f"{_short(name)} ({first[name][1]})" for name in shown])
+        axes.set_ylim(len(shown) - 0.5, -0.5)
+        axes.set_xlim(left=0)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.4 / (0.9 + 0.26 * len(shown))), ncols=3)
+    told = ", ".join(f"{name} {change[name]:+.3f}" for name in shown[:3])
+    return Drawing("classes", axes.figure, f"{measure} by class before and after. The biggest losses: {told}.")
+
+
+def _sizes(networks: Sequence[Network]) -> Drawing:
+    sizes = list(networks[0].details.sizes)
+    label = {"small": "small\nunder 32² px", "medium": "medium", "large": "large\nover 96² px"}
+    told = []
+    with chart("AP50-95 by size of the object", ylabel="AP50-95") as (_, axes):
+        width = 0.8 / len(networks)
+        for number, network in enumerate(networks):
+            values = [network.details.sizes.get(size, (0.0, 0))[0] for size in sizes]
+            at = np.arange(len(sizes)) + (number - (len(networks) - 1) / 2) * width
+            bars = axes.bar(at, values, width * 0.92, color=network_color(number), label=network.label)
+            axes.bar_label(bars, fmt="{:.2f}", fontsize=8, color=COLORS["ink"], padding=1)
+            told.append(f"{network.label} " + ", ".join(f"{s} {v:.3f}" for s, v in zip(sizes, values, strict=True)))
+        counts = [f"{label[size]} ({networks[0].details.sizes[size][1]})" for size in sizes]
+        axes.set_xticks(range(len(sizes)), counts)
+        axes.margins(y=0.25)
+        axes.legend(loc="upper left")
+    return Drawing("sizes", axes.figure, "AP50-95 by size of the object: " + "; ".join(told))
+
+
+def _parts(name: str, shown: str, networks: Sequence[Network]) -> Drawing:
+    parts = list(dict.fromkeys(layer.part for network in networks for layer in network.layers if layer.part))
+    scale = 1e-6 if name == "params" else 1.0
+    told = []
+    with chart(f"{shown[0].upper()}{shown[1:]} by part", height=1.1 + 0.33 * len(parts) * len(networks)) as (_, axes):
+        height = 0.8 / len(networks)
+        for number, network in enumerate(networks):
+            values = [
+                scale * sum(getattr(layer, name) for layer in network.layers if layer.part == part) for part in parts
+            ]
+            at = np.arange(len(parts)) + (number - (len(networks) - 1) / 2) * height
+            bars = axes.barh(at, values, height * 0.9, color=network_color(number), label=network.label)
+            axes.bar_label(bars, fmt="{:.2f}", fontsize=8, color=COLORS["ink"], padding=2)
+            told.append(f"{network.label} " + ", ".join(f"{p} {v:.2f}" for p, v in zip(parts, values, strict=True)))
+        axes.set_yticks(range(len(parts)), parts)
+        axes.invert_yaxis()
+        axes.margins(x=0.15)
+        axes.legend(loc="lower right")
+    return Drawing(f"parts-{name}", axes.figure, f"{shown} by part: " + "; ".join(told))
+
+
+def _blocks(networks: Sequence[Network]) -> Drawing:
+    """GFLOPs of the outermost numbered modules, before behind after."""
+    blocks = list(dict.fromkeys(_block(layer.name) for layer in networks[0].layers))
+    with chart("GFLOPs by block, in the order of the network", height=0.9 + 0.2 * len(blocks)) as (_, axes):
+        for number, network in enumerate(networks):
+            values = [sum(layer.gflops for layer in network.layers if _block(layer.name) == block) for block in blocks]
+            height = 0.84 if number == 0 else 0.84 / len(networks)
+            axes.barh(range(len(blocks)), values, height, color=network_color(number), label=network.label)
+        axes.set_yticks(range(len(blocks)), [layer_label(block) for block in blocks])
+        axes.set_ylim(len(blocks) - 0.4, -0.6)
+        axes.legend(loc="best")
+    return Drawing("blocks", axes.figure, "GFLOPs by block of the network, before and after.")
+
+
+def _widths(networks: Sequence[Network]) -> Drawing:
+    """Output channels of every layer, before behind after."""
+    rows = [i for i, layer in enumerate(networks[0].layers) if layer.width]
+    with chart("Output channels of every layer", height=1.0 + 0.155 * len(rows)) as (_, axes):
+        for number, network in enumerate(networks):
+            widths = [network.layers[i].width for i in rows]
+            height = 0.84 if number == 0 else 0.84 / len(networks)
+            axes.barh(range(len(rows)), widths, height, color=network_color(number), label=network.label)
+        axes.set_yticks(range(len(rows)), [layer_label(networks[0].layers[i].name) for i in rows])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.legend(loc="best")
+    axes.tick_params(axis="y", labelsize=7)
+    return Drawing("widths", axes.figure, "Output channels of every layer before and after.")
+
+
+def _course_quality(name: str, course: Course) -> Drawing:
+    history = course.history
+    with chart("mAP50-95 by epoch", xlabel="epoch") as (_, axes):
+        axes.plot(history.epochs, history.quality, ".-", color=network_color(1), linewidth=1.8, label="validation")
+        for (label, level), color, style in zip(
+            course.levels.items(), (network_color(0), COLORS["n2"]), ("--", ":"), strict=False
+        ):
+            axes.axhline(level, color=color, linestyle=style, linewidth=1.4, label=f"{label} {level:.3f}")
+        for number, epoch in enumerate(course.setbacks):
+            axes.axvline(epoch, color=COLORS["bad"], linewidth=1, label="setback" if number == 0 else None)
+        axes.margins(y=0.15)
+        axes.legend(loc="best")
+        _whole_numbers(axes)
+    best = max(history.quality)
+    return Drawing(name, axes.figure, f"mAP50-95 by epoch of {course.title}; the best is {best:.3f}.")
+
+
+def _course_losses(name: str, course: Course) -> Drawing:
+    with chart("Loss by epoch, on training images", xlabel="epoch") as (_, axes):
+        for number, (term, values) in enumerate(course.history.losses.items(), start=1):
+            axes.plot(course.history.epochs, values, ".-", color=network_color(number), label=term.replace("_", " "))
+        axes.margins(y=0.15)
+        axes.legend(loc="best")
+        _whole_numbers(axes)
+    return Drawing(name, axes.figure, f"Loss terms by epoch of {course.title}.")
+
+
+def _course_rates(name: str, course: Course) -> Drawing:
+    with chart("Learning rate by epoch", xlabel="epoch") as (_, axes):
+        axes.plot(course.history.epochs, course.history.rates, ".-", color=network_color(1))
+        for epoch in course.setbacks:
+            axes.axvline(epoch, color=COLORS["bad"], linewidth=1)
+        axes.set_ylim(bottom=0)
+        _whole_numbers(axes)
+    return Drawing(name, axes.figure, f"Learning rate by epoch of {course.title}.")
+
+
+def _whole_numbers(axes: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _alike(networks: Sequence[Network]) -> bool:
+    names = [[layer.name for layer in network.layers] for network in networks]
+    return len(networks) > 1 and all(each == names[0] for each in names)
+
+
+def _block(name: str) -> str:
+    """`model.2` of `model.2.m.0.cv1.conv`, and `stem` of `stem.0`."""
+    parts = name.split(".")
+    return ".".join(parts[:2]) if parts[0] == "model" else parts[0]
+
+
+def _short(name: str, most: int = 22) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"

@@ -1,0 +1,141 @@
+"""Whether it was worth it, in words, and what to type next."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .page import Network, Words, best_confidence
+from .record import Record
+
+__all__ = ["comparison_words", "run_words"]
+
+_EPOCHS = 30  # what to try where a run has not fine-tuned
+_SURE = 1.64  # standard deviations: one such gap in twenty is chance
+_HEADLINES = {
+    "pruned": ("good", "Worth it: better than a smaller image at the same cost"),
+    "smaller image": ("bad", "A smaller image is the better choice here"),
+    "equal": ("even", "A tie with a smaller image at the same cost"),
+}
+
+
+def run_words(record: Record, networks: Sequence[Network], weights: str) -> Words:
+    """The verdict on a run.
+
+    Args:
+        record: The run.
+        networks: The network before and after.
+        weights: The pruned checkpoint, as it is typed.
+    """
+    before, after = networks
+    share = after.measure.gflops / before.measure.gflops
+    lines = _kept(before, after, share)
+    mood, headline = "even", f"{1 - share:.0%} fewer GFLOPs"
+    if not after.measure.metrics:
+        headline = f"{1 - share:.0%} fewer GFLOPs; what is left of the accuracy was not measured"
+    elif verdict := record.verdict:
+        mood, headline = _HEADLINES[verdict.better]
+        gap = verdict.value - verdict.level
+        lines.append(
+            f"At this cost the unpruned network, on images of about {verdict.imgsz} px, has {verdict.measure} "
+            f"{verdict.level:.3f}: pruning is {abs(gap):.3f} {'ahead' if gap >= 0 else 'behind'}, and gaps below "
+            f"{verdict.noise:.3f} are chance on these validation images."
+        )
+    lines += _confidence(before, after)
+    return Words(mood, headline, lines, *_next(record, after, weights))
+
+
+def _kept(before: Network, after: Network, share: float) -> list[str]:
+    if not after.measure.metrics:
+        return [f"{share:.0%} of the GFLOPs are left. Validation was off (--val turns it on)."]
+    name, own = next(iter(before.measure.metrics.items()))
+    now = after.measure.metrics[name]
+    kept = f"{now / own:.0%} of the {name}" if own else name
+    text = f"{share:.0%} of the GFLOPs keep {kept} ({own:.3f} → {now:.3f})"
+    if before.measure.latency_ms and after.measure.latency_ms:
+        ratio = after.measure.latency_ms / before.measure.latency_ms
+        text += (
+            f" and take {ratio:.0%} of the time ({before.measure.latency_ms:.1f} → {after.measure.latency_ms:.1f} ms)"
+        )
+    return [text + "."]
+
+
+def _confidence(before: Network, after: Network) -> list[str]:
+    best, was = best_confidence(after.details), best_confidence(before.details)
+    if not best or not was:
+        return []
+    return [f"Recommended confidence: {best[0]:.2f} (F1 {best[1]:.3f}; before it was {was[0]:.2f} with {was[1]:.3f})."]
+
+
+def _next(record: Record, after: Network, weights: str) -> tuple[str, str]:
+    """What to do next, as a clause and a command."""
+    best = best_confidence(after.details)
+    metrics = list(after.measure.metrics.values())
+    if not metrics:
+        return "To know what it keeps", shlex.join(["yoloprune", "val", weights, *_data(record)])
+    lost = list(record.before.metrics.values())[0] - metrics[0]
+    trained = any(row.epochs for row in record.steps)
+    if lost > 0.01 and not trained and record.command and "--budget" not in record.command:
+        return "Nothing was fine-tuned yet, which brings most of it back", _with_epochs(record.command)
+    if record.verdict and record.verdict.better == "smaller image":
+        if not Path(record.weights).is_file():
+            return "Use the unpruned network on smaller images", f"imgsz={record.verdict.imgsz}"
+        words = ["yolo", "predict", f"model={record.weights}", f"imgsz={record.verdict.imgsz}", "source=image.jpg"]
+        return "Use the unpruned network on smaller images", shlex.join(words)
+    confidence = [f"conf={best[0]:.2f}"] if best else []
+    words = ["yolo", "predict", f"model={weights}", f"imgsz={record.imgsz}", *confidence, "source=image.jpg"]
+    return "Use it", shlex.join(words)
+
+
+def _data(record: Record) -> list[str]:
+    return ["--data", record.data] if record.data else []
+
+
+def _with_epochs(command: str) -> str:
+    without = re.sub(r" --(epochs|name)[ =]\S+", "", command)
+    return f"{without} --epochs {_EPOCHS}"
+
+
+def comparison_words(networks: Sequence[Network], weights: Sequence[str], imgsz: Sequence[int]) -> Words:
+    """The verdict on several checkpoints: which is best, and whether a cheaper one is as good within the noise.
+
+    Args:
+        networks: The networks, validated on the same images.
+        weights: Their checkpoints, as they are typed.
+        imgsz: Image size of each, in px.
+    """
+    name = next(iter(networks[0].measure.metrics))
+    values = [network.measure.metrics[name] for network in networks]
+    best = int(np.argmax(values))
+    alike = [i for i in range(len(networks)) if values[best] - values[i] <= _noise(networks[best], networks[i])]
+    chosen = min(alike, key=lambda i: networks[i].measure.gflops)
+    top = networks[best]
+    lines = [f"{top.label} has the highest {name}, {values[best]:.3f}, at {top.measure.gflops:.2f} GFLOPs."]
+    for i, network in enumerate(networks):
+        if i != best:
+            gap, noise = values[best] - values[i], _noise(top, network)
+            lines.append(
+                f"{network.label}: {values[i]:.3f} at {network.measure.gflops / top.measure.gflops:.0%} of its GFLOPs; "
+                f"the gap of {gap:.3f} is {'chance' if gap <= noise else 'real'} (noise {noise:.3f})."
+            )
+    headline = f"{networks[chosen].label} is the best choice"
+    if chosen != best:
+        headline = f"{networks[chosen].label} is as good as {top.label} and cheaper"
+    confidence = best_confidence(networks[chosen].details)
+    words = ["yolo", "predict", f"model={weights[chosen]}", f"imgsz={imgsz[chosen]}"]
+    words += [f"conf={confidence[0]:.2f}"] if confidence else []
+    return Words("even", headline, lines, "Use it", shlex.join([*words, "source=image.jpg"]))
+
+
+def _noise(one: Network, other: Network) -> float:
+    """How large a gap chance makes, by the bootstrap over the same images; 0 if nothing is known."""
+    if one is other:
+        return 0.0
+    samples = [network.details.samples.get("map", []) if network.details else [] for network in (one, other)]
+    if not samples[0] or len(samples[0]) != len(samples[1]):
+        return 0.0
+    return _SURE * float(np.std(np.subtract(*samples)))
