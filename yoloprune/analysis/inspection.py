@@ -158,6 +158,7 @@ def _params(network: nn.Module, part: Part) -> int:
 
 
 def group_rows(detector: Detector, graph: Graph, prune_head: bool) -> list[GroupRow]:
+    """The coupled channels of a network's graph, which was made with this `prune_head`."""
     groups = [group for group in graph.groups if group.reason != _KERNEL]
     sets: dict[int, set[int]] = defaultdict(set)  # tied set -> group numbers
     for number, group in enumerate(groups, start=1):

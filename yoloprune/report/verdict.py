@@ -57,10 +57,8 @@ def _kept(before: Network, after: Network, share: float) -> list[str]:
     kept = f"{now / own:.0%} of the {name}" if own else name
     text = f"{share:.0%} of the GFLOPs keep {kept} ({own:.3f} → {now:.3f})"
     if before.measure.latency_ms and after.measure.latency_ms:
-        ratio = after.measure.latency_ms / before.measure.latency_ms
-        text += (
-            f" and take {ratio:.0%} of the time ({before.measure.latency_ms:.1f} → {after.measure.latency_ms:.1f} ms)"
-        )
+        was, is_now = before.measure.latency_ms, after.measure.latency_ms
+        text += f" and take {is_now / was:.0%} of the time ({was:.1f} → {is_now:.1f} ms)"
     return [text + "."]
 
 
@@ -77,7 +75,7 @@ def _next(record: Record, after: Network, weights: str) -> tuple[str, str]:
     metrics = list(after.measure.metrics.values())
     if not metrics:
         return "To know what it keeps", shlex.join(["yoloprune", "val", weights, *_data(record)])
-    lost = list(record.before.metrics.values())[0] - metrics[0]
+    lost = next(iter(record.before.metrics.values())) - metrics[0]
     trained = any(row.epochs for row in record.steps)
     if lost > 0.01 and not trained and record.command and "--budget" not in record.command:
         return "Nothing was fine-tuned yet, which brings most of it back", _with_epochs(record.command)
