@@ -43,7 +43,7 @@ def test_prune_only(yoloprune, tmp_path) -> None:
     assert all(torch.equal(a[name], b[name]) for name in a)
     names = {path.name for path in first.iterdir()}
     assert names == {
-        "pruned.pt", "plan.json", "args.yaml", "results.json", "results.csv", "widths.png", "report.html", "log.txt",
+        "pruned.pt", "plan.json", "args.yaml", "results.json", "results.csv", "report", "report.html", "log.txt",
         "state.json",
     }  # fmt: skip
     results = json.loads((first / "results.json").read_text())
@@ -54,7 +54,9 @@ def test_prune_only(yoloprune, tmp_path) -> None:
     )
     assert results["before"]["params"] == 3_012_798
     assert yaml.safe_load((first / "args.yaml").read_text())["target_gflops"] == 5.5
-    assert "data:image/png;base64," in (first / "report.html").read_text()
+    report = (first / "report.html").read_text()
+    assert "yoloprune v8 --weights" in report and "Output channels of every layer" in report
+    assert (first / "report" / "widths.png").is_file()
 
 
 def test_name_taken(yoloprune, tmp_path) -> None:

@@ -68,8 +68,10 @@ def test_only_what_a_run_wrote_is_removed(tmp_path) -> None:
         (run / name).write_text("precious")
     yoloprune.prune(WEIGHTS, **{**words, "steps": 1}, exist_ok=True)
     assert all((run / name).read_text() == "precious" for name in theirs)
-    ours = {"pruned.pt", "plan.json", "args.yaml", "results.json", "results.csv", "widths.png", "report.html"}
-    assert _files(run) == {*theirs, *ours, "state.json"}
+    ours = {"pruned.pt", "plan.json", "args.yaml", "results.json", "results.csv", "report.html"}
+    drawn = {f"report/{path.name}" for path in (run / "report").iterdir()}
+    assert "report/widths.png" in drawn
+    assert _files(run) == {*theirs, *ours, *drawn, "state.json"}
 
 
 def test_what_is_no_run_is_left_alone(tmp_path) -> None:
@@ -98,9 +100,13 @@ def test_changed_files_of_an_earlier_run_are_not_removed(tmp_path) -> None:
 def test_files_in_the_way_are_not_replaced(tmp_path) -> None:
     run = tmp_path / "run"
     _filled(run)
-    (run / "widths.png").write_text("precious")
-    assert f"'{run / 'widths.png'}' was not written by the earlier run and is in the way" in _refused(run)
-    (run / "widths.png").unlink()
+    (run / "report.html").write_text("precious")
+    assert f"'{run / 'report.html'}' was not written by the earlier run and is in the way" in _refused(run)
+    (run / "report.html").unlink()
+    (run / "report").mkdir()
+    (run / "report" / "mine.txt").write_text("precious")
+    assert f"'{run / 'report'}' was not written by the earlier run and is in the way" in _refused(run)
+    (run / "report" / "mine.txt").unlink()
     (run / "pruned.onnx").write_text("precious")
     make_folder(_options(run)).close()
     assert f"'{run / 'pruned.onnx'}' was not written" in _refused(run, export="onnx")

@@ -95,7 +95,7 @@ def test_changed_file_of_a_finished_run_is_named(run, name) -> None:
 
 
 def test_what_is_for_people_may_be_edited(run) -> None:
-    for name in ("results.csv", "report.html", "widths.png"):
+    for name in ("results.csv", "report.html", "report/widths.png"):
         (run / name).write_text("mine")
     assert yoloprune.prune(resume=run).report.finished
 

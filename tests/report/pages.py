@@ -91,7 +91,7 @@ def whole_page() -> Page:
         ],
         looks=show([looks(0), looks(4)], {0: "person", 1: LONG}),
         looked_at=8,
-        courses=[Course("Fine-tuning", history, {"unpruned": 0.4, "right after pruning": 0.2}, [2])],
+        courses=[Course("Fine-tuning", "mAP50-95", history, {"unpruned": 0.4, "right after pruning": 0.2}, [2])],
         stays=[Stays("the model puts them out", 144, ["model.22.cv3.0.2"] * 9)],
         record=record,
         command=record.command,

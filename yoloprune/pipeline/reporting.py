@@ -68,7 +68,7 @@ def write_report(run: Context, detector: Detector) -> None:
 
 
 def _subtitle(record: Record) -> str:
-    on = f", on {record.data}" if record.data else ""
+    on = f", on {Path(record.data).name}" if record.data else ""
     where = f"; milliseconds are those of torch on {record.latency_on}, float32" if record.latency_on else ""
     return (
         f"YOLO{record.family} {record.task}{on}, images of {record.imgsz} px. GFLOPs are those of model.info(), "
@@ -204,7 +204,7 @@ def _courses(run: Context) -> list[Course]:
         history = original.history(path)
         if history is not None:
             falls = _setbacks(history.quality, levels.get("right after pruning", 0.0)) if run.options.rollback else []
-            courses.append(Course(title, history, levels, falls if title.startswith("Fine") else []))
+            courses.append(Course(title, measure or "mAP50-95", history, levels, falls if title.startswith("Fine") else []))
     return courses
 
 

@@ -75,7 +75,7 @@ def _quality(page: Page, name: str, measure: str, cost: str, get: Callable[[Poin
         return [point for point in points if measure in point.metrics and get(point)]
 
     path, line = drawable(page.path), sorted(drawable(page.line), key=lambda point: get(point))
-    with chart(f"{measure} over {cost}", height=3.4, xlabel=cost) as (_, axes):
+    with chart(f"{measure} over {cost}", height=3.0, xlabel=cost) as (_, axes):
         if len(line) > 1:
             x, y = [get(p) for p in line], [p.metrics[measure] for p in line]
             axes.plot(x, y, "-", color=network_color(0), linewidth=1.5, zorder=1)
@@ -90,7 +90,7 @@ def _quality(page: Page, name: str, measure: str, cost: str, get: Callable[[Poin
                 axes.errorbar(x, y, noise, color=color, capsize=3, linewidth=1.1, alpha=0.7, zorder=2)
             axes.plot(x, y, marker, color=color, markersize=7, mfc=color if filled else COLORS["paper"], zorder=3)
         _label_points(axes, shown, get, measure)
-        axes.margins(x=0.22, y=0.28)
+        axes.margins(x=0.25, y=0.28)
         if axes.get_xlim()[0] < 0:
             axes.set_xlim(left=0)
     listed = "; ".join(f"{p.label.replace(chr(10), ' ')}: {p.metrics[measure]:.3f} at {get(p):.2f}" for p in shown)
@@ -98,15 +98,25 @@ def _quality(page: Page, name: str, measure: str, cost: str, get: Callable[[Poin
 
 
 def _label_points(axes: Any, points: Sequence[Point], get: Callable[[Point], float | None], measure: str) -> None:
-    """Write beside each point what it is, above or below so that neighbours in cost do not meet."""
-    for point in points:
-        x, y = get(point), point.metrics[measure]
-        rivals = [p.metrics[measure] for p in points if p is not point and abs(get(p) / x - 1) < 0.25]
-        above = sum(y >= other for other in rivals) * 2 >= len(rivals)
+    """Write at each point what it is: those of the line on one side of it, what came out of pruning on the other."""
+    line = sorted((get(p), p.metrics[measure]) for p in points if p.kind in ("smaller", "before"))
+    out = [p for p in points if p.kind in ("pruned", "tuned")]
+    level = np.interp([get(p) for p in out], *zip(*line, strict=True)) if line and out else []
+    ahead = {id(p): p.metrics[measure] >= y for p, y in zip(out, level, strict=True)}
+    best = max(out, key=lambda p: p.metrics[measure], default=None)
+    for number, point in enumerate(points):
+        y = point.metrics[measure]
+        if point.kind == "smaller":
+            above = best is not None and not ahead[id(best)]
+        elif point.kind in ("pruned", "tuned"):
+            above = ahead[id(point)] if len(out) == 1 else point is best
+        else:
+            above = point.kind == "before" or number % 2 == 0
+        end = (1 if above else -1) * point.noise.get(measure, 0.0)
         axes.annotate(
             f"{point.label} {y:.3f}".replace(" px ", " px\n"),
-            (x, y),
-            xytext=(0, 9 if above else -9),
+            (get(point), y + end),
+            xytext=(0, 6 if above else -6),
             textcoords="offset points",
             ha="center",
             va="bottom" if above else "top",
@@ -262,7 +272,7 @@ def _widths(networks: Sequence[Network]) -> Drawing:
 
 def _course_quality(name: str, course: Course) -> Drawing:
     history = course.history
-    with chart("mAP50-95 by epoch", xlabel="epoch") as (_, axes):
+    with chart(f"{course.measure} by epoch", xlabel="epoch") as (_, axes):
         axes.plot(history.epochs, history.quality, ".-", color=network_color(1), linewidth=1.8, label="validation")
         for (label, level), color, style in zip(
             course.levels.items(), (network_color(0), COLORS["n2"]), ("--", ":"), strict=False
@@ -274,7 +284,7 @@ def _course_quality(name: str, course: Course) -> Drawing:
         axes.legend(loc="best")
         _whole_numbers(axes)
     best = max(history.quality)
-    return Drawing(name, axes.figure, f"mAP50-95 by epoch of {course.title}; the best is {best:.3f}.")
+    return Drawing(name, axes.figure, f"{course.measure} by epoch of {course.title}; the best is {best:.3f}.")
 
 
 def _course_losses(name: str, course: Course) -> Drawing:
@@ -288,13 +298,13 @@ def _course_losses(name: str, course: Course) -> Drawing:
 
 
 def _course_rates(name: str, course: Course) -> Drawing:
-    with chart("Learning rate by epoch", xlabel="epoch") as (_, axes):
+    with chart("Scheduled learning rate by epoch", xlabel="epoch") as (_, axes):
         axes.plot(course.history.epochs, course.history.rates, ".-", color=network_color(1))
         for epoch in course.setbacks:
             axes.axvline(epoch, color=COLORS["bad"], linewidth=1)
         axes.set_ylim(bottom=0)
         _whole_numbers(axes)
-    return Drawing(name, axes.figure, f"Learning rate by epoch of {course.title}.")
+    return Drawing(name, axes.figure, f"Scheduled learning rate by epoch of {course.title}.")
 
 
 def _whole_numbers(axes: Any) -> None:

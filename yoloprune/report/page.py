@@ -111,12 +111,14 @@ class Course(NamedTuple):
 
     Attributes:
         title: What it was.
+        measure: Name of the figure in which its quality is told.
         history: Its course.
         levels: Name to quality of networks to measure it by, such as the unpruned one.
         setbacks: Epochs after which it went back to the best network.
     """
 
     title: str
+    measure: str
     history: History
     levels: dict[str, float]
     setbacks: list[int]
