@@ -1,0 +1,113 @@
+"""What stands behind Ultralytics' figures, and what its networks find in images."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.small_yolo import OTHER_TASKS, enliven, write_data
+from yoloprune import detectors
+from yoloprune.demo.digits import WEIGHTS
+from yoloprune.detectors.ultralytics.detector import UltralyticsDetector
+from yoloprune.detectors.ultralytics.guard import quiet
+from yoloprune.detectors.ultralytics.model import YOLO
+from yoloprune.detectors.ultralytics.trainers.history import read_history
+
+SETTING = {"imgsz": 96, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def digits() -> detectors.Detector:
+    return detectors.load(WEIGHTS)
+
+
+def test_details_agree_with_the_figures(digits, few_digits: Path) -> None:
+    found = digits.validate(str(few_digits), **SETTING, details=True)
+    behind = found.details
+    assert np.mean([ap for ap, _ in behind.classes.values()]) == pytest.approx(found.map, abs=1e-4)
+    at = behind.confidence.index(min(behind.confidence, key=lambda c: abs(c - 0.25)))
+    assert behind.f1[at] == pytest.approx(found.f1, abs=0.02)
+    shown = sum(behind.right[5:]) + sum(behind.wrong[5:])  # bins of .05
+    assert shown == pytest.approx(found.detections, abs=0.01)
+    labels = sum(len(path.read_text().splitlines()) for path in _labels(few_digits))
+    assert sum(count for _, count in behind.classes.values()) == labels
+    assert sum(count for _, count in behind.sizes.values()) == labels
+    assert set(behind.sizes) <= {"small", "medium", "large"}
+    assert np.mean(behind.samples["map"]) == pytest.approx(found.map, abs=0.1)
+    assert 0.005 < np.std(behind.samples["map"]) < 0.3
+
+
+def _labels(data: Path) -> list[Path]:
+    images = [data.parent / line for line in (data.parent / "val.txt").read_text().split()]
+    return [data.parent / "labels" / "val" / f"{image.stem}.txt" for image in images]
+
+
+def test_details_are_only_found_when_asked_for(digits, few_digits: Path) -> None:
+    assert digits.validate(str(few_digits), **SETTING).details is None
+
+
+def test_looking_finds_what_is_there_and_leaves_the_network(digits, few_digits: Path) -> None:
+    before = copy.deepcopy(digits.network.state_dict())
+    files = digits.sample(str(few_digits), 3)
+    assert [file.name for file in files] == sorted(file.name for file in files) and len(files) == 3
+    looks = list(digits.look(files, **SETTING))
+    assert [look.file for look in looks] == files
+    assert all(look.image.shape == (160, 160, 3) and look.drawn is None for look in looks)
+    assert all(len(look.boxes) == len(look.scores) == len(look.classes) > 0 for look in looks)
+    assert all(look.scores.min() >= 0.25 for look in looks)
+    after = digits.network.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_images_alone_are_looked_at_too(digits, few_digits: Path) -> None:
+    assert len(digits.sample(str(few_digits.parent / "images" / "train"), 5)) == 5
+    assert digits.sample("nowhere.yaml", 5) == []
+
+
+@pytest.mark.parametrize(("yaml", "task"), OTHER_TASKS)
+def test_other_tasks_have_details_and_pictures(yaml: str, task: str, tmp_path: Path) -> None:
+    names = ["person"] if task == "pose" else [str(i) for i in range(4)]
+    data = str(write_data(tmp_path / "data", names, task=task))
+    with quiet():
+        yolo = YOLO(yaml)
+    if task != "classify":
+        enliven(yolo.model)
+    detector = UltralyticsDetector.wrap(yolo)
+    if len(detector.names) != len(names):
+        detector = detector.with_classes(dict(enumerate(names)))
+    details = detector.validate(data, imgsz=64, device="cpu", details=True).details
+    assert len(details.samples["map"]) >= 20
+    assert len(details.classes) == len(names)
+    assert bool(details.f1) == (task != "classify")
+    assert bool(details.sizes) == (task in ("segment", "pose"))
+    looks = list(detector.look(detector.sample(data, 4), imgsz=64, device="cpu", confidence=0.01))
+    assert len(looks) == 4 and all(look.image.shape == (64, 64, 3) for look in looks)
+    if task == "classify":
+        assert all(len(look.scores) == 1 and not len(look.boxes) for look in looks)
+    elif task == "obb":
+        assert all(look.corners.shape == (len(look.boxes), 4, 2) for look in looks)
+    else:
+        assert all(look.drawn.shape == look.image.shape for look in looks if len(look.boxes))
+
+
+def test_the_course_of_a_training(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    path.write_text(
+        "                  epoch,      train/box_loss, metrics/mAP50-95(B), val/box_loss, lr/pg0\n"
+        "  1, 1.5, 0.2, 1.6, 0.01\n  2, 1.4, 0.3, 1.5, 0.005\n"
+    )
+    history = read_history(path, "detect")
+    assert history == ([1, 2], {"box_loss": [1.5, 1.4]}, [0.2, 0.3], [0.01, 0.005])
+    assert read_history(path, "classify").quality == []
+
+
+@pytest.mark.parametrize("content", [None, "", "epoch\n", "epoch,lr/pg0\none,2\n", "a,b\n1,2\n"])
+def test_a_course_that_cannot_be_read_is_left_out(content: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    if content is not None:
+        path.write_text(content)
+    assert read_history(path, "detect") is None
