@@ -73,7 +73,9 @@ def whole_page() -> Page:
         Network("before", record.before, details(0.0), layers),
         Network("after", record.after, details(0.04), [layer._replace(width=40, gflops=0.2) for layer in layers]),
     ]
-    history = History([1, 2, 3], {"box_loss": [1.2, 1.1, 1.0], "cls_loss": [0.9, 0.7, 0.6]}, [0.25, 0.15, 0.36], [0.01] * 3)
+    history = History(
+        [1, 2, 3], {"box_loss": [1.2, 1.1, 1.0], "cls_loss": [0.9, 0.7, 0.6]}, [0.25, 0.15, 0.36], [0.01] * 3
+    )
     noise = {"mAP50-95": 0.02, "F1 (conf .25)": 0.02}
     return Page(
         title="yolov8n.pt: 8.70 → 6.00 GFLOPs",

@@ -204,7 +204,9 @@ def _courses(run: Context) -> list[Course]:
         history = original.history(path)
         if history is not None:
             falls = _setbacks(history.quality, levels.get("right after pruning", 0.0)) if run.options.rollback else []
-            courses.append(Course(title, measure or "mAP50-95", history, levels, falls if title.startswith("Fine") else []))
+            courses.append(
+                Course(title, measure or "mAP50-95", history, levels, falls if title.startswith("Fine") else [])
+            )
     return courses
 
 

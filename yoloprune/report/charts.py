@@ -237,21 +237,21 @@ def _parts(name: str, shown: str, networks: Sequence[Network]) -> Drawing:
         axes.set_yticks(range(len(parts)), parts)
         axes.invert_yaxis()
         axes.margins(x=0.15)
-        axes.legend(loc="lower right")
+        _legend_beside_title(axes)
     return Drawing(f"parts-{name}", axes.figure, f"{shown} by part: " + "; ".join(told))
 
 
 def _blocks(networks: Sequence[Network]) -> Drawing:
     """GFLOPs of the outermost numbered modules, before behind after."""
     blocks = list(dict.fromkeys(_block(layer.name) for layer in networks[0].layers))
-    with chart("GFLOPs by block, in the order of the network", height=0.9 + 0.2 * len(blocks)) as (_, axes):
+    with chart("GFLOPs by block", height=0.9 + 0.2 * len(blocks)) as (_, axes):
         for number, network in enumerate(networks):
             values = [sum(layer.gflops for layer in network.layers if _block(layer.name) == block) for block in blocks]
             height = 0.84 if number == 0 else 0.84 / len(networks)
             axes.barh(range(len(blocks)), values, height, color=network_color(number), label=network.label)
         axes.set_yticks(range(len(blocks)), [layer_label(block) for block in blocks])
         axes.set_ylim(len(blocks) - 0.4, -0.6)
-        axes.legend(loc="best")
+        _legend_beside_title(axes)
     return Drawing("blocks", axes.figure, "GFLOPs by block of the network, before and after.")
 
 
@@ -265,7 +265,7 @@ def _widths(networks: Sequence[Network]) -> Drawing:
             axes.barh(range(len(rows)), widths, height, color=network_color(number), label=network.label)
         axes.set_yticks(range(len(rows)), [layer_label(networks[0].layers[i].name) for i in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.legend(loc="best")
+        _legend_beside_title(axes)
     axes.tick_params(axis="y", labelsize=7)
     return Drawing("widths", axes.figure, "Output channels of every layer before and after.")
 
@@ -305,6 +305,10 @@ def _course_rates(name: str, course: Course) -> Drawing:
         axes.set_ylim(bottom=0)
         _whole_numbers(axes)
     return Drawing(name, axes.figure, f"Scheduled learning rate by epoch of {course.title}.")
+
+
+def _legend_beside_title(axes: Any) -> None:
+    axes.legend(loc="lower right", bbox_to_anchor=(1.02, 0.98), ncols=3, handlelength=1, columnspacing=1)
 
 
 def _whole_numbers(axes: Any) -> None:
