@@ -14,11 +14,13 @@ import pytest
 
 from tests.report.pages import Elements, bare_page, whole_page, written
 from yoloprune.report.page import best_confidence
+from yoloprune.report.verdict import run_words
 
 _BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 _QUIET = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--allow-file-access-from-files",
+    "--enable-logging=stderr", "--virtual-time-budget=5000", "--window-size=1500,1000", "--dump-dom",
 )  # fmt: skip
 
 
@@ -104,8 +106,6 @@ def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
 def test_a_smaller_image_that_is_better_is_said(tmp_path: Path) -> None:
     page = whole_page()
     page.record.verdict = replace(page.record.verdict, better="smaller image", level=0.41)
-    from yoloprune.report.verdict import run_words
-
     weights = tmp_path / "own.pt"
     weights.touch()
     page.record.weights = str(weights)
@@ -115,8 +115,6 @@ def test_a_smaller_image_that_is_better_is_said(tmp_path: Path) -> None:
 
 
 def test_a_run_without_fine_tuning_is_to_be_fine_tuned() -> None:
-    from yoloprune.report.verdict import run_words
-
     page = whole_page()
     page.record.steps = []
     page.record.command = "yoloprune prune yolov8n.pt --target-ratio 0.7 --epochs 0 --data 'my data.yaml'"
@@ -136,16 +134,19 @@ def test_a_browser_shows_it_without_overflow_or_complaint(folder: Path, tmp_path
             const over = [...page.querySelectorAll("body *")].filter(e => !e.closest(".scroll, svg")
                 && e.getBoundingClientRect().right > wide + 1).map(e => e.tagName + "." + e.className);
             const blank = [...page.images].filter(e => !e.naturalWidth).map(e => e.alt);
-            const small = [...page.querySelectorAll("svg text")].filter(e => e.getBoundingClientRect().height < 6).length;
+            const texts = [...page.querySelectorAll("svg text")];
+            const small = texts.filter(e => e.getBoundingClientRect().height < 6).length;
             const answer = {wide, scroll: page.documentElement.scrollWidth, over, blank, small};
             document.body.innerHTML = "<pre>" + JSON.stringify(answer) + "</pre>";
         }</script>"""
     )
     done = subprocess.run(
-        [_BROWSER, *_QUIET, "--enable-logging=stderr", "--virtual-time-budget=5000", f"--user-data-dir={tmp_path / 'u'}",
-         "--window-size=1500,1000", "--dump-dom", (tmp_path / "frame.html").as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
+        [_BROWSER, *_QUIET, f"--user-data-dir={tmp_path / 'u'}", (tmp_path / "frame.html").as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
     answer = json.loads(re.search(r"<pre>(.*?)</pre>", done.stdout)[1])
     assert answer["wide"] in (width, width - 15)  # with a scroll bar
     assert answer["scroll"] <= answer["wide"]

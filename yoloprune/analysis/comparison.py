@@ -83,8 +83,8 @@ def compare(
     at = " and ".join(f"{size} px" for size in dict.fromkeys(sizes))
     page = Page(
         title=" against ".join(labels),
-        subtitle=f"{all_of[0].task.capitalize()}, on {Path(data).name}, images of {at}. GFLOPs are those of model.info(), "
-        f"at 640 px; milliseconds are those of torch on {all_of[0].device_name(device)}, float32.",
+        subtitle=f"{all_of[0].task.capitalize()}, on {Path(data).name}, images of {at}. GFLOPs are those of "
+        f"model.info(), at 640 px; milliseconds are those of torch on {all_of[0].device_name(device)}, float32.",
         words=comparison_words(networks, list(detectors), sizes),
         networks=networks,
         path=[_point(network, size) for network, size in zip(networks, sizes, strict=True)],

@@ -28,6 +28,7 @@ from .options import Options
 __all__ = ["environment", "layers", "looks", "write_report"]
 
 _F1 = "F1 (conf .25)"
+_START = "right after pruning"
 _PICTURES = (".png", ".jpg")
 _QUIET = ("trust", "project", "name", "exist_ok", "download")  # options that change nothing of what comes out
 
@@ -197,16 +198,15 @@ def _courses(run: Context) -> list[Course]:
     ]
     for row in record.steps:
         title = "Fine-tuning" if len(record.steps) == 1 else f"Fine-tuning of step {row.step}"
-        start = {"right after pruning": row.before[measure]} if measure in row.before else {}
+        start = {_START: row.before[measure]} if measure in row.before else {}
         found.append((title, folder.train(row.step), unpruned | start))
     courses = []
     for title, path, levels in found:
         history = original.history(path)
         if history is not None:
-            falls = _setbacks(history.quality, levels.get("right after pruning", 0.0)) if run.options.rollback else []
-            courses.append(
-                Course(title, measure or "mAP50-95", history, levels, falls if title.startswith("Fine") else [])
-            )
+            falls = run.options.rollback and _START in levels
+            setbacks = _setbacks(history.quality, levels[_START]) if falls else []
+            courses.append(Course(title, measure or "mAP50-95", history, levels, setbacks))
     return courses
 
 
