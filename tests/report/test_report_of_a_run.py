@@ -28,7 +28,7 @@ def test_the_page_has_all_its_sections(run: RunFolder) -> None:
     text = run.report.read_text(encoding="utf-8")
     headings = ("What it sees", "How sure it is", "Which objects it loses", "Where the cost is", "Training</h2>")
     assert [heading for heading in headings if heading not in text] == []
-    assert "Fine-tuning, 1 epoch" in text and "the model puts them out" in text
+    assert "Fine-tuning, 1 epoch" in text and "predictions: boxes, classes and the like" in text
     assert "yoloprune.prune(" in text and "target_ratio=0.7" in text  # it was called from Python
     assert "steps/1/train/results.png" in text
 

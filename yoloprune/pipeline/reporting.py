@@ -97,14 +97,16 @@ def layers(detector: Detector, like: Detector | None = None) -> list[Layer]:
         like: The network that it was pruned from, whose layers are listed, those that are gone as well.
     """
     flops, parts = detector.layer_flops(), detector.parts()
+    listed = like.layer_flops() if like else flops
     params: dict[str, int] = {}
     modules = dict(detector.network.named_modules())
-    names = list((like or detector).layer_flops() if like else flops)
+    names = list(listed)
     for name, module in modules.items():
         own = sum(p.numel() for p in module.parameters(recurse=False))
         if own:
             params[_bearer(name, names)] = params.get(_bearer(name, names), 0) + own
-    scale = detector.gflops() / max(sum(flops.values()), 1)
+    whole = like or detector
+    scale = whole.gflops() / max(sum(listed.values()), 1)  # family's own count, which includes more than products
     found = []
     for name in dict.fromkeys([*names, *params]):
         weight = getattr(modules.get(name), "weight", None)

@@ -134,19 +134,13 @@ def _over_confidence(name: str, networks: Sequence[tuple[int, Network]]) -> Draw
         axes.annotate("0.25", (0.25, 0), xytext=(2, 2), textcoords="offset points", fontsize=8, color=COLORS["dim"])
         for number, network in networks:
             x, y = network.details.confidence, getattr(network.details, name)
-            axes.plot(x, y, color=network_color(number), linewidth=2, label=network.label)
+            label = network.label
             if name == "f1":
                 best = int(np.argmax(y))
                 axes.plot(x[best], y[best], "o", color=network_color(number), markersize=6)
-                axes.annotate(
-                    f"{y[best]:.2f} at {x[best]:.2f}",
-                    (x[best], y[best]),
-                    xytext=(0, 5 if number == networks[0][0] else -14),
-                    textcoords="offset points",
-                    fontsize=8,
-                    color=network_color(number),
-                )
+                label = f"{network.label}, best {y[best]:.2f} at {x[best]:.2f}"
                 told.append(f"{network.label} is best at {x[best]:.2f} with {y[best]:.2f}")
+            axes.plot(x, y, color=network_color(number), linewidth=2, label=label)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
         axes.legend(loc="best")
@@ -182,8 +176,8 @@ def _classes(networks: Sequence[Network]) -> Drawing:
         shown = shown[:_MOST_CLASSES]
     measure = next(iter(networks[0].measure.metrics), "AP")
     measure = "AP50-95" if measure == "mAP50-95" else measure
-    title = f"{measure} by class, biggest losses first"
-    with chart(title, height=0.9 + 0.26 * len(shown), xlabel=measure) as (_, axes):
+    xlabel = "the biggest losses on top; number of objects in brackets"
+    with chart(f"{measure} by class", height=0.9 + 0.24 * len(shown), xlabel=xlabel) as (_, axes):
         for row, name in enumerate(shown):
             ends = first[name][0], last[name][0]
             color = COLORS["bad"] if change[name] < 0 else COLORS["good"]
@@ -196,7 +190,7 @@ def _classes(networks: Sequence[Network]) -> Drawing:
         axes.set_yticks(range(len(shown)), [f"{_short(name)} ({first[name][1]})" for name in shown])
         axes.set_ylim(len(shown) - 0.5, -0.5)
         axes.set_xlim(left=0)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.4 / (0.9 + 0.26 * len(shown))), ncols=3)
+        _legend_beside_title(axes)
     told = ", ".join(f"{name} {change[name]:+.3f}" for name in shown[:3])
     return Drawing("classes", axes.figure, f"{measure} by class before and after. The biggest losses: {told}.")
 

@@ -149,15 +149,20 @@ class _Picture:
             for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
                 self._line(start, end, color, dashed)
             x, y = corners[corners.sum(1).argmin()]
-            self._label(f"{names.get(int(look.classes[i]), look.classes[i])} {look.scores[i]:.2f}", x, y, color)
+            text = f"{names.get(int(look.classes[i]), look.classes[i])} {look.scores[i]:.2f}"
+            usual = colors[i] == network_color(1)
+            self._label(text, x, y, color, most=int(np.ptp(corners[:, 0])) if usual else None)
 
     def jpeg(self) -> bytes:
         """The picture as a JPEG file."""
         return cv2.imencode(".jpg", self.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
 
-    def _label(self, text: str, x: int, y: int, color: tuple[int, ...]) -> None:
+    def _label(self, text: str, x: int, y: int, color: tuple[int, ...], most: int | None) -> None:
+        """Write on a strip, unless that is wider than `most`."""
         text = text.encode("ascii", "replace").decode()  # what OpenCV's font has
         (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.55, 1)
+        if most is not None and width > most:
+            return
         x = max(min(x, self.image.shape[1] - width - 6), 0)
         y = max(y, height + 8)
         cv2.rectangle(self.image, (x, y - height - 8), (x + width + 6, y), color, -1)

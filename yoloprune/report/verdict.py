@@ -78,7 +78,7 @@ def _next(record: Record, after: Network, weights: str) -> tuple[str, str]:
     lost = next(iter(record.before.metrics.values())) - metrics[0]
     trained = any(row.epochs for row in record.steps)
     if lost > 0.01 and not trained and record.command and "--budget" not in record.command:
-        return "Nothing was fine-tuned yet, which brings most of it back", _with_epochs(record.command)
+        return "Nothing was fine-tuned yet, so that is next", _with_epochs(record.command)
     if record.verdict and record.verdict.better == "smaller image":
         if not Path(record.weights).is_file():
             return "Use the unpruned network on smaller images", f"imgsz={record.verdict.imgsz}"
@@ -94,7 +94,8 @@ def _data(record: Record) -> list[str]:
 
 
 def _with_epochs(command: str) -> str:
-    without = re.sub(r" --(epochs|name)[ =]\S+", "", command)
+    """The command with fine-tuning, into a folder of its own."""
+    without = re.sub(r" --(epochs[ =]\S+|exist-ok)(?= |$)", "", command)
     return f"{without} --epochs {_EPOCHS}"
 
 
