@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
 from pathlib import Path
@@ -42,9 +42,10 @@ def write_report(run: Context, detector: Detector) -> None:
     """
     record, options, folder = run.record, run.options, run.folder
     record.environment = environment(detector, options.device)
+    own = layers(run.original)
     networks = [
-        Network("before", record.before, run.details.get("before"), layers(run.original)),
-        Network("after", record.after, run.details.get("after"), layers(detector, like=run.original)),
+        Network("before", record.before, run.details.get("before"), own),
+        Network("after", record.after, run.details.get("after"), layers(detector, like=own)),
     ]
     shown, looked_at = looks([run.original, detector], options.data, [options.imgsz] * 2, options.device)
     page = Page(
@@ -89,34 +90,29 @@ def environment(detector: Detector, device: str | None) -> dict[str, str]:
     return found | {"device": detector.device_name(device), "threads": str(torch.get_num_threads())}
 
 
-def layers(detector: Detector, like: Detector | None = None) -> list[Layer]:
+def layers(detector: Detector, like: Sequence[Layer] = ()) -> list[Layer]:
     """The layers of a network and what they cost; norms count with the convolution beside them.
 
     Args:
         detector: The network.
-        like: The network that it was pruned from, whose layers are listed, those that are gone as well.
+        like: The layers of the network that it was pruned from, which are listed even where they are gone.
     """
-    flops, parts = detector.layer_flops(), detector.parts()
-    listed = like.layer_flops() if like else flops
+    flops, parts, modules = detector.layer_flops(), detector.parts(), dict(detector.network.named_modules())
     params: dict[str, int] = {}
-    modules = dict(detector.network.named_modules())
-    names = list(listed)
     for name, module in modules.items():
-        own = sum(p.numel() for p in module.parameters(recurse=False))
-        if own:
-            params[_bearer(name, names)] = params.get(_bearer(name, names), 0) + own
-    whole = like or detector
-    scale = whole.gflops() / max(sum(listed.values()), 1)  # family's own count, which includes more than products
+        if own := sum(p.numel() for p in module.parameters(recurse=False)):
+            bearer = _bearer(name, flops)
+            params[bearer] = params.get(bearer, 0) + own
     found = []
-    for name in dict.fromkeys([*names, *params]):
+    for name in dict.fromkeys([*(layer.name for layer in like), *flops, *params]):
         weight = getattr(modules.get(name), "weight", None)
         width = len(weight) if weight is not None and weight.ndim > 1 else 0
         part = next((part.name for part in parts if part.has(name)), "")
-        found.append(Layer(name, part, width, flops.get(name, 0) * scale, params.get(name, 0)))
+        found.append(Layer(name, part, width, flops.get(name, 0) / 1e9, params.get(name, 0)))
     return found
 
 
-def _bearer(name: str, names: list[str]) -> str:
+def _bearer(name: str, names: Collection[str]) -> str:
     """The layer to which a module's parameters are added: itself, or for `x.bn` the `x.conv` beside it."""
     beside = f"{name.rpartition('.')[0]}.conv"
     return beside if name not in names and name.endswith(".bn") and beside in names else name

@@ -40,7 +40,7 @@ class Layer(NamedTuple):
         name: Module name.
         part: Name of the part that it belongs to; "" if it belongs to none.
         width: Output channels; 0 for a layer that has none or is gone.
-        gflops: GFLOPs at 640 px.
+        gflops: GFLOPs at 640 px, those of convolutions and matrix products alone.
         params: Parameters, those of its norm included.
     """
 
