@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from yoloprune.detectors.details import resampled
+from yoloprune.detectors.details import calibration_error, resampled
 
 
 def _detector(images: int, share_right: float) -> dict[str, np.ndarray]:
@@ -42,6 +42,14 @@ def test_more_images_are_less_noise() -> None:
     few, many = (np.std(resampled(**_detector(n, 0.7), number=n, confidence=0.25)["f1"]) for n in (20, 500))
     assert 2.5 < few / many < 10  # the root of 25, roughly
     assert np.mean(resampled(**_detector(500, 0.7), number=500, confidence=0.25)["f1"]) == pytest.approx(0.7, abs=0.03)
+
+
+def test_calibration_error_is_the_gap_between_confidence_and_what_is_right() -> None:
+    scores = np.repeat([0.32, 0.93], [100, 300])
+    right = np.arange(400) % 100 < np.where(scores < 0.5, 32, 93)
+    assert calibration_error(scores, right) == pytest.approx(0.0, abs=1e-9)
+    assert calibration_error(scores, np.ones(400, bool)) == pytest.approx((100 * 0.68 + 300 * 0.07) / 400)
+    assert calibration_error(np.ones(3), np.zeros(3, bool)) == 1.0  # a confidence of 1 has a bin too
 
 
 def test_networks_share_their_resamples() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from yoloprune.deploy.latency import latencies
+from yoloprune.deploy.latency import latencies, module_latencies
 from yoloprune.detectors.base import Detector
 from yoloprune.errors import UserError
 from yoloprune.pipeline.data import choose_data, fitting_imgsz
@@ -74,10 +74,13 @@ def compare(
         with progress.phase(f"Validate {label}"):
             found = detector.validate(data, imgsz=size, batch=batch, device=device, details=True)
         measure = Measure(*cost(detector), metrics=named_metrics(found, detector.task))
-        networks.append(Network(label, measure, found.details, layers(detector)))
+        networks.append(Network(label, measure, found.details))
     with progress.phase("Measure latency"):
         for network, ms in zip(networks, latencies(all_of, imgsz=sizes, device=device), strict=True):
             network.measure.latency_ms = ms
+        times = module_latencies(all_of, imgsz=sizes, device=device)
+    for network, detector, own in zip(networks, all_of, times, strict=True):
+        network.layers = layers(detector, own)
     with progress.phase("Look at images"):
         shown, looked_at = looks(all_of, data, sizes, device)
     at = " and ".join(f"{size} px" for size in dict.fromkeys(sizes))

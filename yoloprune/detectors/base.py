@@ -59,6 +59,7 @@ class Metrics:
         recall: The same for recall.
         f1: The same for F1.
         detections: Boxes per image at confidence .25, or None.
+        ece: Expected calibration error of these boxes: how far confidence and share of matches lie apart, or None.
         images: How many images were evaluated.
         seconds: Wall time of the whole validation.
         details: What stands behind them, if that was asked for and the family knows it.
@@ -72,6 +73,7 @@ class Metrics:
     recall: float | None = None
     f1: float | None = None
     detections: float | None = None
+    ece: float | None = None
     images: int = 0
     seconds: float = 0.0
     details: Details | None = None

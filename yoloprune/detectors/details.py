@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["BINS", "Details", "History", "Look", "resampled"]
+__all__ = ["BINS", "Details", "History", "Look", "calibration_error", "resampled"]
 
 BINS = 20
 """Number of equal bins of the confidence in `Details.right` and `Details.wrong`."""
@@ -80,6 +80,20 @@ class History(NamedTuple):
     losses: dict[str, list[float]]
     quality: list[float]
     rates: list[float]
+
+
+def calibration_error(scores: np.ndarray, right: np.ndarray) -> float:
+    """Expected calibration error (Naeini et al., AAAI 2015) in `BINS` equal bins of the confidence.
+
+    Args:
+        scores: (n,) confidences, one at least.
+        right: (n,) whether each box matches an object.
+
+    Returns:
+        The mean over the boxes of |confidence - share that is right| of their bins, 0 … 1.
+    """
+    gaps = np.histogram(scores, BINS, (0, 1), weights=scores - right)[0]
+    return float(np.abs(gaps).sum() / len(scores))
 
 
 def resampled(

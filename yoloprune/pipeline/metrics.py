@@ -18,6 +18,7 @@ _NAMES = {
     "recall": "recall (conf .25)",
     "f1": "F1 (conf .25)",
     "detections": "detections per image",
+    "ece": "calibration error (conf .25)",
 }
 _CLASSIFY = {"map": "top-1", "map50": "top-5"}
 

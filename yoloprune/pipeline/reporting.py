@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
@@ -13,10 +14,11 @@ import torch
 import yaml
 
 import yoloprune
+from yoloprune.deploy.latency import module_latencies
 from yoloprune.detectors.base import SETBACK, Detector
 from yoloprune.detectors.details import Details
 from yoloprune.graph import Graph
-from yoloprune.report import Record, StepRow
+from yoloprune.report import Record, StepRow, block_of
 from yoloprune.report.page import Course, Layer, Network, Page, Point, Stays, draw_page, write_page
 from yoloprune.report.pictures import CANDIDATES, Shown, show
 from yoloprune.report.verdict import run_words
@@ -41,13 +43,15 @@ def write_report(run: Context, detector: Detector) -> None:
         detector: The finished detector.
     """
     record, options, folder = run.record, run.options, run.folder
-    record.environment = environment(detector, options.device)
-    own = layers(run.original)
+    record.environment = environment(detector, options.device) | {"seed": str(options.seed)}
+    both = [run.original, detector]
+    times = module_latencies(both, imgsz=options.imgsz, device=options.device) if record.latency_on else [{}, {}]
+    own = layers(run.original, times[0])
     networks = [
         Network("before", record.before, run.details.get("before"), own),
-        Network("after", record.after, run.details.get("after"), layers(detector, like=own)),
+        Network("after", record.after, run.details.get("after"), layers(detector, times[1], like=own)),
     ]
-    shown, looked_at = looks([run.original, detector], options.data, [options.imgsz] * 2, options.device)
+    shown, looked_at = looks(both, options.data, [options.imgsz] * 2, options.device)
     page = Page(
         title=f"{Path(record.weights).name}: {record.before.gflops:.2f} → {record.after.gflops:.2f} GFLOPs",
         subtitle=_subtitle(record),
@@ -64,6 +68,8 @@ def write_report(run: Context, detector: Detector) -> None:
         options=_unusual(options),
         environment=record.environment,
     )
+    if (sparsity := folder.steps / "sparse" / "train" / "sparsity.png").is_file():
+        page.sparsity = sparsity.read_bytes()
     svgs = draw_page(page, folder.pictures)
     page.pictures, page.files = _links(folder.path, sorted({*folder.manifest.owned()} - {*folder.needless(options)}))
     write_page(page, svgs, folder.report)
@@ -90,32 +96,41 @@ def environment(detector: Detector, device: str | None) -> dict[str, str]:
     return found | {"device": detector.device_name(device), "threads": str(torch.get_num_threads())}
 
 
-def layers(detector: Detector, like: Sequence[Layer] = ()) -> list[Layer]:
-    """The layers of a network and what they cost; norms count with the convolution beside them.
+def layers(detector: Detector, times: Mapping[str, float] = {}, like: Sequence[Layer] = ()) -> list[Layer]:
+    """The layers of a network and what they cost; norms and activations count with the convolution beside them.
 
     Args:
         detector: The network.
+        times: Milliseconds by module, as `module_latencies` gives them; those of no layer count for their block.
         like: The layers of the network that it was pruned from, which are listed even where they are gone.
     """
     flops, parts, modules = detector.layer_flops(), detector.parts(), dict(detector.network.named_modules())
-    params: dict[str, int] = {}
+    params: Counter[str] = Counter()
     for name, module in modules.items():
         if own := sum(p.numel() for p in module.parameters(recurse=False)):
-            bearer = _bearer(name, flops)
-            params[bearer] = params.get(bearer, 0) + own
+            params[_bearer(name, flops)] += own
+    ms: dict[str, float] = {}
+    for name, value in times.items():
+        bearer = _bearer(name, flops)
+        bearer = bearer if bearer in flops or bearer in params else block_of(name)
+        ms[bearer] = ms.get(bearer, 0.0) + value
+    ms.pop("", None)  # between the blocks
+    order = {name: place for place, name in enumerate(modules)}
+    own_names = sorted({*flops, *params, *ms}, key=lambda name: order.get(name, len(order)))
     found = []
-    for name in dict.fromkeys([*(layer.name for layer in like), *flops, *params]):
+    for name in dict.fromkeys([*(layer.name for layer in like), *own_names]):
         weight = getattr(modules.get(name), "weight", None)
         width = len(weight) if weight is not None and weight.ndim > 1 else 0
         part = next((part.name for part in parts if part.has(name)), "")
-        found.append(Layer(name, part, width, flops.get(name, 0) / 1e9, params.get(name, 0)))
+        cost = flops.get(name, 0) / 1e9, params[name], round(ms.get(name, 0.0), 4)
+        found.append(Layer(name, part, width, *cost))
     return found
 
 
 def _bearer(name: str, names: Collection[str]) -> str:
-    """The layer to which a module's parameters are added: itself, or for `x.bn` the `x.conv` beside it."""
-    beside = f"{name.rpartition('.')[0]}.conv"
-    return beside if name not in names and name.endswith(".bn") and beside in names else name
+    """The layer that a module counts with: itself, or for `x.bn`, `x.act` and `x` the `x.conv` that there is."""
+    around = name.rpartition(".")[0] if name.endswith((".bn", ".act")) else name
+    return f"{around}.conv" if name not in names and f"{around}.conv" in names else name
 
 
 def looks(detectors: list[Detector], data: str | None, sizes: list[int], device: str | None) -> tuple[list[Shown], int]:

@@ -10,7 +10,7 @@ import numpy as np
 from yoloprune.detectors.details import BINS
 
 from .figure import COLORS, chart, network_color
-from .widths import layer_label
+from .widths import block_of, layer_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,11 +54,16 @@ def all_charts(page: Page) -> Iterator[Drawing]:
         if page.networks[0].details.sizes:
             yield _sizes(page.networks)
     if page.networks[0].layers:
+        timed = all(any(layer.ms for layer in network.layers) for network in page.networks)
         if len({layer.part for layer in page.networks[0].layers}) > 1:
             yield _parts("gflops", "GFLOPs", page.networks)
             yield _parts("params", "parameters (M)", page.networks)
+            if timed:
+                yield _parts("ms", "milliseconds", page.networks)
         if _alike(page.networks):
-            yield _blocks(page.networks)
+            yield _blocks("blocks", "gflops", "GFLOPs", page.networks)
+            if timed:
+                yield _blocks("blocks-ms", "ms", "Milliseconds", page.networks)
             yield _widths(page.networks)
     for number, course in enumerate(page.courses, start=1):
         if course.history.quality:
@@ -235,18 +240,20 @@ def _parts(name: str, shown: str, networks: Sequence[Network]) -> Drawing:
     return Drawing(f"parts-{name}", axes.figure, f"{shown} by part: " + "; ".join(told))
 
 
-def _blocks(networks: Sequence[Network]) -> Drawing:
-    """GFLOPs of the outermost numbered modules, before behind after."""
-    blocks = list(dict.fromkeys(_block(layer.name) for layer in networks[0].layers))
-    with chart("GFLOPs by block", height=0.9 + 0.2 * len(blocks)) as (_, axes):
+def _blocks(name: str, field: str, shown: str, networks: Sequence[Network]) -> Drawing:
+    """A cost of the outermost numbered modules, before behind after."""
+    blocks = list(dict.fromkeys(block_of(layer.name) for layer in networks[0].layers))
+    with chart(f"{shown} by block", height=0.9 + 0.2 * len(blocks)) as (_, axes):
         for number, network in enumerate(networks):
-            values = [sum(layer.gflops for layer in network.layers if _block(layer.name) == block) for block in blocks]
+            costs = dict.fromkeys(blocks, 0.0)
+            for layer in network.layers:
+                costs[block_of(layer.name)] += getattr(layer, field)
             height = 0.84 if number == 0 else 0.84 / len(networks)
-            axes.barh(range(len(blocks)), values, height, color=network_color(number), label=network.label)
+            axes.barh(range(len(blocks)), [*costs.values()], height, color=network_color(number), label=network.label)
         axes.set_yticks(range(len(blocks)), [layer_label(block) for block in blocks])
         axes.set_ylim(len(blocks) - 0.4, -0.6)
         _legend_beside_title(axes)
-    return Drawing("blocks", axes.figure, "GFLOPs by block of the network, before and after.")
+    return Drawing(name, axes.figure, f"{shown} by block of the network, before and after.")
 
 
 def _widths(networks: Sequence[Network]) -> Drawing:
@@ -314,12 +321,6 @@ def _whole_numbers(axes: Any) -> None:
 def _alike(networks: Sequence[Network]) -> bool:
     names = [[layer.name for layer in network.layers] for network in networks]
     return len(networks) > 1 and all(each == names[0] for each in names)
-
-
-def _block(name: str) -> str:
-    """`model.2` of `model.2.m.0.cv1.conv`, and `stem` of `stem.0`."""
-    parts = name.split(".")
-    return ".".join(parts[:2]) if parts[0] == "model" else parts[0]
 
 
 def _short(name: str, most: int = 22) -> str:

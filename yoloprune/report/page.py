@@ -42,6 +42,7 @@ class Layer(NamedTuple):
         width: Output channels; 0 for a layer that has none or is gone.
         gflops: GFLOPs at 640 px, those of convolutions and matrix products alone.
         params: Parameters, those of its norm included.
+        ms: Milliseconds of one image, its activation included; 0 if that was not measured.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Layer(NamedTuple):
     width: int
     gflops: float
     params: int
+    ms: float = 0.0
 
 
 @dataclass
@@ -157,6 +159,7 @@ class Page:
         command: What was typed or called.
         options: Options that differ from the default: name, value, default.
         environment: Versions and the like.
+        sparsity: Picture of a group-sparse training, a PNG file; empty if there was none.
         pictures: Pictures that others have written, by path from the page.
         files: Files of the folder: path from the page and size in bytes.
     """
@@ -175,6 +178,7 @@ class Page:
     command: str = ""
     options: list[tuple[str, str, str]] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
+    sparsity: bytes = b""
     pictures: list[str] = field(default_factory=list)
     files: list[tuple[str, int]] = field(default_factory=list)
 
@@ -251,6 +255,10 @@ class Tile(NamedTuple):
     moods: list[str]
 
 
+_FORMS = {"detections per image": (1, 0), "calibration error (conf .25)": (3, -1)}
+"""Decimals of a figure, and whether more of it is better (1), worse (-1) or neither, where that is not (3, 1)."""
+
+
 def _tiles(page: Page) -> list[Tile]:
     measures = [network.measure for network in page.networks]
     costs: list[tuple[str, Callable[[Measure], float | None], str]] = [
@@ -264,23 +272,21 @@ def _tiles(page: Page) -> list[Tile]:
         values = [m.metrics.get(name) for m in measures]
         if all(value is not None for value in values):
             changes = [value - values[0] for value in values[1:]]
-            rising = name != "detections per image"
-            form = "{:.3f}" if rising else "{:.1f}"
-            tiles.append(
-                Tile(
-                    name,
-                    [form.format(value) for value in values],
-                    [f"{change:+.3f}" if rising else f"{change:+.1f}" for change in changes],
-                    ["" if not rising or abs(c) < 5e-4 else "good" if c > 0 else "bad" for c in changes],
-                )
-            )
+            digits, better = _FORMS.get(name, (3, 1))
+            texts = [f"{value:.{digits}f}" for value in values]
+            told = [f"{change:+.{digits}f}" for change in changes]
+            tiles.append(Tile(name, texts, told, [_mood(better * change) for change in changes]))
     for name, get, form in costs:
         costs_of = [get(m) for m in measures]
         if all(costs_of):
             ratios = [value / costs_of[0] - 1 for value in costs_of[1:]]
-            moods = ["" if abs(r) < 5e-4 else "good" if r < 0 else "bad" for r in ratios]
-            tiles.append(Tile(name, [form.format(v) for v in costs_of], [f"{r:+.0%}" for r in ratios], moods))
+            told = [f"{ratio:+.0%}" for ratio in ratios]
+            tiles.append(Tile(name, [form.format(v) for v in costs_of], told, [_mood(-ratio) for ratio in ratios]))
     return tiles
+
+
+def _mood(gain: float) -> str:
+    return "" if abs(gain) < 5e-4 else "good" if gain > 0 else "bad"
 
 
 def _layer_rows(networks: list[Network]) -> list[list[Layer]]:

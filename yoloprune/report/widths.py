@@ -6,7 +6,7 @@ from torch import nn
 
 from yoloprune.graph.tracing.internals import ConvNd
 
-__all__ = ["layer_label", "layer_widths", "paired_widths"]
+__all__ = ["block_of", "layer_label", "layer_widths", "paired_widths"]
 
 
 def layer_widths(model: nn.Module) -> dict[str, int]:
@@ -29,3 +29,9 @@ def paired_widths(before: nn.Module, after: nn.Module) -> dict[str, tuple[int, i
 def layer_label(name: str) -> str:
     """`model.2.m.0.cv1.conv` is known as `2.m.0.cv1` to those who read Ultralytics' YAML."""
     return name.removeprefix("model.").removesuffix(".conv")
+
+
+def block_of(name: str) -> str:
+    """The outermost block that a layer is in: `model.2` of `model.2.m.0.cv1.conv`, and `stem` of `stem.0`."""
+    parts = name.split(".")
+    return ".".join(parts[:2]) if parts[0] == "model" else parts[0]

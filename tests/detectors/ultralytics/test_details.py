@@ -31,6 +31,10 @@ def test_details_agree_with_the_figures(digits, few_digits: Path) -> None:
     assert np.mean([ap for ap, _ in behind.classes.values()]) == pytest.approx(found.map, abs=1e-4)
     at = behind.confidence.index(min(behind.confidence, key=lambda c: abs(c - 0.25)))
     assert behind.f1[at] == pytest.approx(found.f1, abs=0.02)
+    hits, misses = np.array(behind.right[5:]), np.array(behind.wrong[5:])
+    middles = np.arange(5, 20) / 20 + 0.025
+    gap = np.abs(middles * (hits + misses) - hits).sum() / (hits + misses).sum()
+    assert found.ece == pytest.approx(gap, abs=0.025)  # of half a bin
     shown = sum(behind.right[5:]) + sum(behind.wrong[5:])  # bins of .05
     assert shown == pytest.approx(found.detections, abs=0.01)
     labels = sum(len(path.read_text().splitlines()) for path in _labels(few_digits))

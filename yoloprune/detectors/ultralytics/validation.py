@@ -11,6 +11,7 @@ import numpy as np
 import ultralytics
 
 from yoloprune.detectors.base import Metrics
+from yoloprune.detectors.details import calibration_error
 from yoloprune.progress import current
 
 from .coco import coco_map, find_annotations
@@ -74,7 +75,7 @@ def validate(
         }
         validator_class = own_validator(yolo.task_map[yolo.task]["validator"])
         boxes = yolo.task != "classify"
-        wanted = {_CountDetections: boxes, _KeepDetections: annotations is not None, Detailed: boxes and details}
+        wanted = {_Shown: boxes, _KeepDetections: annotations is not None, Detailed: boxes and details}
         mixins = [mixin for mixin, is_wanted in wanted.items() if is_wanted]
         validator_class = type(f"Watched{validator_class.__name__}", (*mixins, validator_class), {})
         after_batch = [*yolo.callbacks.get("on_val_batch_end", ()), _tell]
@@ -86,7 +87,7 @@ def validate(
     coco = (None, None)
     if annotations:
         coco = coco_map(annotations, validator.detections, validator.dataloader.dataset.im_files, checked["names"])
-    shown = _shown(validator) if boxes else (None,) * 4
+    shown = _shown(validator) if boxes else (None,) * 5
     behind = None
     if details:
         behind = detection_details(validator, yolo.task, CONFIDENCE) if boxes else classification_details(validator)
@@ -94,14 +95,23 @@ def validate(
     return Metrics(*own, *coco, *shown, images=images, seconds=seconds, details=behind)
 
 
-class _CountDetections:
-    """A mixin before a detection validator: counts the boxes that a user sees, those of confidence .25 and more."""
+class _Shown:
+    """A mixin before a detection validator: counts the boxes that a user sees, those of confidence .25 and more, and
+    finds the calibration error of their confidences at IoU .50."""
 
     sure = 0
+    ece: float | None = None
 
     def update_metrics(self, preds: Any, batch: Any) -> None:
         super().update_metrics(preds, batch)
         self.sure += sum(int((pred["conf"] >= CONFIDENCE).sum()) for pred in preds)
+
+    def get_stats(self) -> dict[str, Any]:
+        """Ultralytics' own, which clears the statistics."""
+        scores, right = (np.concatenate(self.metrics.stats[name] or [np.zeros(0)]) for name in ("conf", "tp"))
+        if (seen := scores >= CONFIDENCE).any():
+            self.ece = calibration_error(scores[seen], right[seen, 0])
+        return super().get_stats()
 
 
 def _tell(validator: Any) -> None:
@@ -127,13 +137,13 @@ class _KeepDetections:
         self.detections, self.jdict = self.jdict, []
 
 
-def _shown(validator: Any) -> tuple[float, float, float, float]:
-    """Precision, recall, F1 and boxes per image at the confidence that users see."""
+def _shown(validator: Any) -> tuple[float | None, ...]:
+    """Precision, recall, F1, boxes per image and calibration error at the confidence that users see."""
     box = validator.metrics.box
     at = round(CONFIDENCE * (len(box.px) - 1)) if len(box.px) else 0
     curves = (np.asarray(curve) for curve in (box.p_curve, box.r_curve, box.f1_curve))
     figures = [float(curve[:, at].mean()) if curve.size else 0.0 for curve in curves]
-    return *figures, validator.sure / max(len(validator.dataloader.dataset), 1)
+    return *figures, validator.sure / max(len(validator.dataloader.dataset), 1), validator.ece
 
 
 def _figures(metrics: Any, task: str) -> tuple[float, float]:
