@@ -10,7 +10,7 @@ from torch import nn
 
 from yoloprune import detectors, prune
 from yoloprune.demo import digits
-from yoloprune.deploy.latency import _milliseconds, latencies
+from yoloprune.deploy.latency import _milliseconds, latencies, module_latencies
 from yoloprune.detectors.ultralytics.devices import device_name
 
 NAP = 0.01
@@ -30,6 +30,16 @@ def test_the_slower_network_takes_longer_and_both_are_left_alone() -> None:
     assert 0 < first < second
     assert second >= 1000 * NAP
     assert [name for name, _ in quick.network.named_modules()] == before  # not fused
+
+
+def test_what_sleeps_is_found_among_the_modules_and_shared_activations_count_with_their_callers() -> None:
+    quick, slow = (detectors.load(digits.WEIGHTS) for _ in range(2))
+    slow.network.model[1].act = Sleeping()
+    first, second = module_latencies([quick, slow], imgsz=64, device="cpu", seconds=0.1)
+    assert max(second, key=second.get) == "model.1.act" and second["model.1.act"] > 1000 * NAP
+    assert not [name for name in first if name.endswith(".act")]  # one activation stands for all
+    assert {"model.0.conv", "model.2", "model.9.m"} <= {*first} and min(first.values()) >= 0
+    assert not any(module._forward_hooks for module in slow.network.modules())
 
 
 def test_the_device_is_named() -> None:

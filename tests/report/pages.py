@@ -6,6 +6,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from yoloprune.detectors.details import BINS, Details, History, Look
@@ -50,8 +51,14 @@ def whole_page() -> Page:
     """A page on a run with everything."""
     names = [f"model.{i}.{rest}" for i in range(12) for rest in ("cv1.conv", "cv2.conv")]
     parts = ["backbone"] * 12 + ["neck"] * 8 + ["head"] * 4
-    layers = [Layer(name, part, 64, 0.3, 40_000) for name, part in zip(names, parts, strict=True)]
-    metrics = {"mAP50-95": 0.4, "mAP50": 0.6, "F1 (conf .25)": 0.5, "detections per image": 5.0}
+    layers = [Layer(name, part, 64, 0.3, 40_000, 0.8) for name, part in zip(names, parts, strict=True)]
+    metrics = {
+        "mAP50-95": 0.4,
+        "mAP50": 0.6,
+        "F1 (conf .25)": 0.5,
+        "detections per image": 5.0,
+        "calibration error (conf .25)": 0.05,
+    }
     after = {name: 0.9 * value for name, value in metrics.items()}
     record = Record(
         "yolov8n.pt",
@@ -71,7 +78,9 @@ def whole_page() -> Page:
     )
     networks = [
         Network("before", record.before, details(0.0), layers),
-        Network("after", record.after, details(0.04), [layer._replace(width=40, gflops=0.2) for layer in layers]),
+        Network(
+            "after", record.after, details(0.04), [layer._replace(width=40, gflops=0.2, ms=0.7) for layer in layers]
+        ),
     ]
     history = History(
         [1, 2, 3], {"box_loss": [1.2, 1.1, 1.0], "cls_loss": [0.9, 0.7, 0.6]}, [0.25, 0.15, 0.36], [0.01] * 3
@@ -99,6 +108,7 @@ def whole_page() -> Page:
         command=record.command,
         options=[("target_ratio", "0.7", ""), ("data", record.data, "")],
         environment={"torch": "2.9", "machine": "Linux"},
+        sparsity=cv2.imencode(".png", np.zeros((40, 100), np.uint8))[1].tobytes(),
         pictures=["steps/1/train/results.png"],
         files=[("pruned.pt", 4_300_000), ("results.json", 900)],
     )

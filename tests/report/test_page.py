@@ -48,7 +48,7 @@ def test_the_verdict_comes_first_and_ends_with_a_command(text: str) -> None:
 
 def test_everything_has_a_text_for_those_who_do_not_see_it(text: str) -> None:
     elements = Elements(text)
-    assert len(elements.of("svg")) > 10 and len(elements.of("img")) == 12
+    assert len(elements.of("svg")) > 10 and len(elements.of("img")) == 13
     assert all(image["alt"] for image in elements.of("img"))
     assert all(svg["role"] == "img" and svg["aria-label"] for svg in elements.of("svg"))
     assert all(box["aria-label"] for box in elements.of("input"))
@@ -74,7 +74,9 @@ def test_names_inside_svgs_are_unique(text: str) -> None:
 def test_every_picture_is_a_file_too(folder: Path, text: str) -> None:
     svgs = sorted(path.stem for path in (folder / "report").glob("*.svg"))
     assert svgs == sorted(path.stem for path in (folder / "report").glob("*.png"))
-    assert {"quality-1", "quality-2", "quality-ms", "f1", "classes", "sizes", "blocks", "widths"} <= {*svgs}
+    assert {"quality-1", "quality-2", "quality-ms", "f1", "classes", "sizes", "blocks", "blocks-ms", "widths"} <= {
+        *svgs
+    }
     for path in (folder / "report").glob("*.svg"):
         assert ElementTree.parse(path).getroot().attrib["aria-label"]
     assert len(list((folder / "report").glob("*.jpg"))) == 12
@@ -92,6 +94,13 @@ def test_the_biggest_losers_come_first_and_the_best_confidence_is_told(text: str
     best, f1 = best_confidence(page.networks[1].details)
     assert f"Recommended confidence: {best:.2f} (F1 {f1:.3f}" in text
     assert "The biggest losses: class 19" in text
+
+
+def test_milliseconds_are_told_by_part_and_a_lower_calibration_error_is_better(folder: Path, text: str) -> None:
+    parts = ElementTree.parse(folder / "report" / "parts-ms.svg").getroot().attrib["aria-label"]
+    assert "before backbone 9.60, neck 6.40, head 3.20; after backbone 8.40" in parts
+    tile = text[text.index('<div class="dim">calibration error') :][:250]
+    assert '0.050 <span class="dim">→</span> <b>0.045</b> <span class="change good">-0.005</span>' in tile
 
 
 def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
