@@ -142,10 +142,11 @@ def test_a_browser_shows_it_without_overflow_or_complaint(folder: Path, tmp_path
             for (const each of page.querySelectorAll("details")) each.open = true;
             const over = [...page.querySelectorAll("body *")].filter(e => !e.closest(".scroll, svg")
                 && e.getBoundingClientRect().right > wide + 1).map(e => e.tagName + "." + e.className);
+            const table = page.querySelector("#run .scroll"), cut = table.scrollWidth > table.clientWidth;
             const blank = [...page.images].filter(e => !e.naturalWidth).map(e => e.alt);
             const texts = [...page.querySelectorAll("svg text")];
             const small = texts.filter(e => e.getBoundingClientRect().height < 6).length;
-            const answer = {wide, scroll: page.documentElement.scrollWidth, over, blank, small};
+            const answer = {wide, scroll: page.documentElement.scrollWidth, over, blank, small, cut};
             document.body.innerHTML = "<pre>" + JSON.stringify(answer) + "</pre>";
         }</script>"""
     )
@@ -159,5 +160,5 @@ def test_a_browser_shows_it_without_overflow_or_complaint(folder: Path, tmp_path
     answer = json.loads(re.search(r"<pre>(.*?)</pre>", done.stdout)[1])
     assert answer["wide"] in (width, width - 15)  # with a scroll bar
     assert answer["scroll"] <= answer["wide"]
-    assert not answer["over"] and not answer["blank"] and not answer["small"]
+    assert not answer["over"] and not answer["blank"] and not answer["small"] and not answer["cut"]
     assert "CONSOLE" not in done.stderr

@@ -127,6 +127,7 @@ def _label_points(axes: Any, points: Sequence[Point], get: Callable[[Point], flo
             va="bottom" if above else "top",
             fontsize=8,
             color=COLORS["ink"],
+            bbox={"boxstyle": "square,pad=0.05", "facecolor": COLORS["paper"], "edgecolor": "none", "alpha": 0.7},
             zorder=4,
         )
 
