@@ -89,7 +89,7 @@ def whole_page() -> Page:
     return Page(
         title="yolov8n.pt: 8.70 → 6.00 GFLOPs",
         subtitle="YOLOv8 detect, on " + record.data,
-        words=run_words(record, networks, "/runs/prune/prune/pruned.pt"),
+        words=run_words(record, networks, "/runs/prune/prune/pruned.pt", use),
         networks=networks,
         path=[
             Point("before", "before", 8.7, metrics, noise, 40.0),
@@ -114,6 +114,11 @@ def whole_page() -> Page:
     )
 
 
+def use(weights: str, imgsz: int, confidence: float | None) -> str:
+    """How a checkpoint is used."""
+    return f"use {weights} at {imgsz} px" + (f" from {confidence:.2f} on" if confidence else "")
+
+
 def written(page: Page, folder: Path) -> str:
     """The HTML of a page that is written into a folder."""
     write_page(page, draw_page(page, folder / "report"), folder / "report.html")
@@ -125,7 +130,7 @@ def bare_page() -> Page:
     page = whole_page()
     networks = [Network(n.label, replace(n.measure, metrics={}, latency_ms=None)) for n in page.networks]
     record = replace(page.record, before=networks[0].measure, after=networks[1].measure, verdict=None, steps=[])
-    words = run_words(record, networks, "pruned.pt")
+    words = run_words(record, networks, "pruned.pt", use)
     points = [Point("before", "before", 8.7, {}), Point("pruned", "pruned", 6.0, {})]
     return Page("bare", "nothing measured", words, networks, path=points, record=record)
 

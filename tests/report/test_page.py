@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.pages import Elements, bare_page, whole_page, written
+from tests.report.pages import Elements, bare_page, use, whole_page, written
 from yoloprune.report.page import best_confidence
 from yoloprune.report.verdict import run_words
 
@@ -43,7 +43,7 @@ def test_the_verdict_comes_first_and_ends_with_a_command(text: str) -> None:
     assert first < body.index("<svg") < body.index("What it sees") < body.index("Where the cost is")
     assert "69% of the GFLOPs keep 90% of the mAP50-95 (0.400 → 0.360) and take 78% of the time" in body
     assert "gaps below 0.004 are chance" in body
-    assert "yolo predict model=/runs/prune/prune/pruned.pt imgsz=640 conf=" in body
+    assert "use /runs/prune/prune/pruned.pt at 640 px from 0." in body
 
 
 def test_everything_has_a_text_for_those_who_do_not_see_it(text: str) -> None:
@@ -118,16 +118,16 @@ def test_a_smaller_image_that_is_better_is_said(tmp_path: Path) -> None:
     weights = tmp_path / "own.pt"
     weights.touch()
     page.record.weights = str(weights)
-    words = run_words(page.record, page.networks, "pruned.pt")
+    words = run_words(page.record, page.networks, "pruned.pt", use)
     assert words.headline == "A smaller image is the better choice here" and words.mood == "bad"
-    assert words.command == f"yolo predict model={weights} imgsz=512 source=image.jpg"
+    assert words.command == f"use {weights} at 512 px"
 
 
 def test_a_run_without_fine_tuning_is_to_be_fine_tuned() -> None:
     page = whole_page()
     page.record.steps = []
     page.record.command = "yoloprune prune yolov8n.pt --target-ratio 0.7 --epochs 0 --data 'my data.yaml'"
-    words = run_words(page.record, page.networks, "pruned.pt")
+    words = run_words(page.record, page.networks, "pruned.pt", use)
     assert words.command == "yoloprune prune yolov8n.pt --target-ratio 0.7 --data 'my data.yaml' --epochs 30"
 
 

@@ -12,7 +12,7 @@ from yoloprune.detectors.base import Detector
 from yoloprune.errors import UserError
 from yoloprune.pipeline.data import choose_data, fitting_imgsz
 from yoloprune.pipeline.metrics import named_metrics
-from yoloprune.pipeline.reporting import environment, layers, looks, noise
+from yoloprune.pipeline.reporting import environment, layers, looks, noise, usage
 from yoloprune.pipeline.targets import cost
 from yoloprune.progress import Progress
 from yoloprune.report import Measure
@@ -88,7 +88,7 @@ def compare(
         title=" against ".join(labels),
         subtitle=f"{all_of[0].task.capitalize()}, on {Path(data).name}, images of {at}. GFLOPs are those of "
         f"model.info(), at 640 px; milliseconds are those of torch on {all_of[0].device_name(device)}, float32.",
-        words=comparison_words(networks, list(detectors), sizes),
+        words=comparison_words(networks, list(detectors), sizes, [usage(detector) for detector in all_of]),
         networks=networks,
         path=[_point(network, size) for network, size in zip(networks, sizes, strict=True)],
         looks=shown,

@@ -295,9 +295,16 @@ class Detector(ABC):
     def block_foreign_training(self) -> None:
         """Mark the network as pruned, where training without yoloprune would silently build it at its full width."""
 
-    def usage(self, weights: Path) -> str:
-        """A command that shows what a checkpoint of this family finds in an image."""
-        return f"yoloprune val {shlex.quote(str(weights))}"
+    def usage(self, weights: Path, *, imgsz: int | None = None, confidence: float | None = None) -> str:
+        """A command that shows what a checkpoint of this family finds in an image.
+
+        Args:
+            weights: The checkpoint.
+            imgsz: Image size in px, if it is to be said.
+            confidence: Least confidence of what is shown, where the command takes one, if it is to be said.
+        """
+        size = f" --imgsz {imgsz}" if imgsz else ""
+        return f"yoloprune val {shlex.quote(str(weights))}{size}"
 
     @classmethod
     def quiet(cls) -> AbstractContextManager[None]:

@@ -21,13 +21,13 @@ from yoloprune.graph import Graph
 from yoloprune.report import Record, StepRow, block_of
 from yoloprune.report.page import Course, Layer, Network, Page, Point, Stays, draw_page, write_page
 from yoloprune.report.pictures import CANDIDATES, Shown, show
-from yoloprune.report.verdict import run_words
+from yoloprune.report.verdict import Usage, run_words
 
 from .context import Context
 from .declared import declared
 from .options import Options
 
-__all__ = ["environment", "layers", "looks", "write_report"]
+__all__ = ["environment", "layers", "looks", "noise", "usage", "write_report"]
 
 _F1 = "F1 (conf .25)"
 _START = "right after pruning"
@@ -55,7 +55,7 @@ def write_report(run: Context, detector: Detector) -> None:
     page = Page(
         title=f"{Path(record.weights).name}: {record.before.gflops:.2f} → {record.after.gflops:.2f} GFLOPs",
         subtitle=_subtitle(record),
-        words=run_words(record, networks, str(folder.weights)),
+        words=run_words(record, networks, str(folder.weights), usage(detector)),
         networks=networks,
         path=_path(run),
         line=_line(run),
@@ -82,6 +82,11 @@ def _subtitle(record: Record) -> str:
         f"YOLO{record.family} {record.task}{on}, images of {record.imgsz} px. GFLOPs are those of model.info(), "
         f"at 640 px{where}."
     )
+
+
+def usage(detector: Detector) -> Usage:
+    """How a checkpoint of the detector's family is used, for the verdict."""
+    return lambda weights, imgsz, confidence: detector.usage(Path(weights), imgsz=imgsz, confidence=confidence)
 
 
 def environment(detector: Detector, device: str | None) -> dict[str, str]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Drawing", "all_charts"]
 
 _MOST_CLASSES = 15
-_LEAST_CONFIDENCE = 0.1  # below, there are hundreds of boxes that nobody sees
+_LEAST_CONFIDENCE = 0.2  # below, there are hundreds of boxes that nobody sees
 _KINDS = {  # marker, number of the network's colour, filled
     "before": ("o", 0, True),
     "smaller": ("o", 0, False),
@@ -182,8 +182,8 @@ def _classes(networks: Sequence[Network]) -> Drawing:
         shown = shown[:_MOST_CLASSES]
     measure = next(iter(networks[0].measure.metrics), "AP")
     measure = "AP50-95" if measure == "mAP50-95" else measure
-    xlabel = "the biggest losses on top; number of objects in brackets"
-    with chart(f"{measure} by class", height=0.9 + 0.24 * len(shown), xlabel=xlabel) as (_, axes):
+    height, xlabel = 0.9 + 0.24 * len(shown), "biggest losses on top (number of objects)"
+    with chart(f"{measure} by class", height=height, xlabel=xlabel, above=_above(networks)) as (_, axes):
         for row, name in enumerate(shown):
             ends = first[name][0], last[name][0]
             color = COLORS["bad"] if change[name] < 0 else COLORS["good"]
@@ -196,7 +196,7 @@ def _classes(networks: Sequence[Network]) -> Drawing:
         axes.set_yticks(range(len(shown)), [f"{_short(name)} ({first[name][1]})" for name in shown])
         axes.set_ylim(len(shown) - 0.5, -0.5)
         axes.set_xlim(left=0)
-        _legend_beside_title(axes)
+        _legend(axes, networks)
     told = ", ".join(f"{name} {change[name]:+.3f}" for name in shown[:3])
     return Drawing("classes", axes.figure, f"{measure} by class before and after. The biggest losses: {told}.")
 
@@ -224,7 +224,8 @@ def _parts(name: str, shown: str, networks: Sequence[Network]) -> Drawing:
     parts = list(dict.fromkeys(layer.part for network in networks for layer in network.layers if layer.part))
     scale = 1e-6 if name == "params" else 1.0
     told = []
-    with chart(f"{shown[0].upper()}{shown[1:]} by part", height=1.1 + 0.33 * len(parts) * len(networks)) as (_, axes):
+    height = 1.1 + 0.33 * len(parts) * len(networks)
+    with chart(f"{shown[0].upper()}{shown[1:]} by part", height=height, above=_above(networks)) as (_, axes):
         height = 0.8 / len(networks)
         for number, network in enumerate(networks):
             values = [
@@ -237,14 +238,14 @@ def _parts(name: str, shown: str, networks: Sequence[Network]) -> Drawing:
         axes.set_yticks(range(len(parts)), parts)
         axes.invert_yaxis()
         axes.margins(x=0.15)
-        _legend_beside_title(axes)
+        _legend(axes, networks)
     return Drawing(f"parts-{name}", axes.figure, f"{shown} by part: " + "; ".join(told))
 
 
 def _blocks(name: str, field: str, shown: str, networks: Sequence[Network]) -> Drawing:
     """A cost of the outermost numbered modules, before behind after."""
     blocks = list(dict.fromkeys(block_of(layer.name) for layer in networks[0].layers))
-    with chart(f"{shown} by block", height=0.9 + 0.2 * len(blocks)) as (_, axes):
+    with chart(f"{shown} by block", height=0.9 + 0.2 * len(blocks), above=_above(networks)) as (_, axes):
         for number, network in enumerate(networks):
             costs = dict.fromkeys(blocks, 0.0)
             for layer in network.layers:
@@ -253,21 +254,22 @@ def _blocks(name: str, field: str, shown: str, networks: Sequence[Network]) -> D
             axes.barh(range(len(blocks)), [*costs.values()], height, color=network_color(number), label=network.label)
         axes.set_yticks(range(len(blocks)), [layer_label(block) for block in blocks])
         axes.set_ylim(len(blocks) - 0.4, -0.6)
-        _legend_beside_title(axes)
+        _legend(axes, networks)
     return Drawing(name, axes.figure, f"{shown} by block of the network, before and after.")
 
 
 def _widths(networks: Sequence[Network]) -> Drawing:
     """Output channels of every layer, before behind after."""
     rows = [i for i, layer in enumerate(networks[0].layers) if layer.width]
-    with chart("Output channels of every layer", height=1.0 + 0.155 * len(rows)) as (_, axes):
+    height = 1.0 + 0.155 * len(rows)
+    with chart("Output channels of every layer", height=height, above=_above(networks)) as (_, axes):
         for number, network in enumerate(networks):
             widths = [network.layers[i].width for i in rows]
             height = 0.84 if number == 0 else 0.84 / len(networks)
             axes.barh(range(len(rows)), widths, height, color=network_color(number), label=network.label)
         axes.set_yticks(range(len(rows)), [layer_label(networks[0].layers[i].name) for i in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
-        _legend_beside_title(axes)
+        _legend(axes, networks)
     axes.tick_params(axis="y", labelsize=7)
     return Drawing("widths", axes.figure, "Output channels of every layer before and after.")
 
@@ -309,8 +311,17 @@ def _course_rates(name: str, course: Course) -> Drawing:
     return Drawing(name, axes.figure, f"Scheduled learning rate by epoch of {course.title}.")
 
 
-def _legend_beside_title(axes: Any) -> None:
-    axes.legend(loc="lower right", bbox_to_anchor=(1.02, 0.98), ncols=3, handlelength=1, columnspacing=1)
+def _legend(axes: Any, networks: Sequence[Network]) -> None:
+    """Above the axes: beside the title or, where the names are long, below it."""
+    if _above(networks):
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.98), ncols=1, handlelength=1)
+    else:
+        axes.legend(loc="lower right", bbox_to_anchor=(1.02, 0.98), ncols=3, handlelength=1, columnspacing=1)
+
+
+def _above(networks: Sequence[Network]) -> int:
+    """Lines of a legend between title and axes."""
+    return len(networks) if sum(len(network.label) for network in networks) > 16 else 0
 
 
 def _whole_numbers(axes: Any) -> None:

@@ -53,14 +53,24 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 @contextmanager
-def chart(title: str, *, height: float = 2.7, xlabel: str = "", ylabel: str = "") -> Iterator[tuple[Figure, Axes]]:
-    """A chart in the style of the page, as wide as a phone; filled within the block."""
-    figure = new_figure(4.3, height)
+def chart(
+    title: str, *, height: float = 2.7, xlabel: str = "", ylabel: str = "", above: int = 0
+) -> Iterator[tuple[Figure, Axes]]:
+    """A chart in the style of the page, as wide as a phone; filled within the block.
+
+    Args:
+        title: What it shows.
+        height: In inches, without the legend above.
+        xlabel: What lies along the x axis.
+        ylabel: The same for y.
+        above: Lines of a legend that stands between title and axes.
+    """
+    figure = new_figure(4.3, height + 0.18 * above)
     figure.patch.set_alpha(0)
     axes = figure.add_subplot()
     axes.patch.set_alpha(0)
     yield figure, axes
-    axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color=COLORS["ink"])
+    axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color=COLORS["ink"], pad=6 + 13 * above)
     axes.set_xlabel(xlabel, fontsize=9, color=COLORS["dim"])
     axes.set_ylabel(ylabel, fontsize=9, color=COLORS["dim"])
     axes.tick_params(labelsize=8.5, colors=COLORS["dim"], length=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,10 @@ import numpy as np
 from .page import Network, Words, best_confidence
 from .record import Record
 
-__all__ = ["comparison_words", "run_words"]
+__all__ = ["Usage", "comparison_words", "run_words"]
+
+Usage = Callable[[str, int, float | None], str]
+"""The command that uses a checkpoint at an image size in px and from a confidence on, where one is recommended."""
 
 _EPOCHS = 30  # what to try where a run has not fine-tuned
 _SURE = 1.64  # standard deviations: one such gap in twenty is chance
@@ -23,13 +26,14 @@ _HEADLINES = {
 }
 
 
-def run_words(record: Record, networks: Sequence[Network], weights: str) -> Words:
+def run_words(record: Record, networks: Sequence[Network], weights: str, usage: Usage) -> Words:
     """The verdict on a run.
 
     Args:
         record: The run.
         networks: The network before and after.
         weights: The pruned checkpoint, as it is typed.
+        usage: How a checkpoint is used.
     """
     before, after = networks
     share = after.measure.gflops / before.measure.gflops
@@ -46,7 +50,7 @@ def run_words(record: Record, networks: Sequence[Network], weights: str) -> Word
             f"{verdict.noise:.3f} are chance on these validation images."
         )
     lines += _confidence(before, after)
-    return Words(mood, headline, lines, *_next(record, after, weights))
+    return Words(mood, headline, lines, *_next(record, after, weights, usage))
 
 
 def _kept(before: Network, after: Network, share: float) -> list[str]:
@@ -69,7 +73,7 @@ def _confidence(before: Network, after: Network) -> list[str]:
     return [f"Recommended confidence: {best[0]:.2f} (F1 {best[1]:.3f}; before it was {was[0]:.2f} with {was[1]:.3f})."]
 
 
-def _next(record: Record, after: Network, weights: str) -> tuple[str, str]:
+def _next(record: Record, after: Network, weights: str, usage: Usage) -> tuple[str, str]:
     """What to do next, as a clause and a command."""
     best = best_confidence(after.details)
     metrics = list(after.measure.metrics.values())
@@ -82,11 +86,8 @@ def _next(record: Record, after: Network, weights: str) -> tuple[str, str]:
     if record.verdict and record.verdict.better == "smaller image":
         if not Path(record.weights).is_file():
             return "Use the unpruned network on smaller images", f"imgsz={record.verdict.imgsz}"
-        words = ["yolo", "predict", f"model={record.weights}", f"imgsz={record.verdict.imgsz}", "source=image.jpg"]
-        return "Use the unpruned network on smaller images", shlex.join(words)
-    confidence = [f"conf={best[0]:.2f}"] if best else []
-    words = ["yolo", "predict", f"model={weights}", f"imgsz={record.imgsz}", *confidence, "source=image.jpg"]
-    return "Use it", shlex.join(words)
+        return "Use the unpruned network on smaller images", usage(record.weights, record.verdict.imgsz, None)
+    return "Use it", usage(weights, record.imgsz, best[0] if best else None)
 
 
 def _data(record: Record) -> list[str]:
@@ -99,13 +100,16 @@ def _with_epochs(command: str) -> str:
     return f"{without} --epochs {_EPOCHS}"
 
 
-def comparison_words(networks: Sequence[Network], weights: Sequence[str], imgsz: Sequence[int]) -> Words:
+def comparison_words(
+    networks: Sequence[Network], weights: Sequence[str], imgsz: Sequence[int], usages: Sequence[Usage]
+) -> Words:
     """The verdict on several checkpoints: which is best, and whether a cheaper one is as good within the noise.
 
     Args:
         networks: The networks, validated on the same images.
         weights: Their checkpoints, as they are typed.
         imgsz: Image size of each, in px.
+        usages: How each is used.
     """
     name = next(iter(networks[0].measure.metrics))
     values = [network.measure.metrics[name] for network in networks]
@@ -121,13 +125,15 @@ def comparison_words(networks: Sequence[Network], weights: Sequence[str], imgsz:
                 f"{network.label}: {values[i]:.3f} at {network.measure.gflops / top.measure.gflops:.0%} of its GFLOPs; "
                 f"the gap of {gap:.3f} is {'chance' if gap <= noise else 'real'} (noise {noise:.3f})."
             )
-    headline = f"{networks[chosen].label} is the best choice"
     if chosen != best:
         headline = f"{networks[chosen].label} is as good as {top.label} and cheaper"
+    elif top.measure.gflops <= min(network.measure.gflops for network in networks):
+        headline = f"{top.label} is the best choice: none is more accurate or cheaper"
+    else:
+        headline = f"{top.label} is the most accurate; what is cheaper is less so"
     confidence = best_confidence(networks[chosen].details)
-    words = ["yolo", "predict", f"model={weights[chosen]}", f"imgsz={imgsz[chosen]}"]
-    words += [f"conf={confidence[0]:.2f}"] if confidence else []
-    return Words("even", headline, lines, "Use it", shlex.join([*words, "source=image.jpg"]))
+    command = usages[chosen](weights[chosen], imgsz[chosen], confidence[0] if confidence else None)
+    return Words("even", headline, lines, "Use it", command)
 
 
 def _noise(one: Network, other: Network) -> float:

@@ -159,9 +159,11 @@ class UltralyticsDetector(Detector):
         """See `stock_training`."""
         block_stock_training(self.network)
 
-    def usage(self, weights: Path) -> str:
+    def usage(self, weights: Path, *, imgsz: int | None = None, confidence: float | None = None) -> str:
         """Ultralytics' command."""
-        return f"yolo predict {shlex.quote(f'model={weights}')} source=image.jpg"
+        size = [f"imgsz={imgsz}"] if imgsz else []
+        sure = [f"conf={confidence:.2f}"] if confidence is not None else []
+        return shlex.join(["yolo", "predict", f"model={weights}", *size, *sure, "source=image.jpg"])
 
     @classmethod
     def quiet(cls) -> AbstractContextManager[None]:

@@ -89,11 +89,12 @@ class YOLOv7Detector(UltralyticsDetector):
         given = (self.model.ckpt or {}).get("train_args") or self.model.overrides
         return official.save(self.network, path, given, float32=float32)
 
-    def usage(self, weights: Path) -> str:
+    def usage(self, weights: Path, *, imgsz: int | None = None, confidence: float | None = None) -> str:
         """How the official repositories, both alike, run it."""
-        return (
-            f"python detect.py --weights {shlex.quote(str(weights))} --source image.jpg   (in the official repository)"
-        )
+        size = f" --img-size {imgsz}" if imgsz else ""
+        sure = f" --conf-thres {confidence:.2f}" if confidence is not None else ""
+        command = f"python detect.py --weights {shlex.quote(str(weights))}{size}{sure} --source image.jpg"
+        return f"{command}   (in the official repository)"
 
     # -- graph and cost -----------------------------------------------------------------------------------------------
 
