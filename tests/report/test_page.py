@@ -94,6 +94,8 @@ def test_the_biggest_losers_come_first_and_the_best_confidence_is_told(text: str
     best, f1 = best_confidence(page.networks[1].details)
     assert f"Recommended confidence: {best:.2f} (F1 {f1:.3f}" in text
     assert "The biggest losses: class 19" in text
+    table = text[text.index("All 22 classes") :]
+    assert table.index("<td>class 19</td>") < table.index("<td>class 0</td>") < table.index("<td>person</td>")
 
 
 def test_milliseconds_are_told_by_part_and_a_lower_calibration_error_is_better(folder: Path, text: str) -> None:

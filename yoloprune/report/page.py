@@ -239,6 +239,7 @@ def write_page(page: Page, svgs: Mapping[str, str], path: Path) -> None:
         svgs=svgs,
         colors=COLORS,
         confidences=[best_confidence(network.details) for network in page.networks],
+        classes=_class_rows(page.networks),
         layers=_layer_rows(page.networks),
         tiles=_tiles(page),
     )
@@ -287,6 +288,14 @@ def _tiles(page: Page) -> list[Tile]:
 
 def _mood(gain: float) -> str:
     return "" if abs(gain) < 5e-4 else "good" if gain > 0 else "bad"
+
+
+def _class_rows(networks: list[Network]) -> list[tuple[str, int, list[float]]]:
+    """Classes that all networks were measured on, the biggest losses first: name, objects, AP of each network."""
+    known = [network.details.classes if network.details else {} for network in networks]
+    names = [name for name in known[0] if all(name in classes for classes in known)]
+    rows = [(name, known[0][name][1], [classes[name][0] for classes in known]) for name in names]
+    return sorted(rows, key=lambda row: row[2][-1] - row[2][0])
 
 
 def _layer_rows(networks: list[Network]) -> list[list[Layer]]:
