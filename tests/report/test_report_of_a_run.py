@@ -57,6 +57,8 @@ def test_details_are_on_disk_for_a_resumed_run(run: RunFolder) -> None:
     run.report.unlink()
     run.weights.unlink()  # so that its end is done again
     yoloprune.prune(resume=run.path)
+    notes = Record.load(run.results).notes
+    assert len(notes) == len(set(notes))
     assert "How sure it is" in run.report.read_text(encoding="utf-8")
 
 

@@ -75,7 +75,8 @@ class Context:
     def note(self, line: str) -> None:
         """Say something that belongs in the report too."""
         self.progress.say(line)
-        self.record.notes.append(line)
+        if line not in self.record.notes:  # as a resumed run says again
+            self.record.notes.append(line)
 
     def remember(self) -> None:
         """Write down what the run has done so far."""

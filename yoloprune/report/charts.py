@@ -327,7 +327,7 @@ def _above(networks: Sequence[Network]) -> int:
 def _whole_numbers(axes: Any) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _alike(networks: Sequence[Network]) -> bool:
