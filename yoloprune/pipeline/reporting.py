@@ -54,7 +54,7 @@ def write_report(run: Context, detector: Detector) -> None:
     shown, looked_at = looks(both, options.data, [options.imgsz] * 2, options.device)
     page = Page(
         title=f"{Path(record.weights).name}: {record.before.gflops:.2f} → {record.after.gflops:.2f} GFLOPs",
-        subtitle=_subtitle(record),
+        subtitle=_subtitle(run),
         words=run_words(record, networks, str(folder.weights), usage(detector)),
         networks=networks,
         path=_path(run),
@@ -75,9 +75,11 @@ def write_report(run: Context, detector: Detector) -> None:
     write_page(page, svgs, folder.report)
 
 
-def _subtitle(record: Record) -> str:
+def _subtitle(run: Context) -> str:
+    record = run.record
     on = f", on {Path(record.data).name}" if record.data else ""
-    where = f"; milliseconds are those of torch on {record.latency_on}, float32" if record.latency_on else ""
+    place = record.latency_on if run.device and run.device.here else f"torch on {record.latency_on}, float32"
+    where = f"; milliseconds are those of {place}" if record.latency_on else ""
     return (
         f"YOLO{record.family} {record.task}{on}, images of {record.imgsz} px. GFLOPs are those of model.info(), "
         f"at 640 px{where}."
