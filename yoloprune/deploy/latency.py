@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Sequence
+from functools import partial
 
-import torch
-from torch import nn
+import numpy as np
 
 from yoloprune.detectors.base import Detector
-from yoloprune.devices import synchronise
+
+from .backends import compiled, interleaved
 
 __all__ = ["latencies"]
-
-_WARM_UP = 3
-_LEAST = 5  # rounds
 
 
 def latencies(
@@ -32,23 +29,9 @@ def latencies(
         seconds: About how long to measure, but for a few rounds at least.
     """
     place = detectors[0].place(device)
-    fused = [detector.fused().to(place) for detector in detectors]
-    sizes = [imgsz] * len(fused) if isinstance(imgsz, int) else imgsz
-    images = [torch.zeros(1, of.channels, n, n, device=place) for of, n in zip(detectors, sizes, strict=True)]
-    rounds: list[list[float]] = []
-    with torch.inference_mode():
-        for _ in range(_WARM_UP):
-            for network, image in zip(fused, images, strict=True):
-                network(image)
-        started = time.perf_counter()
-        while len(rounds) < _LEAST or time.perf_counter() - started < seconds:
-            rounds.append([_milliseconds(*each) for each in zip(fused, images, strict=True)])
-    return [statistics.median(times) for times in zip(*rounds, strict=True)]
-
-
-def _milliseconds(network: nn.Module, image: torch.Tensor) -> float:
-    synchronise(image.device)
-    started = time.perf_counter()
-    network(image)
-    synchronise(image.device)
-    return 1000 * (time.perf_counter() - started)
+    sizes = [imgsz] * len(detectors) if isinstance(imgsz, int) else imgsz
+    calls = []
+    for detector, n in zip(detectors, sizes, strict=True):
+        image = np.zeros((1, detector.channels, n, n), np.float32)
+        calls.append(partial(compiled(detector.fused(), device=place), image))
+    return [statistics.median(times) for times in interleaved(calls, seconds=seconds)]

@@ -33,6 +33,7 @@ def validate(
     batch: int = 16,
     device: str | int | None = None,
     verbose: bool = False,
+    classes: int | None = None,
     **options: Any,
 ) -> Metrics:
     """Measure a model with Ultralytics' validator, and detectors also with pycocotools where annotations are known.
@@ -40,12 +41,13 @@ def validate(
     Nothing is written into the working directory. `yolo` is not changed.
 
     Args:
-        yolo: The model.
+        yolo: The model, or an exported one.
         data: A data YAML, or a folder for classification; see `check_data`.
         imgsz: Image size in pixels.
         batch: Images per batch.
         device: Ultralytics' device, e.g. "cpu" or 0; None chooses.
         verbose: Show Ultralytics' log and progress bar.
+        classes: How many classes an exported model has.
         options: Any other option of Ultralytics' `val`, e.g. `split`, `conf`, `iou`, `workers`.
 
     Raises:
@@ -53,7 +55,9 @@ def validate(
     """
     check_options(options)
     split = options.get("split") or "val"
-    checked = check_data(data, yolo.task, split=split, nc=class_count(yolo.model), network=yolo.model)
+    exported = classes is not None
+    nc, network = (classes, None) if exported else (class_count(yolo.model), yolo.model)
+    checked = check_data(data, yolo.task, split=split, nc=nc, network=network)
     annotations = find_annotations(checked, split) if yolo.task == "detect" else None
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="yoloprune-val-") as folder, quiet(verbose), offline():

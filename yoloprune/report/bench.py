@@ -1,0 +1,139 @@
+"""What networks cost in their runtimes: a table for the terminal, a CSV file and a picture of accuracy over latency."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from yoloprune.files import atomic
+
+from .figure import new_figure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from yoloprune.deploy.bench import Bench, Row
+    from yoloprune.deploy.layers import LayerTime
+
+__all__ = ["bench_table", "draw_bench", "layers_table", "save_bench"]
+
+_SHOWN = {"F1 (conf .25)": "F1\nat .25"}
+_MOST = 20  # layers in the table
+
+
+def bench_table(found: Bench) -> Table:
+    """The table for the terminal; the fastest row for an image is bold."""
+    table = Table(
+        title=f"Latency on {found.processor}",
+        title_justify="left",
+        title_style="bold",
+        caption="medians of a batch, with half the spread between the quartiles; memory is the most that a process "
+        "which runs it alone has held",
+        caption_justify="left",
+    )
+    table.add_column("network", overflow="fold")
+    for heading in ("backend", "precision"):
+        table.add_column(heading)
+    measure = next((name for row in found.rows for name in row.metrics), None)
+    figures = [name for name in _SHOWN if any(name in row.metrics for row in found.rows)]
+    headings = ("px", "batch", "threads", "ms", "processor\nms", "images\n/ s", "file\nMB", "memory\nMB")
+    for heading in (*headings, *([measure] if measure else []), *(_SHOWN[name] for name in figures)):
+        table.add_column(heading, justify="right")
+    best = max(found.rows, key=lambda row: row.images_per_second)
+    for row in found.rows:
+        cells = [
+            _size(row),
+            str(row.batch),
+            str(row.threads or "own"),
+            _spread(row.ms, row.ms_quartiles),
+            _spread(row.cpu_ms, row.cpu_ms_quartiles),
+            f"{row.images_per_second:.1f}",
+            f"{row.megabytes:.1f}",
+            f"{row.peak_mb:.0f}" if row.peak_mb else "",
+        ]
+        cells += [f"{row.metrics[name]:.3f}" if name in row.metrics else "" for name in (measure, *figures) if name]
+        name = f"{row.backend} {row.version}"
+        table.add_row(Path(row.network).name, name, row.precision, *cells, style="bold" if row is best else None)
+    return table
+
+
+def layers_table(layers: Sequence[LayerTime], title: str) -> Table:
+    """The layers that take longest, with their share of the whole."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for heading in ("layer", "kind"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("ms", "share"):
+        table.add_column(heading, justify="right")
+    whole = sum(layer.ms for layer in layers)
+    ranked = sorted(layers, key=lambda layer: -layer.ms)
+    for layer in ranked[:_MOST]:
+        table.add_row(layer.name, layer.kind, f"{layer.ms:.3f}", f"{layer.ms / whole:.1%}")
+    if rest := ranked[_MOST:]:
+        ms = sum(layer.ms for layer in rest)
+        table.add_row(f"{len(rest)} more", "", f"{ms:.3f}", f"{ms / whole:.1%}")
+    return table
+
+
+def save_bench(found: Bench, path: Path) -> None:
+    """Write one row per case as CSV."""
+    metrics = list(dict.fromkeys(name for row in found.rows for name in row.metrics))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["network", "backend", "version", "precision", "imgsz", "batch", "threads", "ms", "ms_q1", "ms_q3", "cpu_ms"]
+        + ["cpu_ms_q1", "cpu_ms_q3", "images_per_second", "rounds", "megabytes", "peak_mb", *metrics]
+    )
+    for row in found.rows:
+        times = (row.ms, *row.ms_quartiles, row.cpu_ms, *row.cpu_ms_quartiles, row.images_per_second)
+        writer.writerow(
+            [row.network, row.backend, row.version, row.precision, _size(row), row.batch, row.threads]
+            + [f"{value:.4f}" for value in times]
+            + [row.rounds, row.megabytes, "" if row.peak_mb is None else row.peak_mb]
+            + [row.metrics.get(name, "") for name in metrics]
+        )
+    with atomic(path) as tmp:
+        tmp.write_text(text.getvalue(), encoding="utf-8")
+
+
+def draw_bench(found: Bench, path: Path) -> None:
+    """Draw accuracy over milliseconds of one image, a colour for each backend and precision.
+
+    Args:
+        found: What `yoloprune.deploy.bench.bench` returned, with accuracy.
+        path: PNG file to write.
+    """
+    measure = next(name for row in found.rows for name in row.metrics)
+    figure = new_figure(7, 4.6)
+    ax = figure.subplots()
+    kinds = list(dict.fromkeys((row.backend, row.precision) for row in found.rows))
+    for kind in kinds:
+        rows = [row for row in found.rows if (row.backend, row.precision) == kind and measure in row.metrics]
+        ms = [row.ms / row.batch for row in rows]
+        spread = [[(row.ms - row.ms_quartiles[0]) / row.batch for row in rows]]
+        spread.append([(row.ms_quartiles[1] - row.ms) / row.batch for row in rows])
+        quality = [row.metrics[measure] for row in rows]
+        ax.errorbar(ms, quality, xerr=spread, fmt="o", ms=5, capsize=2, label=" ".join(kind))
+        for row, x, y in zip(rows, ms, quality, strict=True):
+            text = f"{Path(row.network).stem} {_size(row)}"
+            ax.annotate(text, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=6)
+    ax.set_xlabel("ms of one image (bars: quartiles)", fontsize=8)
+    ax.set_ylabel(measure, fontsize=8)
+    ax.grid(color="#eeeeee")
+    ax.tick_params(labelsize=7)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(fontsize=7, frameon=False)
+    with atomic(path) as tmp:
+        figure.savefig(tmp, dpi=130)
+
+
+def _size(row: Row) -> str:
+    height, width = row.imgsz
+    return str(height) if height == width else f"{height}×{width}"
+
+
+def _spread(median: float, quartiles: tuple[float, float]) -> str:
+    return f"{median:.2f} ± {(quartiles[1] - quartiles[0]) / 2:.2f}"
