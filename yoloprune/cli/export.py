@@ -175,7 +175,7 @@ def _export(
         if only_onnx:
             return _for_tensorrt(screen, path, imgsz, quantize)
         failed = _check(screen, detector, path, format, imgsz, data, keywords)
-        if val and not failed:
+        if val:
             _validate(screen, detector, path, imgsz, data)
         elif measured:
             screen.line("--val says what int8 costs in mAP.")

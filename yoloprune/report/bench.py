@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from yoloprune.files import atomic
@@ -21,43 +22,52 @@ if TYPE_CHECKING:
 
 __all__ = ["bench_table", "draw_bench", "layers_table", "save_bench"]
 
-_SHOWN = {"F1 (conf .25)": "F1\nat .25"}
+_SHOWN = {"F1 (conf .25)": "F1\nat .25", "mAP50-95": "mAP\n50-95"}
 _MOST = 20  # layers in the table
 
 
 def bench_table(found: Bench) -> Table:
-    """The table for the terminal; the fastest row for an image is bold."""
+    """The table for the terminal; what all rows share is under it, and the fastest row for an image is bold."""
+    settings = {
+        "precision": [row.precision for row in found.rows],
+        "px": [_size(row) for row in found.rows],
+        "batch": [str(row.batch) for row in found.rows],
+        "threads": [str(row.threads or "own") for row in found.rows],
+    }
+    differing = {name: values for name, values in settings.items() if len(set(values)) > 1}
+    shared = [f"{name} {values[0]}" for name, values in settings.items() if name not in differing]
+    versions = dict.fromkeys(f"{row.backend} {row.version}" for row in found.rows)
     table = Table(
         title=f"Latency on {found.processor}",
         title_justify="left",
         title_style="bold",
-        caption="medians of a batch, with half the spread between the quartiles; memory is the most that a process "
-        "which runs it alone has held",
+        caption=f"{', '.join((*shared, *versions))}; medians of a batch, ± half of what lies between the quartiles; "
+        "CPU ms: processor time of all threads; peak MB: the most memory that a process which runs it alone has held",
         caption_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
     )
     table.add_column("network", overflow="fold")
-    for heading in ("backend", "precision"):
-        table.add_column(heading)
+    table.add_column("backend", no_wrap=True)
     measure = next((name for row in found.rows for name in row.metrics), None)
-    figures = [name for name in _SHOWN if any(name in row.metrics for row in found.rows)]
-    headings = ("px", "batch", "threads", "ms", "processor\nms", "images\n/ s", "file\nMB", "memory\nMB")
-    for heading in (*headings, *([measure] if measure else []), *(_SHOWN[name] for name in figures)):
+    figures = [name for name in (measure, "F1 (conf .25)") if any(name in row.metrics for row in found.rows)]
+    headings = ("ms", "±", "CPU\nms", "images\n/ s", "file\nMB", "peak\nMB")
+    for heading in (*differing, *headings, *(_SHOWN.get(name, name) for name in figures)):
         table.add_column(heading, justify="right")
     best = max(found.rows, key=lambda row: row.images_per_second)
-    for row in found.rows:
-        cells = [
-            _size(row),
-            str(row.batch),
-            str(row.threads or "own"),
-            _spread(row.ms, row.ms_quartiles),
-            _spread(row.cpu_ms, row.cpu_ms_quartiles),
+    for number, row in enumerate(found.rows):
+        cells = [values[number] for values in differing.values()]
+        cells += [
+            _digits(row.ms),
+            _digits((row.ms_quartiles[1] - row.ms_quartiles[0]) / 2),
+            _digits(row.cpu_ms),
             f"{row.images_per_second:.1f}",
             f"{row.megabytes:.1f}",
             f"{row.peak_mb:.0f}" if row.peak_mb else "",
         ]
-        cells += [f"{row.metrics[name]:.3f}" if name in row.metrics else "" for name in (measure, *figures) if name]
-        name = f"{row.backend} {row.version}"
-        table.add_row(Path(row.network).name, name, row.precision, *cells, style="bold" if row is best else None)
+        cells += [f"{row.metrics[name]:.3f}" if name in row.metrics else "" for name in figures]
+        table.add_row(Path(row.network).name, row.backend, *cells, style="bold" if row is best else None)
     return table
 
 
@@ -135,5 +145,5 @@ def _size(row: Row) -> str:
     return str(height) if height == width else f"{height}×{width}"
 
 
-def _spread(median: float, quartiles: tuple[float, float]) -> str:
-    return f"{median:.2f} ± {(quartiles[1] - quartiles[0]) / 2:.2f}"
+def _digits(ms: float) -> str:
+    return f"{ms:.2f}" if ms < 10 else f"{ms:.1f}"
