@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from yoloprune.errors import UserError, did_you_mean
+from yoloprune.files import check_folder
 from yoloprune.paths import check_data_path, check_path
 from yoloprune.pipeline.typed import read_text
 
@@ -107,6 +108,8 @@ def command(
             raise UserError("--picture draws mAP, which takes images with labels; give --data.")
         if picture and not picture.lower().endswith(".png"):
             raise UserError(f"--picture {picture} does not end in .png, which is what is written.")
+        for path in filter(None, (csv, picture)):
+            check_folder(Path(path).absolute().parent)
         from yoloprune.deploy.backends import check_backend
 
         backends = tuple(dict.fromkeys(check_backend(name.strip()) for name in backend.split(",")))
