@@ -48,15 +48,15 @@ def test_mistakes_are_answered_in_a_sentence(yoloprune, words, said) -> None:
 
 def test_a_bench_of_the_digits(yoloprune, weights, few_digits, tmp_path) -> None:
     words = ["bench", weights, "--imgsz", 64, "--seconds", 0.1, "--threads", 1, "--data", few_digits]
-    files = ["--csv", tmp_path / "b.csv", "--picture", tmp_path / "b.png"]
+    files = ["--csv", tmp_path / "new" / "b.csv", "--picture", tmp_path / "b.png"]
     result = yoloprune(*words, *files, "--layers", "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     (row,) = found["rows"]
     assert row["backend"] == "onnxruntime" and row["imgsz"] == [64, 64] and row["ms"] > 0
     assert set(found["layers"]) == {"digits.pt in torch, 64 px", "digits.pt in ONNX Runtime, 64 px"}
-    assert (tmp_path / "b.csv").is_file() and (tmp_path / "b.png").is_file()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.csv", "b.png", "digits.pt"]
+    assert (tmp_path / "new" / "b.csv").is_file() and (tmp_path / "b.png").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.png", "digits.pt", "new"]
 
 
 def test_export_gives_its_verdict_and_what_it_costs(yoloprune, weights, few_digits) -> None:

@@ -7,14 +7,19 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+import ultralytics
 from onnx import numpy_helper
 
+from tests.small_yolo import enliven
 from yoloprune import detectors
 from yoloprune.demo import digits
 from yoloprune.deploy.backends import default_precision
 from yoloprune.deploy.formats import export_path
 from yoloprune.deploy.parity import IMAGES, compare, parity, parity_images, precision_of
 from yoloprune.deploy.tensorrt import hindrances, trtexec
+from yoloprune.detectors.ultralytics.detector import UltralyticsDetector
+from yoloprune.detectors.ultralytics.guard import quiet
+from yoloprune.detectors.ultralytics.model import YOLO
 from yoloprune.errors import UserError
 
 
@@ -181,3 +186,21 @@ def test_onnx_for_tensorrt(exported, tmp_path) -> None:
     assert "Strange" in operators
     line = trtexec(tmp_path / "open.onnx", 160, 16)
     assert "--fp16" in line and "--maxShapes=images:16x3x160x160" in line
+
+
+@pytest.mark.parametrize(
+    "name", ["yolov8n-seg.yaml", "yolov8n-cls.yaml", "yolov8n-obb.yaml", "yolov8n-pose.yaml", "yolov8-rtdetr.yaml"]
+)
+@pytest.mark.filterwarnings("ignore:Constant folding", "ignore:Exporting aten")
+def test_other_heads_are_compared_too(name, tmp_path) -> None:
+    with quiet():
+        yolo = YOLO(ultralytics.RTDETR(name) if "rtdetr" in name else name)
+    enliven(yolo.model)
+    detector = UltralyticsDetector(yolo)
+    path = detector.export(tmp_path / "a.onnx", imgsz=64)
+    found, _ = parity(detector, path, format="onnx", imgsz=64)
+    assert found.passed, found
+    assert found.ours >= IMAGES if "cls" in name else found.ours > 10
+    enliven(yolo.model)  # another network
+    other, _ = parity(detector, path, format="onnx", imgsz=64)
+    assert not other.passed, other

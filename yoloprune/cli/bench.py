@@ -179,6 +179,8 @@ def _bench(
         wanted = Wanted(**asked)
         found = bench(files, wanted, screen)
         parts = _layers(screen, files, wanted) if layers else {}
+        for path in filter(None, (csv, picture)):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
         if csv:
             save_bench(found, Path(csv))
         if picture:
