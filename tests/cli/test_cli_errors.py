@@ -241,9 +241,13 @@ def test_imgsz(refused, command, imgsz) -> None:
 
 
 @pytest.mark.parametrize(
-    ("format", "sentence"), [("openvino", "needs the Python package 'openvino'"), ("engine", "needs an NVIDIA GPU")]
+    ("words", "format", "sentence"),
+    [
+        (("v8", "--target-ratio", 0.8, "--weights"), "openvino", "run: pip install 'yoloprune[openvino]'"),
+        (("v8", "--target-ratio", 0.8, "--weights"), "engine", "needs an NVIDIA GPU"),
+        (("export",), "openvino", "run: pip install 'yoloprune[openvino]'"),
+    ],
 )
-@pytest.mark.parametrize("words", [("v8", "--target-ratio", 0.8, "--weights"), ("export",)], ids=["v8", "export"])
 def test_formats_that_this_machine_cannot_write(refused, monkeypatch, words, format, sentence) -> None:
     monkeypatch.setattr("yoloprune.deploy.formats.find_spec", lambda name: None)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)

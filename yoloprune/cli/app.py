@@ -11,7 +11,7 @@ import typer
 
 from yoloprune import __version__
 
-from . import compare, export, frontier, inspect, profile, prune, sensitivity, v5, v7, v8, val
+from . import bench, compare, export, frontier, inspect, profile, prune, sensitivity, v5, v7, v8, val
 from .errors import Command, Group
 
 __all__ = ["app"]
@@ -42,5 +42,5 @@ def _options(
     pass
 
 
-for module in (v8, v7, v5, prune, frontier, compare, inspect, sensitivity, profile, val, export):
+for module in (v8, v7, v5, prune, frontier, compare, inspect, sensitivity, profile, bench, val, export):
     app.command(module.NAME, cls=Command)(module.command)

@@ -6,7 +6,7 @@ import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -14,8 +14,9 @@ from typer.core import TyperCommand, TyperGroup
 from yoloprune.errors import UserError, did_you_mean
 from yoloprune.pipeline.declared import OUTPUT
 
-__all__ = ["Command", "Group", "one_line", "reported"]
+__all__ = ["Command", "Group", "fail", "one_line", "reported"]
 
+_FAILED = 1
 _USER_ERROR = 2
 _INTERRUPTED = 130  # what a shell reports for SIGINT
 _USAGE_ERROR = typer.BadParameter.__mro__[1]  # of the click that typer brings, under whichever name
@@ -46,6 +47,12 @@ def reported() -> Iterator[None]:
             typer.echo("\r", nl=False, err=True)  # over the ^C that the terminal has written
         _say(str(error) or "Interrupted; nothing was written.")
         raise typer.Exit(_INTERRUPTED) from None
+
+
+def fail(sentence: str) -> NoReturn:
+    """End with a sentence and exit code 1: nothing was wrong with what was typed, but with what came of it."""
+    _say(sentence)
+    raise typer.Exit(_FAILED)
 
 
 def _say(sentence: str) -> None:

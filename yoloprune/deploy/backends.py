@@ -7,21 +7,25 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from yoloprune.errors import UserError, did_you_mean
+
+from .formats import check_packages, format_of, suffix
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = [
     "BACKENDS",
     "Backend",
     "Run",
+    "backend_of",
     "check_backend",
     "compiled",
+    "default_precision",
     "interleaved",
     "ncnn_net",
     "of_onnx",
@@ -30,7 +34,7 @@ __all__ = [
     "version",
 ]
 
-Run = Callable[[np.ndarray], list[np.ndarray]]
+Run: TypeAlias = "Callable[[np.ndarray], list[np.ndarray]]"
 """Runs once: images, float32 (batch, channels, height, width), to the output arrays."""
 
 
@@ -41,24 +45,24 @@ class Backend(NamedTuple):
         name: What it is called on the command line.
         format: Ultralytics' export format that it loads; None: the network itself.
         package: Python package that it needs.
-        extra: The extra of yoloprune that installs it.
+        precisions: In which it can run what is exported here; the first is the usual one.
     """
 
     name: str
     format: str | None
     package: str
-    extra: str | None
+    precisions: tuple[str, ...]
 
 
 BACKENDS = MappingProxyType(
     {
         backend.name: backend
         for backend in (
-            Backend("onnxruntime", "onnx", "onnxruntime", None),
-            Backend("openvino", "openvino", "openvino", "openvino"),
-            Backend("ncnn", "ncnn", "ncnn", "ncnn"),
-            Backend("torch", None, "torch", None),
-            Backend("tensorrt", "engine", "tensorrt", None),
+            Backend("onnxruntime", "onnx", "onnxruntime", ("f32", "f16", "int8")),
+            Backend("openvino", "openvino", "openvino", ("f32", "bf16", "int8")),
+            Backend("ncnn", "ncnn", "ncnn", ("f32", "f16")),
+            Backend("torch", None, "torch", ("f32", "f16", "bf16")),
+            Backend("tensorrt", "engine", "tensorrt", ("f32", "f16", "int8")),
         )
     }
 )
@@ -82,10 +86,22 @@ def check_backend(name: str) -> str:
     if name not in BACKENDS:
         raise UserError(f"Unknown backend {name!r}{did_you_mean(name, BACKENDS)} ({', '.join(BACKENDS)}).")
     backend = BACKENDS[name]
-    if find_spec(backend.package) is None:
-        wanted = f"yoloprune[{backend.extra}]" if backend.extra else backend.package
-        raise UserError(f"The backend {name} needs a package that is not installed; run: pip install '{wanted}'")
+    check_packages(f"The backend {name}", (backend.package,), backend.format)
     return name
+
+
+def backend_of(path: Path) -> str:
+    """The backend that runs an exported file.
+
+    Raises:
+        UserError: None here does.
+    """
+    format = format_of(path)
+    for backend in BACKENDS.values():
+        if backend.format and backend.format == format:
+            return check_backend(backend.name)
+    endings = ", ".join(suffix(backend.format) for backend in BACKENDS.values() if backend.format)
+    raise UserError(f"'{path}' is neither a checkpoint (.pt) nor an export that is timed here ({endings}).")
 
 
 def version(name: str) -> str:
@@ -104,6 +120,17 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def default_precision(format: str) -> str:
+    """What an export that holds float32 is run in by its runtime on this machine: "f32", "f16" or "bf16"."""
+    if format == "ncnn":
+        return "f16"  # weights and features are stored so
+    if format != "openvino":
+        return "f32"
+    import openvino
+
+    return openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").to_string()
+
+
 def opened(path: Path, name: str, *, threads: int | None = None, precision: str | None = None) -> Run:
     """Load an exported file or folder.
 
@@ -111,7 +138,8 @@ def opened(path: Path, name: str, *, threads: int | None = None, precision: str 
         path: What Ultralytics' exporter wrote in the backend's format.
         name: Name of a backend with a format.
         threads: Threads to run on; None: what the backend chooses.
-        precision: OpenVINO's alone: "f32", "f16" or "bf16"; None: what it chooses for this processor.
+        precision: "f32", or OpenVINO's "f16" and "bf16"; None: what OpenVINO and ncnn choose for this processor. The
+            other backends run in the precision that the file has.
 
     Raises:
         UserError: The backend cannot load it.
@@ -119,7 +147,7 @@ def opened(path: Path, name: str, *, threads: int | None = None, precision: str 
     loaders: dict[str, Callable[[], Run]] = {
         "onnxruntime": lambda: _onnxruntime(str(path), threads),
         "openvino": lambda: _openvino(str(next(path.glob("*.xml"))), threads, precision),
-        "ncnn": lambda: _ncnn(path / "model.ncnn.param", path / "model.ncnn.bin", threads),
+        "ncnn": lambda: _ncnn(path / "model.ncnn.param", path / "model.ncnn.bin", threads, precision),
         "tensorrt": lambda: _tensorrt(path.read_bytes()),
     }
     try:
@@ -149,13 +177,14 @@ def compiled(network: Any, *, device: Any = "cpu", dynamo: bool = False) -> Run:
 
     place = torch.device(device)
     network = network.to(place)
+    kind = next(network.parameters()).dtype
     call = torch.compile(network) if dynamo else network
     held: dict[tuple[int, ...], torch.Tensor] = {}
 
     def run(images: np.ndarray) -> list[np.ndarray]:
         given = held.get(images.shape)
         if given is None:  # as in a pipeline that decodes on the device
-            given = held[images.shape] = torch.from_numpy(images).to(place)
+            given = held[images.shape] = torch.from_numpy(images).to(place, kind)
         with torch.inference_mode():
             call(given)
         synchronise(place)
@@ -174,6 +203,7 @@ def ncnn_net(param: str, weights: bytes, threads: int | None) -> Run:
 
 
 def _onnxruntime(model: str | bytes, threads: int | None) -> Run:
+    import numpy as np
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -199,10 +229,13 @@ def _openvino(model: str | bytes, threads: int | None, precision: str | None) ->
     return lambda images: list(request.infer([images], share_inputs=True).values())
 
 
-def _ncnn(param: Path, weights: Path, threads: int | None) -> Run:
+def _ncnn(param: Path, weights: Path, threads: int | None, precision: str | None = None) -> Run:
     import ncnn
+    import numpy as np
 
     net = ncnn.Net()
+    if precision == "f32":
+        net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     if threads:
         net.opt.num_threads = threads
     if net.load_param(str(param)) or net.load_model(str(weights)):

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
 from yoloprune.errors import UserError, did_you_mean
 
-__all__ = ["STOCK", "SUFFIXES", "check_can_export", "check_format", "export_path", "suffix"]
+__all__ = [
+    "CHECKED",
+    "STOCK",
+    "SUFFIXES",
+    "check_can_export",
+    "check_format",
+    "check_packages",
+    "export_path",
+    "format_of",
+    "has_gpu",
+    "remedy",
+    "suffix",
+]
 
 STOCK = "stock"
 
@@ -51,7 +64,7 @@ _PACKAGES = {
     "saved_model": ("tensorflow", "onnx2tf"),
     "pb": ("tensorflow", "onnx2tf"),
     "edgetpu": ("tensorflow", "onnx2tf"),
-    "litert": ("litert_torch",),
+    "litert": ("litert_torch", "ai_edge_litert"),
     "paddle": ("paddle", "x2paddle"),
     "mnn": ("MNN",),
     "ncnn": ("ncnn", "pnnx"),
@@ -65,6 +78,13 @@ _PACKAGES = {
     "xilinx": ("quark",),
 }
 """What Ultralytics imports for a format beyond what yoloprune itself needs."""
+
+_EXTRAS = ("openvino", "ncnn", "litert")  # extras of yoloprune, which are called as the formats are
+
+CHECKED = frozenset(
+    ("torchscript", "onnx", "openvino", "engine", "litert", "mnn", "ncnn", "paddle", "executorch", "saved_model", "pb")
+)
+"""Formats that run where they are exported; the others need a device or a system of their own."""
 
 
 def check_format(name: str) -> str:
@@ -88,22 +108,48 @@ def suffix(name: str) -> str:
     return SUFFIXES[check_format(name)]
 
 
+def format_of(path: Path) -> str | None:
+    """The format that an export's name tells of, or None."""
+    return next((name for name, ending in SUFFIXES.items() if path.name.endswith(ending)), None)
+
+
 def check_can_export(name: str) -> None:
     """Check that this machine has what a format needs.
 
     Raises:
         UserError: A Python package or, for TensorRT, a GPU is missing.
     """
-    if name == "engine" and not _has_gpu():
-        raise UserError("Export to engine needs an NVIDIA GPU, which this machine lacks; choose another --format.")
-    for package in _PACKAGES.get(name, ()):
+    if name == "engine" and not has_gpu():
+        raise UserError(
+            "Export to engine needs an NVIDIA GPU, which this machine lacks; choose another --format, or have the ONNX "
+            "file for it made and checked by yoloprune export --format engine."
+        )
+    check_packages(f"Export to {name}", _PACKAGES.get(name, ()), name)
+
+
+def check_packages(what: str, packages: Iterable[str], format: str | None) -> None:
+    """Check that Python packages are installed.
+
+    Args:
+        what: What needs them, for the message.
+        packages: Their names.
+        format: The export format that it is about, if it is about one.
+
+    Raises:
+        UserError: One is missing.
+    """
+    for package in packages:
         if find_spec(package) is None:
-            raise UserError(
-                f"Export to {name} needs the Python package {package!r}; install it, or choose another --format."
-            )
+            raise UserError(f"{what} needs the Python package {package!r}; {remedy(format)}.")
 
 
-def _has_gpu() -> bool:
+def remedy(format: str | None) -> str:
+    """What installs the packages of a format."""
+    return f"run: pip install 'yoloprune[{format}]'" if format in _EXTRAS else "install it first"
+
+
+def has_gpu() -> bool:
+    """Whether there is an NVIDIA GPU."""
     import torch
 
     return torch.cuda.is_available()

@@ -6,12 +6,16 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
+import numpy as np
 import torch
 from torch import nn
 
 from yoloprune.detectors.base import Detector
 from yoloprune.devices import synchronise
+
+from .backends import compiled, interleaved
 
 __all__ = ["latencies", "module_latencies"]
 
@@ -33,24 +37,23 @@ def latencies(
         seconds: About how long to measure, but for a few rounds at least.
     """
     place = detectors[0].place(device)
-    fused = [detector.fused().to(place) for detector in detectors]
-    sizes = [imgsz] * len(fused) if isinstance(imgsz, int) else imgsz
-    images = [torch.zeros(1, of.channels, n, n, device=place) for of, n in zip(detectors, sizes, strict=True)]
-    rounds: list[list[float]] = []
-    with torch.inference_mode():
-        for _ in range(_WARM_UP):
-            for network, image in zip(fused, images, strict=True):
-                network(image)
-        started = time.perf_counter()
-        while len(rounds) < _LEAST or time.perf_counter() - started < seconds:
-            rounds.append([_milliseconds(*each) for each in zip(fused, images, strict=True)])
-    return [statistics.median(times) for times in zip(*rounds, strict=True)]
+    sizes = [imgsz] * len(detectors) if isinstance(imgsz, int) else imgsz
+    calls = []
+    for detector, n in zip(detectors, sizes, strict=True):
+        image = np.zeros((1, detector.channels, n, n), np.float32)
+        calls.append(partial(compiled(detector.fused(), device=place), image))
+    return [statistics.median(times) for times in interleaved(calls, seconds=seconds)]
 
 
 def module_latencies(
-    detectors: Sequence[Detector], *, imgsz: int | Sequence[int], device: str | None = None, seconds: float = 4.0
+    detectors: Sequence[Detector],
+    *,
+    imgsz: int | Sequence[int],
+    batch: int = 1,
+    device: str | None = None,
+    seconds: float = 4.0,
 ) -> list[dict[str, float]]:
-    """Median milliseconds of one square image by module, of networks as `latencies` runs them.
+    """Median milliseconds of square images by module, of networks as `latencies` runs them.
 
     Each module's own, without the modules inside it. One that stands in several places, such as an activation, counts
     with what calls it. To look at every module takes time too, so that the sum is above the network's latency.
@@ -58,13 +61,14 @@ def module_latencies(
     Args:
         detectors: Detectors; left as they are.
         imgsz: Image size in px, or one for each.
+        batch: Images at a time.
         device: As Ultralytics takes it; the first of several.
         seconds: About how long to measure, but for a few rounds at least.
     """
     place = detectors[0].place(device)
     watched = [_Watched(detector.fused().to(place)) for detector in detectors]
     sizes = [imgsz] * len(watched) if isinstance(imgsz, int) else imgsz
-    images = [torch.zeros(1, of.channels, n, n, device=place) for of, n in zip(detectors, sizes, strict=True)]
+    images = [torch.zeros(batch, of.channels, n, n, device=place) for of, n in zip(detectors, sizes, strict=True)]
     rounds: list[list[dict[str, float]]] = []
     started = time.perf_counter()
     with torch.inference_mode():
@@ -106,11 +110,3 @@ class _Watched:
         name, now = self._running[-1], time.perf_counter()
         self._own[name] = self._own.get(name, 0.0) + 1000 * (now - self._last)
         self._last = time.perf_counter()
-
-
-def _milliseconds(network: nn.Module, image: torch.Tensor) -> float:
-    synchronise(image.device)
-    started = time.perf_counter()
-    network(image)
-    synchronise(image.device)
-    return 1000 * (time.perf_counter() - started)

@@ -16,8 +16,9 @@ from yoloprune.paths import check_path
 
 if TYPE_CHECKING:
     from .base import Detector
+    from .ultralytics.exported import Exported
 
-__all__ = ["FAMILIES", "GFLOPS_IMGSZ", "load", "quiet", "wrap"]
+__all__ = ["FAMILIES", "GFLOPS_IMGSZ", "exported", "load", "quiet", "wrap"]
 
 GFLOPS_IMGSZ = 640
 """Image size in px at which GFLOPs are counted: the one of `model.info()` and of the published tables, whatever size
@@ -63,6 +64,17 @@ def wrap(model: Any) -> Detector:
         f"The given {type(model).__name__} is no PyTorch model of a known family; give a YOLO of a .pt file, or the "
         "path of one."
     )
+
+
+def exported(path: str | Path) -> Exported:
+    """Load what `yoloprune export` wrote, in its own runtime, to be run and validated without the checkpoint.
+
+    Raises:
+        UserError: The runtime cannot load it or is not installed, or it does not say what it was exported for.
+    """
+    from .ultralytics.exported import Exported
+
+    return Exported(Path(path))
 
 
 @contextmanager

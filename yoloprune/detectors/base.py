@@ -657,6 +657,33 @@ class Detector(ABC):
         """
         raise UserError(f"An ONNX file of {self.family} cannot be compared with torch yet.")
 
+    def detections(self, images: Tensor, export: Path | None = None) -> list[Tensor]:
+        """What is detected in images after non-maximum suppression, whatever the scores.
+
+        Args:
+            images: (images, channels, height, width) in 0 … 1, on the CPU.
+            export: What `export` wrote, to be run in its own runtime; None: the network itself, as it is deployed.
+
+        Returns:
+            For each image (boxes, 6): x1, y1, x2, y2, score, class.
+
+        Raises:
+            UserError: There is no such file, or its runtime is not here or cannot load it.
+        """
+        raise UserError(f"Exports of {self.family} cannot be compared with torch yet.")
+
+    def validate_export(self, path: Path, data: str) -> Metrics:
+        """Measure what `export` wrote as `validate` measures the network, in its own runtime, on square images.
+
+        Raises:
+            UserError: As `detections` and `validate`.
+        """
+        raise UserError(f"Exports of {self.family} cannot be validated yet.")
+
+    def photographs(self, imgsz: int) -> Tensor:
+        """Real images where no others are at hand: (images, channels, imgsz, imgsz) in 0 … 1; by default noise."""
+        return torch.rand(16, self.channels, imgsz, imgsz, generator=torch.Generator().manual_seed(0))
+
 
 class _RelativeChange:
     """The mean over the tensors of an output of ‖output − target‖² / ‖target‖²."""

@@ -6,8 +6,9 @@ import shlex
 import time
 from pathlib import Path
 
-from yoloprune.deploy.formats import export_path
+from yoloprune.deploy.formats import CHECKED, export_path
 from yoloprune.deploy.latency import latencies
+from yoloprune.deploy.parity import parity
 from yoloprune.detectors.base import Detector
 from yoloprune.errors import UserError
 from yoloprune.graph import Plan
@@ -20,8 +21,6 @@ from .smaller_image import compare_image_sizes
 from .targets import cost
 
 __all__ = ["finish", "megabytes"]
-
-_ALIKE = 0.01  # largest relative difference of an export from torch; right ones leave less than .001
 
 
 def finish(run: Context, detector: Detector, plan: Plan, started: float) -> Detector:
@@ -95,9 +94,11 @@ def _export(run: Context, detector: Detector) -> dict[str, object] | None:
             report = {"file": path.name}
             if options.export == "onnx":
                 report["difference"] = detector.onnx_difference(path)
-                if not report["difference"] <= _ALIKE:
-                    apart = f"{report['difference']:.1%} of the largest value"
-                    run.note(f"{path.name} predicts other than {weights.name}, by up to {apart}.")
+            if options.export in CHECKED:
+                found, _ = parity(detector, path, format=options.export, imgsz=options.imgsz, data=options.data)
+                report["check"] = str(found)
+                if not found.passed:
+                    run.note(f"{path.name} does not detect what {weights.name} does: {found}.")
         except UserError as error:
             run.note(
                 f"{error} All else is finished; to export again: "

@@ -138,7 +138,7 @@ class Record:
         steps: The finished steps.
         smaller_images: What the unpruned network does at smaller image sizes of about the pruned one's cost.
         pruned: The step that is pruned and not finished; its epochs are those that were decided on.
-        export: Name of the exported file and its agreement with torch (largest relative difference).
+        export: Name of the exported file, the verdict on it, and of ONNX its largest relative difference from torch.
         seconds: Phase to seconds.
         notes: What the run had to say, one sentence each.
         head: mAP50-95 before fine-tuning with the head kept and with it pruned too, if both were measured.

@@ -26,6 +26,7 @@ from .calibration_data import calibration_batches, split_sizes, training_loss
 from .cost import gflops
 from .differences import PredictionChange, lost_detections
 from .downloading import fetch
+from .exported import Exported, found_boxes
 from .families import network_family
 from .guard import check_options, quiet
 from .heads import can_distill, class_layers, class_names, refit_classes
@@ -267,6 +268,10 @@ class UltralyticsDetector(Detector):
         """Ultralytics' `bus.jpg`."""
         return outputs.photograph(imgsz, imgsz, self.channels)
 
+    def photographs(self, imgsz: int) -> Tensor:
+        """Ultralytics' two pictures, cropped and mirrored."""
+        return outputs.photographs(imgsz, self.channels)
+
     def outputs(self, images: Tensor) -> list[Tensor]:
         """The outputs of the network as the exporter runs it."""
         return outputs.run(outputs.deployed(self.network), images)
@@ -337,3 +342,20 @@ class UltralyticsDetector(Detector):
     def onnx_difference(self, path: Path) -> float:
         """Compare with ONNX Runtime on a photograph; see `exporting.onnx_difference`."""
         return exporting.onnx_difference(self._yolo, path)
+
+    def detections(self, images: Tensor, export: Path | None = None) -> list[Tensor]:
+        """Through Ultralytics' own runtimes and suppression; see `exported`."""
+        head = self.network.model[-1]
+        if export is None:
+            found = [self.outputs(batch)[0] for batch in images.split(4)]
+            return found_boxes(head, self.task, torch.cat(found))
+        file = Exported(export)
+        return found_boxes(head, self.task, self._as_ours(file.outputs(images)[0]), suppressed=file.suppresses)
+
+    def _as_ours(self, output: Tensor) -> Tensor:
+        """An export's output in the layout of `outputs`."""
+        return output
+
+    def validate_export(self, path: Path, data: str) -> Metrics:
+        """Through Ultralytics' validator."""
+        return Exported(path).validate(data)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ultralytics.engine import exporter
 from ultralytics.engine.exporter import Exporter, export_formats
 
-from yoloprune.deploy.formats import STOCK, suffix
+from yoloprune.deploy.formats import STOCK, remedy, suffix
 from yoloprune.errors import UserError
 from yoloprune.files import workplace
 from yoloprune.graph.tracing.internals import newest_opset
@@ -81,7 +81,7 @@ def export(
             raise
         except ImportError as e:
             package = e.name or plain(e)
-            raise UserError(f"Export to {format} needs the Python package '{package}'; install it first.") from None
+            raise UserError(f"Export to {format} needs the Python package '{package}'; {remedy(format)}.") from None
         except Exception as e:  # the exporter refuses options by several, and converters raise anything
             raise UserError(f"Export to {format} is not possible: {plain(e) or type(e).__name__}") from e
         if path.is_dir():  # which no rename replaces

@@ -13,7 +13,7 @@ from ultralytics.nn.modules import Classify, Detect, RTDETRDecoder
 
 from yoloprune.detectors.base import tensors
 
-__all__ = ["deployed", "furthest", "photograph", "run", "typical"]
+__all__ = ["deployed", "furthest", "photograph", "photographs", "run", "typical"]
 
 _NO_DETECTION = 0.01  # outputs that are smaller throughout, such as an untrained network's scores, count as this large
 
@@ -39,6 +39,25 @@ def photograph(height: int, width: int, channels: int) -> Tensor:
     resized = np.ascontiguousarray(cv2.resize(picture, (width, height)).transpose(2, 0, 1))
     image = torch.from_numpy(resized)[None].float() / 255
     return image if channels == 3 else image.mean(1, keepdim=True).expand(-1, channels, -1, -1).contiguous()
+
+
+def photographs(imgsz: int, channels: int) -> Tensor:
+    """Ultralytics' two pictures, whole and three crops of each, and their mirror images: (16, channels, imgsz, imgsz).
+
+    Proportions are kept; what is left over is grey, as in prediction.
+    """
+    import cv2
+    from ultralytics.data.augment import LetterBox
+
+    views = []
+    for name in ("bus.jpg", "zidane.jpg"):
+        whole = cv2.imread(str(ultralytics.utils.ASSETS / name))[..., ::-1]
+        height, width = (2 * n // 3 for n in whole.shape[:2])
+        crops = [whole[y : y + height, x : x + width] for y, x in ((0, 0), (height // 2, 0), (height // 4, width // 2))]
+        views += [view for part in (whole, *crops) for view in (part, part[:, ::-1])]
+    shaped = np.stack([LetterBox((imgsz, imgsz), auto=False)(image=np.ascontiguousarray(view)) for view in views])
+    images = torch.from_numpy(shaped.transpose(0, 3, 1, 2).copy()).float() / 255
+    return images if channels == 3 else images.mean(1, keepdim=True).expand(-1, channels, -1, -1).contiguous()
 
 
 def run(network: nn.Module, images: Tensor) -> list[Tensor]:

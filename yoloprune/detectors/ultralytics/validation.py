@@ -36,6 +36,7 @@ def validate(
     device: str | int | None = None,
     verbose: bool = False,
     details: bool = False,
+    classes: int | None = None,
     **options: Any,
 ) -> Metrics:
     """Measure a model with Ultralytics' validator, and detectors also with pycocotools where annotations are known.
@@ -43,13 +44,14 @@ def validate(
     Nothing is written into the working directory. `yolo` is not changed.
 
     Args:
-        yolo: The model.
+        yolo: The model, or an exported one.
         data: A data YAML, or a folder for classification; see `check_data`.
         imgsz: Image size in pixels.
         batch: Images per batch.
         device: Ultralytics' device, e.g. "cpu" or 0; None chooses.
         verbose: Show Ultralytics' log and progress bar.
         details: Also find `Metrics.details`.
+        classes: How many classes an exported model has.
         options: Any other option of Ultralytics' `val`, e.g. `split`, `conf`, `iou`, `workers`.
 
     Raises:
@@ -57,7 +59,9 @@ def validate(
     """
     check_options(options)
     split = options.get("split") or "val"
-    checked = check_data(data, yolo.task, split=split, nc=class_count(yolo.model), network=yolo.model)
+    exported = classes is not None
+    nc, network = (classes, None) if exported else (class_count(yolo.model), yolo.model)
+    checked = check_data(data, yolo.task, split=split, nc=nc, network=network)
     annotations = find_annotations(checked, split) if yolo.task == "detect" else None
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="yoloprune-val-") as folder, quiet(verbose), offline():

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from ultralytics.engine.model import Model
 
@@ -168,6 +169,12 @@ class YOLOv7Detector(UltralyticsDetector):
             raise UserError("nms=True puts out detections, which have no official layout; leave one of the two out.")
         yolo = with_network(self.model, with_exported_head(self.network, official=layout == "official"))
         return exporting.export(yolo, path, format=format, imgsz=imgsz, verbose=verbose, **options)
+
+    def _as_ours(self, output: Tensor) -> Tensor:
+        """An official layout as YOLOv8's, in which a score is objectness times class probability."""
+        if output.shape[-1] != self.network.head.no:
+            return output
+        return torch.cat((output[..., :4], output[..., 4:5] * output[..., 5:]), -1).transpose(1, 2)
 
     def onnx_difference(self, path: Path) -> float:
         """Compare with ONNX Runtime on a photograph, in the layout that the file has."""
