@@ -12,6 +12,7 @@ import random
 import shutil
 import tempfile
 import zipfile
+from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,6 +38,8 @@ from yoloprune import detectors  # noqa: E402
 from yoloprune.detectors.base import Training  # noqa: E402
 from yoloprune.detectors.ultralytics.guard import quiet  # noqa: E402
 from yoloprune.detectors.ultralytics.model import YOLO  # noqa: E402
+from yoloprune.pipeline import reporting  # noqa: E402
+from yoloprune.report.page import Page  # noqa: E402
 
 SHARED = Path(os.environ.get("YOLOPRUNE_SHARED", ROOT.parent / "shared"))
 
@@ -47,6 +50,19 @@ def _seeds() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002  (Ultralytics draws from the legacy generator)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_charts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs write their report without charts and times of layers, which take seconds, but in tests of reports."""
+    if request.path.parent.name != "report":
+        monkeypatch.setattr(reporting, "draw_page", _draw_nothing)
+        monkeypatch.setattr(reporting, "module_latencies", lambda detectors, **_: [{} for _ in detectors])
+
+
+def _draw_nothing(page: Page, folder: Path) -> dict[str, str]:
+    folder.mkdir(exist_ok=True)
+    return defaultdict(str)
 
 
 def _shared(*parts: str) -> Path:

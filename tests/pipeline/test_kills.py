@@ -15,7 +15,7 @@ import yoloprune
 from tests.small_yolo import write_few_digits
 from yoloprune.report import Record
 
-KILLS = 30
+KILLS = 15
 
 
 @pytest.fixture

@@ -133,10 +133,10 @@ def _read_resume(folder: Path, typed: dict[str, Any], weights: Path | None, pair
 
 
 def retyped(spec: CommandSpec, given: dict[str, Any]) -> str:
-    """The command as it was typed."""
+    """The command as it was typed, the weights first."""
     first = [given["word"]] if given.get("word") else []
     words = ["yoloprune", spec.name, *first, *(given.get("words") or [])]
-    for name, value in given.items():
+    for name, value in sorted(given.items(), key=lambda item: item[0] != "weights"):
         if name in ("word", "words") or value is None or (value is False and not _off(name, value)):
             continue
         if isinstance(value, bool):

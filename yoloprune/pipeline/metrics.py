@@ -27,6 +27,9 @@ def named_metrics(metrics: Metrics, task: str) -> dict[str, float]:
     """The figures of a validation that were measured, by the names users know."""
     names = _CLASSIFY if task == "classify" else _NAMES
     values = {name: getattr(metrics, field) for field, name in names.items()}
+    if metrics.details:
+        sizes = metrics.details.sizes.items()
+        values |= {f"mAP50-95 of {size} objects": average for size, (average, objects) in sizes if objects}
     return {name: round(float(value), 5) for name, value in values.items() if value is not None}
 
 

@@ -94,6 +94,8 @@ def _cat(tensors: Sequence[Tensor], dim: int = 0) -> Shapes | None:
     shapes = [list(t.shape) for t in tensors if t.dim() > 1]  # one without elements may have any number of dimensions
     if len(shapes) < len(tensors) or not _contiguous(*tensors):
         return None
+    if any(t.dim() == 4 and t.is_contiguous(memory_format=torch.channels_last) for t in tensors):
+        return None  # of one pixel or one channel, which are contiguous in both ways: the result may be channels-last
     whole = sum(shape.pop(dim) for shape in shapes)
     if any(shape != shapes[0] for shape in shapes):
         return None
