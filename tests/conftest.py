@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import zipfile
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,10 +36,12 @@ import ultralytics  # noqa: E402
 from tests.small_yolo import enliven, narrow, write_data, write_few_digits  # noqa: E402
 from tests.toy_family import Toy, ToyDetector  # noqa: E402
 from yoloprune import detectors  # noqa: E402
+from yoloprune.deploy.latency import latencies  # noqa: E402
 from yoloprune.detectors.base import Training  # noqa: E402
 from yoloprune.detectors.ultralytics.guard import quiet  # noqa: E402
 from yoloprune.detectors.ultralytics.model import YOLO  # noqa: E402
-from yoloprune.pipeline import reporting  # noqa: E402
+from yoloprune.files import atomic  # noqa: E402
+from yoloprune.pipeline import finish, reporting  # noqa: E402
 from yoloprune.report.page import Page  # noqa: E402
 
 SHARED = Path(os.environ.get("YOLOPRUNE_SHARED", ROOT.parent / "shared"))
@@ -54,14 +57,17 @@ def _seeds() -> None:
 
 @pytest.fixture(autouse=True)
 def _no_charts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs write their report without charts and times of layers, which take seconds, but in tests of reports."""
+    """Runs measure times briefly and write their report without charts, which take seconds, but in tests of reports."""
     if request.path.parent.name != "report":
         monkeypatch.setattr(reporting, "draw_page", _draw_nothing)
+        monkeypatch.setattr(finish, "latencies", partial(latencies, seconds=0.0))
         monkeypatch.setattr(reporting, "module_latencies", lambda detectors, **_: [{} for _ in detectors])
 
 
 def _draw_nothing(page: Page, folder: Path) -> dict[str, str]:
     folder.mkdir(exist_ok=True)
+    with atomic(folder / "widths.png") as tmp:
+        tmp.write_bytes(b"")
     return defaultdict(str)
 
 

@@ -15,7 +15,7 @@ import yoloprune
 from tests.small_yolo import write_few_digits
 from yoloprune.report import Record
 
-KILLS = 15
+KILLS = 10
 
 
 @pytest.fixture

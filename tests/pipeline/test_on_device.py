@@ -97,7 +97,7 @@ def test_what_cannot_be_is_said(given, said, monkeypatch) -> None:
 
 
 def test_a_backend_that_is_not_installed_is_named(monkeypatch) -> None:
-    monkeypatch.setattr("yoloprune.deploy.backends.find_spec", lambda name: None)
+    monkeypatch.setattr("yoloprune.deploy.formats.find_spec", lambda name: None)
     with pytest.raises(UserError, match=re.escape("run: pip install 'yoloprune[openvino]'")):
         Options(target_speedup=2, backend="openvino")
 
