@@ -166,6 +166,13 @@ def test_widths_end_where_the_cost_falls(net: Net) -> None:
         assert width % 16 == 0, f"{name} has {width} channels, which cost as much as {-(-width // 16) * 16}"
 
 
+def test_layers_are_never_timed_in_another_backend_than_the_one_asked_for(net: Net) -> None:
+    table = CostTable(HERE._replace(backend="tensorrt"))
+    with pytest.raises(UserError, match="tensorrt cannot time single layers here"):
+        measure(table, convolutions(net, torch.zeros(1, 3, 32, 32)))
+    assert not table.grids
+
+
 def test_devices_are_told_apart() -> None:
     one = cost_table.cached(HERE)
     assert one.name.startswith("onnxruntime-") and one == cost_table.cached(HERE)

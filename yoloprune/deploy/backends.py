@@ -29,6 +29,7 @@ __all__ = [
     "interleaved",
     "ncnn_net",
     "of_onnx",
+    "onnx_session",
     "opened",
     "processor",
     "version",
@@ -159,8 +160,16 @@ def opened(path: Path, name: str, *, threads: int | None = None, precision: str 
 
 
 def of_onnx(content: bytes, name: str, *, threads: int | None = None, precision: str | None = None) -> Run:
-    """Load an ONNX model from memory, in ONNX Runtime or OpenVINO; see `opened`."""
-    return _onnxruntime(content, threads) if name == "onnxruntime" else _openvino(content, threads, precision)
+    """Load an ONNX model from memory, in ONNX Runtime or OpenVINO; see `opened`.
+
+    Raises:
+        UserError: The backend reads no ONNX model: TensorRT builds an engine of it first, for seconds each.
+    """
+    if name == "onnxruntime":
+        return _onnxruntime(content, threads)
+    if name == "openvino":
+        return _openvino(content, threads, precision)
+    raise UserError(f"{name} cannot time single layers here; prune for onnxruntime, openvino, ncnn or torch.")
 
 
 def compiled(network: Any, *, device: Any = "cpu", dynamo: bool = False) -> Run:
@@ -202,7 +211,14 @@ def ncnn_net(param: str, weights: bytes, threads: int | None) -> Run:
         return _ncnn(at / "net.param", at / "net.bin", threads)
 
 
-def _onnxruntime(model: str | bytes, threads: int | None) -> Run:
+def onnx_session(model: str | bytes, threads: int | None, **settings: Any) -> tuple[Any, Run]:
+    """A session of ONNX Runtime on the CPU, and a run in it.
+
+    Args:
+        model: A file, or its content.
+        threads: Threads to run on; None or 0: what ONNX Runtime chooses.
+        settings: Further attributes of its `SessionOptions`.
+    """
     import numpy as np
     import onnxruntime
 
@@ -210,10 +226,16 @@ def _onnxruntime(model: str | bytes, threads: int | None) -> Run:
     options.log_severity_level = 3
     if threads:
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    for name, value in settings.items():
+        setattr(options, name, value)
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     given = session.get_inputs()[0]
     kind = np.float16 if "float16" in given.type else np.float32
-    return lambda images: session.run(None, {given.name: images.astype(kind, copy=False)})
+    return session, lambda images: session.run(None, {given.name: images.astype(kind, copy=False)})
+
+
+def _onnxruntime(model: str | bytes, threads: int | None) -> Run:
+    return onnx_session(model, threads)[1]
 
 
 def _openvino(model: str | bytes, threads: int | None, precision: str | None) -> Run:

@@ -44,28 +44,29 @@ class LatencyModel:
 
     def __call__(self, kept: np.ndarray) -> float:
         """Milliseconds; `kept` is bool (n_components,)."""
-        total = self.rest
+        widths = []
         for conv, (inputs, outputs) in zip(self._convolutions, self._of, strict=True):
             i = conv.inputs if inputs is None else conv.inputs * np.count_nonzero(kept[inputs]) / len(inputs)
-            o = conv.outputs if outputs is None else np.count_nonzero(kept[outputs])
-            total += self._table.ms(conv.shape, i, o)
-        return total
+            widths.append((i, conv.outputs if outputs is None else np.count_nonzero(kept[outputs])))
+        return self._sum(widths)
 
     def of_plan(self, plan: Plan) -> float:
         """Milliseconds of what a plan leaves."""
-        total = self.rest
+        widths = []
         for conv in self._convolutions:
             kept = plan.keep.get(f"{conv.name}.weight", {})
-            outputs = len(kept[0]) if 0 in kept else conv.outputs
-            inputs = len(kept[1]) * max(conv.shape.groups, 1) if 1 in kept else conv.inputs
-            total += self._table.ms(conv.shape, inputs, outputs)
-        return total
+            i = len(kept[1]) * max(conv.shape.groups, 1) if 1 in kept else conv.inputs
+            widths.append((i, len(kept[0]) if 0 in kept else conv.outputs))
+        return self._sum(widths)
 
-    def fit(self, kept: np.ndarray, measured: float) -> float:
-        """Set the rest so that what is kept takes as long as it was measured to; returns the relative error before."""
-        error = self(kept) / measured - 1
+    def _sum(self, widths: Sequence[tuple[float, float]]) -> float:
+        """Milliseconds for the inputs and outputs of each convolution."""
+        pairs = zip(self._convolutions, widths, strict=True)
+        return self.rest + sum(self._table.ms(conv.shape, *of) for conv, of in pairs)
+
+    def fit(self, kept: np.ndarray, measured: float) -> None:
+        """Set the rest so that what is kept takes as long as it was measured to."""
         self.rest += measured - self(kept)
-        return error
 
     def savings(self) -> np.ndarray:
         """Milliseconds that each component's removal saves on average while all others stay, float64 (n_components,).

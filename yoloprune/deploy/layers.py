@@ -16,6 +16,7 @@ from yoloprune import detectors
 from yoloprune.detectors.base import Detector
 from yoloprune.pipeline.data import fitting_imgsz
 
+from .backends import onnx_session
 from .latency import module_latencies
 
 if TYPE_CHECKING:
@@ -57,20 +58,11 @@ def onnx_layers(path: Path, image: np.ndarray, *, threads: int = 0, rounds: int 
         threads: Number of threads; 0: what ONNX Runtime chooses.
         rounds: How often it is run.
     """
-    import onnxruntime
-
     with tempfile.TemporaryDirectory(prefix="yoloprune-profile-") as folder:
-        options = onnxruntime.SessionOptions()
-        options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "profile")
-        options.log_severity_level = 3
-        if threads:
-            options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        given = session.get_inputs()[0]
-        kind = np.float16 if "float16" in given.type else np.float32
+        profile = {"enable_profiling": True, "profile_file_prefix": str(Path(folder) / "profile")}
+        session, run = onnx_session(str(path), threads, **profile)
         for _ in range(_WARM_UP + rounds):
-            session.run(None, {given.name: image.astype(kind, copy=False)})
+            run(image)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     times: dict[tuple[str, str], list[float]] = defaultdict(list)
     for event in events:

@@ -56,6 +56,8 @@ class OnDevice:
             self.own_ms = whole or sum(self._table.ms(c.shape, c.inputs, c.outputs) for c in own)
             return
         self.device, self.here = Device.here(options.backend, options.threads), True
+        if self.device.backend == "torch" and self._place.type != "cpu":
+            self.device = self.device._replace(processor=detector.device_name(options.device))
         self._keep = cached(self.device)
         self._table = CostTable(self.device)
         if self._keep.exists():
@@ -68,9 +70,7 @@ class OnDevice:
         self.own_ms = median(times)
 
     def times(self, detector: Detector) -> float:
-        """Milliseconds of another network, measured in turns with the one that came; NaN where nothing is measured."""
-        if not self.here:
-            return float("nan")
+        """Milliseconds of another network, measured `here` in turns with the one that came."""
         calls = [self._call(run, detector) for run in (self._original, self._run(detector))]
         ours, theirs = interleaved(calls, seconds=_SECONDS)
         return self.own_ms * median(b / a for a, b in zip(ours, theirs, strict=True))
@@ -120,11 +120,11 @@ class OnDevice:
             plan = plan_of()
             ms = self.times(pruned(plan))
             tried.append((abs(ms / target - 1), number, ms, plan))
-            error = model.of_plan(plan) / ms - 1
-            first = first or error
+            reckoned = model.of_plan(plan)
+            first = first or reckoned / ms - 1
             if tried[-1][0] <= _NEAR / 2:
                 break
-            model.rest += ms - model.of_plan(plan)
+            model.rest += ms - reckoned
         away, _, ms, plan = min(tried)
         said = (
             f"Measured {ms:.2f} ms on {self.device}, the unpruned network {self.own_ms:.2f} ms; asked for were "

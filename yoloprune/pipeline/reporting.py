@@ -239,7 +239,7 @@ def _setbacks(quality: list[float], start: float) -> list[int]:
 def _stays(original: Detector, options: Options) -> list[Stays]:
     from yoloprune.analysis.inspection import group_rows  # which imports this package
 
-    graph: Graph = original.trace(options.prune_head, options.keep)
+    graph: Graph = original.trace(options.prune_head, options.keep, options.portable)
     frozen: dict[str, tuple[int, list[str]]] = {}
     tied: dict[tuple[int, ...], tuple[int, list[str]]] = {}
     for row in group_rows(original, graph, options.prune_head):
