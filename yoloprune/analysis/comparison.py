@@ -90,7 +90,7 @@ def compare(
         f"model.info(), at 640 px; milliseconds are those of torch on {all_of[0].device_name(device)}, float32.",
         words=comparison_words(networks, list(detectors), sizes, [usage(detector) for detector in all_of]),
         networks=networks,
-        path=[_point(network, size) for network, size in zip(networks, sizes, strict=True)],
+        path=[_point(network) for network in networks],
         looks=shown,
         looked_at=looked_at,
         command=_command(list(detectors), data, imgsz, device),
@@ -99,7 +99,7 @@ def compare(
     return Comparison(page, sizes, data)
 
 
-def _point(network: Network, imgsz: int) -> Point:
+def _point(network: Network) -> Point:
     measure = network.measure
     return Point(
         network.label,

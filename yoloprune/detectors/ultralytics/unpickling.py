@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ from torch import Tensor, nn
 
 from yoloprune.errors import UserError
 from yoloprune.files import check_regular
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["LEGACY_MAGIC", "Find", "ForeignNameError", "LegacyFile", "TorchArchive", "damaged", "names_in", "read"]
 
@@ -125,7 +128,38 @@ def damaged(path: str | Path) -> Iterator[None]:
         raise UserError(f"'{path}' is truncated or damaged; copy or download it again.") from error
 
 
-class TorchArchive:
+class _CheckpointFile:
+    """A file that `torch.save` wrote, open.
+
+    Attributes:
+        path: The file.
+        size: Its size in bytes.
+    """
+
+    def __init__(self, path: Path, file: BinaryIO):
+        self.path = path
+        self.size = file.seek(0, io.SEEK_END)
+        if self.size > _LARGEST_FILE:
+            raise UserError(f"'{path}' has {self.size / 2**30:.1f} GiB, more than the checkpoint of any detector.")
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: str | Path) -> Iterator[Self]:
+        """Open the file for the time of a block.
+
+        Raises:
+            UserError: It is not what `torch.save` writes in this format, or larger than any detector's.
+            OSError: There is no such file, or it cannot be read.
+        """
+        path = Path(path)
+        check_regular(path)
+        with path.open("rb") as file:
+            with damaged(path):
+                archive = cls(path, file)
+            yield archive
+
+
+class TorchArchive(_CheckpointFile):
     """The zip archive of a checkpoint, in which every record is stored as it is.
 
     Attributes:
@@ -135,10 +169,7 @@ class TorchArchive:
     """
 
     def __init__(self, path: Path, file: BinaryIO):
-        self.path = path
-        self.size = file.seek(0, io.SEEK_END)
-        if self.size > _LARGEST_FILE:
-            raise UserError(f"'{path}' has {self.size / 2**30:.1f} GiB, more than the checkpoint of any detector.")
+        super().__init__(path, file)
         if _directory_size(file, self.size) > _LARGEST_DIRECTORY:
             raise UserError(f"'{path}' is a zip archive but not a PyTorch checkpoint.")
         self._zip = zipfile.ZipFile(file)
@@ -154,22 +185,6 @@ class TorchArchive:
             raise UserError(f"'{path}' is a compressed archive, which PyTorch never writes.")
         if sum(entry.file_size for entry in entries) > self.size:
             raise UserError(f"'{path}' declares more bytes than it has; PyTorch did not write it.")
-
-    @classmethod
-    @contextmanager
-    def open(cls, path: str | Path) -> Iterator[TorchArchive]:
-        """Open the archive for the time of a block.
-
-        Raises:
-            UserError: It is no zip archive as `torch.save` writes it, or larger than any detector's.
-            OSError: There is no such file, or it cannot be read.
-        """
-        path = Path(path)
-        check_regular(path)
-        with path.open("rb") as file:
-            with damaged(path):
-                archive = cls(path, file)
-            yield archive
 
     def read(self, name: str, most: int = _LARGEST_FILE) -> bytes:
         """The content of a record of at most `most` bytes, whose checksum must be right."""
@@ -204,7 +219,7 @@ class TorchArchive:
             raise zipfile.BadZipFile
 
 
-class LegacyFile:
+class LegacyFile(_CheckpointFile):
     """What `torch.save` wrote before PyTorch 1.6: pickles in a row, and behind them the memories of tensors.
 
     Attributes:
@@ -213,10 +228,8 @@ class LegacyFile:
     """
 
     def __init__(self, path: Path, file: BinaryIO):
-        self.path, self._file = path, file
-        self.size = file.seek(0, io.SEEK_END)
-        if self.size > _LARGEST_FILE:
-            raise UserError(f"'{path}' has {self.size / 2**30:.1f} GiB, more than the checkpoint of any detector.")
+        super().__init__(path, file)
+        self._file = file
         self._memories: dict[str, Tensor] = {}
         self._ends = [0]
         for _ in range(5):  # magic number, protocol, the machine, what was saved, keys of memories in their order
@@ -224,22 +237,6 @@ class LegacyFile:
             first = file.read(_LARGEST_PICKLE)
             *_, (_, _, stop) = pickletools.genops(first)
             self._ends.append(self._ends[-1] + stop + 1)
-
-    @classmethod
-    @contextmanager
-    def open(cls, path: str | Path) -> Iterator[LegacyFile]:
-        """Open the file for the time of a block.
-
-        Raises:
-            UserError: It is no such file, or larger than any detector's.
-            OSError: There is no such file, or it cannot be read.
-        """
-        path = Path(path)
-        check_regular(path)
-        with path.open("rb") as file:
-            with damaged(path):
-                archive = cls(path, file)
-            yield archive
 
     def pickle(self) -> bytes:
         """The pickle of what was saved."""
