@@ -149,6 +149,18 @@ def test_links_are_not_followed_out_of_the_folder(tmp_path) -> None:
     assert (outside / "1" / "plan.json").exists()
 
 
+def test_links_of_wandb_are_its_own(tmp_path) -> None:
+    folder = _filled(tmp_path / "run")
+    runs = folder.train(1) / "wandb"
+    runs.mkdir()
+    (runs / "latest-run").symlink_to(tmp_path)
+    folder.check_links()
+    runs.rename(tmp_path / "theirs")
+    runs.symlink_to(tmp_path / "theirs")  # through which W&B would write
+    with pytest.raises(UserError, match="wandb' is a link"):
+        folder.check_links()
+
+
 def test_a_planted_list_does_not_lead_out_of_the_folder(tmp_path) -> None:
     run, thesis = tmp_path / "run", tmp_path / "thesis.txt"
     run.mkdir()

@@ -573,6 +573,18 @@ class Detector(ABC):
         """The course of a training from the folder that `train` wrote to; None if it is not kept there."""
         return None
 
+    def loggers(self) -> list[str]:
+        """The experiment loggers that its trainings write to here, by their names in `pipeline.loggers`."""
+        return []
+
+    def logged(self, logger: str, folder: Path) -> str | None:
+        """The latest run that a training into `folder` was in one of these, by the name or id that the logger knows.
+
+        Returns:
+            TensorBoard's folder, MLflow's run id, W&B's "project/id"; None if there is nothing to go on with.
+        """
+        return None
+
     # -- training, validation, export ---------------------------------------------------------------------------------
 
     def check_keywords(self, keywords: Mapping[str, Any]) -> None:

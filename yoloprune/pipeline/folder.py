@@ -137,17 +137,21 @@ class RunFolder:
                 )
 
     def check_links(self) -> None:
-        """Check that nothing of the run is a link, through which it would write elsewhere.
+        """Check that nothing of the run is a link, through which it would write elsewhere; W&B's own are its own.
 
         Raises:
             UserError: Something is.
         """
         folders = (self.steps, self.digits, self.pictures)
-        inside = [path for folder in folders for path in folder.rglob("*")]
+        inside = [path for folder in folders for path in folder.rglob("*") if not self._is_wandbs(path)]
         ours = (self.weights, self.plan, self.args, self.results, self.table, self.log, self.report)
         for path in (*folders, *ours, *inside):
             if path.is_symlink():
                 raise UserError(f"'{path}' is a link, through which no run writes; put what it leads to in its place.")
+
+    def _is_wandbs(self, path: Path) -> bool:
+        """Whether it lies in a folder that W&B keeps, in which it links the latest run."""
+        return "wandb" in path.relative_to(self.path).parts[:-1]
 
     def begin(self, options: Options, *, images: bool = False) -> None:
         """Remove what an earlier run left here, and begin the list of this run's files.

@@ -24,6 +24,7 @@ from .folder import RunFolder, check_outside, check_writable, make_folder
 from .heads import kept_head
 from .images import keep
 from .interrupt import Interrupted, disk_full, where_it_stands
+from .loggers import log_run
 from .on_device import OnDevice
 from .options import Options
 from .own_classes import fit_classes
@@ -175,6 +176,7 @@ class Run:
         if run.record.finished:
             if run.folder.weights.exists() and run.folder.plan.exists():
                 _tidy(run)
+                log_run(run)
                 read = read_result(run.folder.weights, run.folder.plan, trust=run.options.trust)
                 return Finished(*read, run.record, run.folder)
             run.record.after = None  # what is missing is made again
@@ -186,6 +188,7 @@ class Run:
         detector, plan = all_steps(run, self._targets)
         detector = finish(run, detector, plan, started)
         _tidy(run)
+        log_run(run)
         return Finished(detector, plan, run.record, run.folder)
 
     def _say_remarks(self) -> None:

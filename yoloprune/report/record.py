@@ -147,6 +147,7 @@ class Record:
         verdict: Whether a smaller image would have been better, if that was measured.
         command: The command that was typed, if one was.
         environment: What the run ran on: versions, machine, device.
+        logged: Experiment logger -> where it has the run: a folder or an id.
     """
 
     weights: str
@@ -169,6 +170,7 @@ class Record:
     verdict: Verdict | None = None
     command: str = ""
     environment: dict[str, str] = field(default_factory=dict)
+    logged: dict[str, str] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:

@@ -21,7 +21,7 @@ from yoloprune.errors import UserError
 from yoloprune.finite import check_finite
 from yoloprune.graph import Graph, Group
 
-from . import checkpoints, datasets, devices, exporting, looks, outputs
+from . import checkpoints, datasets, devices, exporting, loggers, looks, outputs
 from .calibration_data import calibration_batches, split_sizes, training_loss
 from .cost import gflops
 from .differences import PredictionChange, lost_detections
@@ -295,6 +295,14 @@ class UltralyticsDetector(Detector):
     def history(self, folder: Path) -> History | None:
         """From Ultralytics' results.csv."""
         return read_history(folder / "results.csv", self.task)
+
+    def loggers(self) -> list[str]:
+        """Those that `yolo settings` has on."""
+        return loggers.loggers()
+
+    def logged(self, logger: str, folder: Path) -> str | None:
+        """See `loggers.logged`."""
+        return loggers.logged(logger, folder)
 
     # -- training, validation, export ---------------------------------------------------------------------------------
 
