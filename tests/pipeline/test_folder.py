@@ -152,7 +152,7 @@ def test_links_are_not_followed_out_of_the_folder(tmp_path) -> None:
 def test_links_of_wandb_are_its_own(tmp_path) -> None:
     folder = _filled(tmp_path / "run")
     runs = folder.train(1) / "wandb"
-    runs.mkdir()
+    runs.mkdir(parents=True)
     (runs / "latest-run").symlink_to(tmp_path)
     folder.check_links()
     runs.rename(tmp_path / "theirs")

@@ -50,6 +50,16 @@ def _labels(data: Path) -> list[Path]:
     return [data.parent / "labels" / "val" / f"{image.stem}.txt" for image in images]
 
 
+def test_a_network_that_finds_nothing_has_details_too(digits, few_digits: Path) -> None:
+    network = copy.deepcopy(digits.network)
+    for branch in network.model[-1].cv3:
+        torch.nn.init.constant_(branch[-1].bias, -50.0)
+    found = digits.holding(network).validate(str(few_digits), **SETTING, details=True)
+    assert found.map == 0 and found.detections == 0
+    assert sum(found.details.right) == sum(found.details.wrong) == 0
+    assert all(average == 0 for average, _ in found.details.sizes.values())
+
+
 def test_details_are_only_found_when_asked_for(digits, few_digits: Path) -> None:
     assert digits.validate(str(few_digits), **SETTING).details is None
 

@@ -83,7 +83,7 @@ def detection_details(validator: Any, task: str, confidence: float) -> Details:
     of_object = np.repeat(order, [len(each) for each in found["target_cls"]])
     main = getattr(validator.metrics, {"segment": "seg", "pose": "pose"}.get(task, "box"))
     counts = {int(which): int((objects == which).sum()) for which in np.unique(objects)}
-    right = right.reshape(len(scores), -1)
+    right = right.reshape(len(scores), -1 if len(scores) else right.shape[-1])
     return Details(
         **_curves(box),
         classes={
