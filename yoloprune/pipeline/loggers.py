@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import NamedTuple
 
 from yoloprune.report import Measure, Record
@@ -73,15 +74,14 @@ def log_run(run: Context) -> None:
         if name in record.logged:
             continue
         title, log = LOGGERS[name]
-        with run.progress.phase(f"Log the run to {title}"):
-            try:
+        failed = f"{title} has not got the run's figures"
+        record.notes = [note for note in record.notes if not note.startswith(failed)]  # of an earlier try
+        try:
+            with run.progress.phase(f"Log the run to {title}"):
                 record.logged[name] = log(_told(run, original.logged(name, last) if last else None))
-            except Exception as error:  # whatever a server, a network or a version of the package has against it
-                said = (str(error).strip().splitlines() or [""])[0]
-                run.note(
-                    f"{title} has not got the run's figures ({type(error).__name__}: {said}); all else is finished, "
-                    "and resuming the run tries again."
-                )
+        except Exception as error:  # whatever a server, a network or a version of the package has against it
+            said = shorten(f"{type(error).__name__}: {error}", 160, placeholder=" …")
+            run.note(f"{failed} ({said}); all else is finished, and resuming the run tries again.")
         run.remember()
 
 
