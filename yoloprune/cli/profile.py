@@ -22,7 +22,7 @@ def command(
     weights: WeightsToo = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The table, JSON.")] = Path("latency.json"),
     backend: Annotated[
-        str, typer.Option("--backend", help="onnxruntime, openvino, ncnn, torch or tensorrt.", metavar="<name>")
+        str, typer.Option("--backend", help="onnxruntime, openvino, ncnn or torch.", metavar="<name>")
     ] = "onnxruntime",
     threads: Annotated[str | None, typer.Option("--threads", help="Threads to run on.", metavar="<number>")] = None,
     imgsz: Imgsz = None,

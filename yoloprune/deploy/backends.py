@@ -47,12 +47,14 @@ class Backend(NamedTuple):
         format: Ultralytics' export format that it loads; None: the network itself.
         package: Python package that it needs.
         precisions: In which it can run what is exported here; the first is the usual one.
+        layers: Whether single convolutions are timed in it, which a target in time needs.
     """
 
     name: str
     format: str | None
     package: str
     precisions: tuple[str, ...]
+    layers: bool = True
 
 
 BACKENDS = MappingProxyType(
@@ -63,7 +65,7 @@ BACKENDS = MappingProxyType(
             Backend("openvino", "openvino", "openvino", ("f32", "bf16", "int8")),
             Backend("ncnn", "ncnn", "ncnn", ("f32", "f16")),
             Backend("torch", None, "torch", ("f32", "f16", "bf16")),
-            Backend("tensorrt", "engine", "tensorrt", ("f32", "f16", "int8")),
+            Backend("tensorrt", "engine", "tensorrt", ("f32", "f16", "int8"), layers=False),  # seconds to build each
         )
     }
 )
@@ -77,16 +79,27 @@ _ALSO_CALLED = {
 }
 
 
-def check_backend(name: str) -> str:
+def check_backend(name: str, *, layers: bool = False) -> str:
     """Return the name of a backend that this machine has, given that name or another usual one.
 
+    Args:
+        name: The name.
+        layers: Whether single layers are to be timed in it.
+
     Raises:
-        UserError: It is unknown, or its package is not installed.
+        UserError: It is unknown, times no single layers, or its package is not installed.
     """
     name = _ALSO_CALLED.get(name.lower(), name.lower())
+    known = [backend.name for backend in BACKENDS.values() if backend.layers or not layers]
     if name not in BACKENDS:
-        raise UserError(f"Unknown backend {name!r}{did_you_mean(name, BACKENDS)} ({', '.join(BACKENDS)}).")
+        raise UserError(f"Unknown backend {name!r}{did_you_mean(name, known)} ({', '.join(known)}).")
     backend = BACKENDS[name]
+    if layers and not backend.layers:
+        raise UserError(
+            f"{name} times no single layers, so nothing is pruned to a time in it; give --target-gflops, or "
+            f"{', '.join(known[:-1])} or {known[-1]} as --backend, and time engines with: "
+            f"yoloprune bench WEIGHTS pruned.pt --backend {name}"
+        )
     check_packages(f"The backend {name}", (backend.package,), backend.format)
     return name
 
@@ -163,7 +176,7 @@ def of_onnx(content: bytes, name: str, *, threads: int | None = None, precision:
     """Load an ONNX model from memory, in ONNX Runtime or OpenVINO; see `opened`.
 
     Raises:
-        UserError: The backend reads no ONNX model: TensorRT builds an engine of it first, for seconds each.
+        UserError: The backend reads no ONNX model.
     """
     if name == "onnxruntime":
         return _onnxruntime(content, threads)

@@ -91,8 +91,7 @@ class Options:
     )
     backend: str | None = option(
         None,
-        "What the pruned model will run on, for --target-ms and --target-speedup: onnxruntime, openvino, ncnn, torch "
-        "or tensorrt.",
+        "What the pruned model will run on, for --target-ms and --target-speedup: onnxruntime, openvino, ncnn or torch.",
         panel=DATA,
         shown="onnxruntime",
     )
@@ -286,7 +285,7 @@ class Options:
         if self.latency_table and (self.backend or self.threads):
             raise UserError(f"The latency table {self.latency_table} says which backend and threads; leave yours out.")
         if self.timed and not self.latency_table:
-            object.__setattr__(self, "backend", check_backend(self.backend or "onnxruntime"))
+            object.__setattr__(self, "backend", check_backend(self.backend or "onnxruntime", layers=True))
 
     def _settle_types(self) -> None:
         values = dict(vars(self))
