@@ -162,7 +162,9 @@ def bench(files: Sequence[Path], wanted: Wanted, progress: Progress) -> Bench:
     notes: list[str] = []
     loaded = {path: detectors.load(path, trust=wanted.trust) for path in files if path.suffix == ".pt"}
     data = wanted.data
-    for detector in loaded.values():
+    for path, detector in loaded.items():
+        if detector.quantised:
+            raise UserError(f"'{path}' was trained for INT8; give its export: yoloprune export {path} --format onnx")
         if data:
             data = choose_data(data, detector)
     with tempfile.TemporaryDirectory(prefix="yoloprune-bench-") as folder:

@@ -110,7 +110,8 @@ def parity(
         UserError: It cannot be run or compared here.
     """
     images, said = parity_images(detector, imgsz, data)
-    found = compare(detector.detections(images), detector.detections(images, path), precision_of(format, quantize))
+    precision = "int8" if detector.quantised else precision_of(format, quantize)
+    found = compare(detector.detections(images), detector.detections(images, path), precision)
     return found, said
 
 

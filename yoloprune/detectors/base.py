@@ -528,6 +528,11 @@ class Detector(ABC):
         return self.change(images)
 
     @property
+    def quantised(self) -> bool:
+        """Whether the network was trained for INT8 and rounds as that does."""
+        return False
+
+    @property
     def can_distill(self) -> bool:
         """Whether `Training.distillation` works for this network."""
         return False

@@ -45,8 +45,8 @@ _RUN_DECIDES = {
     "pretrained": "fine-tuning always starts from the pruned weights",
     "distill_model": "the unpruned network guides the fine-tuning already",
     "cfg": "a run is configured by options and key=value pairs",
-    "quantize": "quantisation would replace the pruned network's layers; quantise the finished model with "
-    "yoloprune export pruned.pt quantize=8",
+    "quantize": "training for INT8 comes after a run, since what it gives loads with NVIDIA's ModelOpt alone; in "
+    "Python: yoloprune.load('pruned.pt').train(quantize=8); without training: yoloprune export pruned.pt quantize=8",
     "half": "export the finished model in float16 with yoloprune export pruned.pt quantize=16",
     "int8": "quantise the finished model with yoloprune export pruned.pt quantize=8 data=my.yaml",
 }

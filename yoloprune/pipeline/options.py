@@ -91,7 +91,8 @@ class Options:
     )
     backend: str | None = option(
         None,
-        "What the pruned model will run on, for --target-ms and --target-speedup: onnxruntime, openvino, ncnn or torch.",
+        "What the pruned model will run on, for --target-ms and --target-speedup: onnxruntime, openvino, ncnn or "
+        "torch.",
         panel=DATA,
         shown="onnxruntime",
     )

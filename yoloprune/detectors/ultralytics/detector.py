@@ -30,6 +30,7 @@ from .exported import Exported, found_boxes
 from .families import network_family
 from .guard import check_options, quiet
 from .heads import can_distill, class_layers, class_names, refit_classes
+from .internals import is_qat
 from .model import YOLO, with_network
 from .parts import parts
 from .probe import sampled_fisher_loss
@@ -263,6 +264,11 @@ class UltralyticsDetector(Detector):
     def can_distill(self) -> bool:
         """Whether the head makes class scores and boxes on a grid."""
         return can_distill(self.network)
+
+    @property
+    def quantised(self) -> bool:
+        """Whether it has Ultralytics' quantisation-aware training behind it."""
+        return is_qat(self.network)
 
     def photograph(self, imgsz: int) -> Tensor:
         """Ultralytics' `bus.jpg`."""

@@ -24,6 +24,7 @@ from yoloprune.replaced import rebound, replaced
 from . import checkpoints, outputs
 from .datasets import check_data
 from .guard import check_options, offline, plain, quiet
+from .internals import is_qat
 from .model import with_network
 from .portable import portable
 from .uncached import BUILDERS
@@ -65,7 +66,9 @@ def export(
     if format == STOCK:
         return _write_stock(yolo, path, options)
     check_options(options)
-    _check_values(format, options)
+    if is_qat(yolo.model):
+        options = {"quantize": 8, **options}
+    _check_values(format, options, ranges=is_qat(yolo.model))
     if options.get("data"):
         check_data(options["data"], yolo.task, split=options.get("split") or "val", labels=False, network=yolo.model)
     network = copy.copy(yolo.model)  # shallow: the exporter copies deeply, and names its files after `pt_path`
@@ -163,8 +166,8 @@ class _Exporter(Exporter):
         )(prefix)
 
 
-def _check_values(format: str, options: dict[str, Any]) -> None:
-    """Refuse values that Ultralytics takes and then stumbles over."""
+def _check_values(format: str, options: dict[str, Any], *, ranges: bool) -> None:
+    """Refuse values that Ultralytics takes and then stumbles over; `ranges`: whether the network has learnt INT8's."""
     batch, opset = options.get("batch", 1), options.get("opset") or 0
     if not isinstance(batch, int) or batch < 1:
         raise UserError(f"batch={batch} is no number of images; give 1 or more.")
@@ -173,5 +176,5 @@ def _check_values(format: str, options: dict[str, Any]) -> None:
         raise UserError(f"opset={opset} is newer than this torch can write; the newest is {newest}.")
     formats = export_formats()
     known = dict(zip(formats["Argument"], formats["Arguments"], strict=True))[format]
-    if options.get("quantize") in (8, "w8a16") and "data" in known and not options.get("data"):
+    if options.get("quantize") in (8, "w8a16") and "data" in known and not (ranges or options.get("data")):
         raise UserError(f"quantize={options['quantize']} needs images to measure ranges on; give a data YAML as data=.")

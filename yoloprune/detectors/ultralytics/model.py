@@ -19,6 +19,7 @@ from yoloprune.errors import UserError
 from .guard import offline
 from .internals import checkpoint_args, task_trainer
 from .own_data import own_trainer, own_validator
+from .quantised import quantise_again
 from .reading import read_network
 from .stock_training import block_stock_training, is_pruned, same_widths
 from .trainers.pruned import TRAINERS
@@ -58,6 +59,8 @@ class YOLO(ultralytics.YOLO):
             super()._load(weights, task)  # an export, which Ultralytics opens when it is used
             return
         self.model, self.ckpt = vars(self).pop("_read", None) or read_network(weights)
+        if self.ckpt.get("modelopt"):
+            quantise_again(self.model, self.ckpt["modelopt"])
         self.task = self.model.task
         self.overrides = self.model.args = checkpoint_args(self, self.model.args)
         self.ckpt_path = self.model_name = self.model.pt_path

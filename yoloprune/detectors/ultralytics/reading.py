@@ -52,7 +52,7 @@ def read_network(path: str | Path, *, trust: bool = False) -> tuple[BaseModel, d
         trust: Unpickle without limits. Whatever code the file names then runs.
 
     Returns:
-        The network and the checkpoint that it is in.
+        The network and the checkpoint that it is in; of one that was trained for INT8, the plain layers.
 
     Raises:
         UserError: There is no such file, it is no checkpoint of an Ultralytics model, truncated or damaged, or it names
@@ -65,8 +65,6 @@ def read_network(path: str | Path, *, trust: bool = False) -> tuple[BaseModel, d
     network = checkpoint.get("ema") or checkpoint.get("model")
     if not isinstance(network, BaseModel):
         raise UserError(NO_MODEL.format(path))
-    if checkpoint.get("modelopt"):
-        raise UserError(f"'{path}' was trained for quantisation, which pruning would lose; give one that was not.")
     if not trust:
         _check_rows(path, network)
     with damaged(path):

@@ -15,6 +15,7 @@ from yoloprune.errors import UserError, did_you_mean
 from yoloprune.exclusive import exclusive
 from yoloprune.graph import Graph, trace
 
+from .internals import is_qat
 from .portable import check_portable
 from .stock_formulas import Limits, limits_of
 
@@ -58,8 +59,13 @@ def trace_yolo(model: nn.Module, prune_head: bool = False, keep: Sequence[str] =
         portable: Stay within what rows of a stock `model.yaml` can say.
 
     Raises:
-        UserError: `keep` names what the model does not have, or stock rows cannot even say the model as it is.
+        UserError: `keep` names what the model does not have, stock rows cannot even say the model as it is, or it was
+            trained for INT8.
     """
+    if is_qat(model):
+        raise UserError(
+            "This network was trained for INT8, which pruning would undo; give the checkpoint from before that."
+        )
     last = model.model[-1]
     modules = [name for name, _ in model.named_modules()]
     for pattern in keep:

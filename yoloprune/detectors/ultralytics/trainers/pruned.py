@@ -24,11 +24,12 @@ from ultralytics.models.yolo.segment.train import SegmentationTrainer
 from ultralytics.models.yolo.world.train import WorldTrainer, on_pretrain_routine_end
 from ultralytics.nn.modules.head import WorldDetect
 from ultralytics.utils import LOGGER
-from ultralytics.utils.torch_utils import strip_optimizer
+from ultralytics.utils.torch_utils import strip_optimizer, strip_qat
 
 from yoloprune.detectors.ultralytics.guard import offline
 from yoloprune.detectors.ultralytics.heads import class_count, refit_classes
 from yoloprune.detectors.ultralytics.own_data import OwnData
+from yoloprune.detectors.ultralytics.quantised import check_modelopt
 from yoloprune.detectors.ultralytics.stock_training import block_stock_training, is_marked, is_pruned
 from yoloprune.errors import UserError
 from yoloprune.files import atomic
@@ -79,6 +80,8 @@ class KeepPruned(OwnData):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         with offline():
             super().__init__(*args, **kwargs)
+        if self.args.quantize == 8:
+            check_modelopt("Training for INT8")
 
         # Ultralytics writes its checkpoints in place, and a kill would leave the best network truncated
         self.last, self.best = _AtomicPath(self.last), _AtomicPath(self.best)
@@ -114,6 +117,7 @@ class KeepPruned(OwnData):
             )
         self._check_data(weights)
         network = copy.deepcopy(weights).float()  # a copy: the caller's network may seed more than one run
+        strip_qat(network)  # which the trainer makes anew, or of a resumed training's checkpoint
         if pruned:
             block_stock_training(network)
         if hasattr(network, "criterion"):

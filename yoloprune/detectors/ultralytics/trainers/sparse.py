@@ -71,6 +71,10 @@ class SparseTrainer:
         return min((self.epoch + 1) / self.epochs, 1.0)
 
     def _setup_train(self) -> None:
+        if self.args.quantize == 8:
+            raise UserError(
+                "Group-sparse training comes before pruning and training for INT8 after it; leave quantize=8 out."
+            )
         super()._setup_train()
         _ = self._regulariser  # trace now: what cannot be regularised is known before the first epoch
 
