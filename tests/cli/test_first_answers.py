@@ -63,6 +63,7 @@ MISTAKES = {
     ("export", W, "opsett=17"): "did you mean 'opset'?",
     ("val", W, "iuo=0.5"): "did you mean 'iou'?",
     ("v8", W, T, "half=True"): "yoloprune export pruned.pt quantize=16",
+    ("v8", W, T, "quantize=8"): "yoloprune.load('pruned.pt').train(quantize=8)",
     ("export", W, "half=True", "quantize=8"): "give quantize= alone",
     ("export", W, "int8=often"): "int8=often is not understood; give quantize=8",
     ("v8", W, "--target-params", "1.5"): "write millions as 1.5M",

@@ -10,13 +10,13 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.utils.torch_utils import is_qat
 
 import yoloprune
 from tests.small_yolo import SHORT, equal, shapes
 from yoloprune.cli.app import app
 from yoloprune.demo import digits
 from yoloprune.detectors.ultralytics import checkpoints, quantised
-from yoloprune.detectors.ultralytics.internals import is_qat
 from yoloprune.detectors.ultralytics.model import YOLO
 from yoloprune.detectors.ultralytics.trainers.sparse import bind
 from yoloprune.errors import UserError
@@ -107,7 +107,7 @@ def test_it_is_exported_with_the_ranges_that_it_has_learnt(few_digits, tmp_path)
     weights = tmp_path / "run" / "weights" / "best.pt"
     result = run("export", weights, "--imgsz", 160, "--data", few_digits)
     assert result.exit_code == 0, result.output
-    assert "pass (int8)" in result.output
+    assert "Pass (int8)" in result.output
     nodes = [node.op_type for node in onnx.load(weights.with_suffix(".onnx")).graph.node]
     assert nodes.count("QuantizeLinear") > nodes.count("Conv") / 2
     result = run("export", weights, "--format", "torchscript")

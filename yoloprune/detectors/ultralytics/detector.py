@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from ultralytics.engine.model import Model
 from ultralytics.nn.modules import DFL
+from ultralytics.utils.torch_utils import is_qat
 
 from yoloprune.detectors import GFLOPS_IMGSZ
 from yoloprune.detectors.base import ClassLayers, Detector, Metrics, Part, Trained, Training
@@ -30,7 +31,6 @@ from .exported import Exported, found_boxes
 from .families import network_family
 from .guard import check_options, quiet
 from .heads import can_distill, class_layers, class_names, refit_classes
-from .internals import is_qat
 from .model import YOLO, with_network
 from .parts import parts
 from .probe import sampled_fisher_loss

@@ -14,6 +14,7 @@ import ultralytics
 from torch import Tensor
 from ultralytics.engine import exporter
 from ultralytics.engine.exporter import Exporter, export_formats
+from ultralytics.utils.torch_utils import is_qat
 
 from yoloprune.deploy.formats import STOCK, remedy, suffix
 from yoloprune.errors import UserError
@@ -24,7 +25,6 @@ from yoloprune.replaced import rebound, replaced
 from . import checkpoints, outputs
 from .datasets import check_data
 from .guard import check_options, offline, plain, quiet
-from .internals import is_qat
 from .model import with_network
 from .portable import portable
 from .uncached import BUILDERS

@@ -16,7 +16,7 @@ from torch import nn
 from ultralytics.engine.model import Model
 from ultralytics.nn.tasks import _SafeLoad, guess_model_task, parse_model
 from ultralytics.utils.metrics import ap_per_class
-from ultralytics.utils.torch_utils import is_qat, restore_qat, unwrap_model
+from ultralytics.utils.torch_utils import unwrap_model
 
 __all__ = [
     "HEAD_ATTRIBUTES",
@@ -28,9 +28,7 @@ __all__ = [
     "close_mosaic",
     "described",
     "guess_task",
-    "is_qat",
     "restart_loader",
-    "restore_qat",
     "student_of",
     "task_trainer",
 ]

@@ -10,11 +10,11 @@ from importlib.util import find_spec
 from typing import Any
 
 from torch import nn
+from ultralytics.utils.torch_utils import restore_qat
 
 from yoloprune.errors import UserError
 
 from .guard import offline, quiet
-from .internals import restore_qat
 
 __all__ = ["check_modelopt", "quantise_again"]
 

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from ultralytics.nn.modules import block, head, transformer
+from ultralytics.utils.torch_utils import is_qat
 
 from yoloprune.errors import UserError, did_you_mean
 from yoloprune.exclusive import exclusive
 from yoloprune.graph import Graph, trace
 
-from .internals import is_qat
 from .portable import check_portable
 from .stock_formulas import Limits, limits_of
 
