@@ -66,8 +66,6 @@ def export(
     if format == STOCK:
         return _write_stock(yolo, path, options)
     check_options(options)
-    if is_qat(yolo.model):
-        options = {"quantize": 8, **options}
     _check_values(format, options, ranges=is_qat(yolo.model))
     if options.get("data"):
         check_data(options["data"], yolo.task, split=options.get("split") or "val", labels=False, network=yolo.model)
