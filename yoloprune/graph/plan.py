@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,12 +28,14 @@ class Plan:
     Attributes:
         keep: parameter name -> dimension -> kept indices, ascending. Dimensions that are not named stay whole.
         shapes: Shape of each named parameter before pruning.
+        weights: Digest of the weights that it was made for, if it is to be told from others of the same shapes.
     """
 
     keep: dict[str, dict[int, list[int]]]
     shapes: dict[str, list[int]]
     _macs: int
     _params: int
+    weights: str | None = None
 
     def __repr__(self) -> str:  # the indices would fill the screen
         return f"<Plan: {len(self.keep)} tensors shrink, {self._macs} MACs and {self._params} parameters are left>"
@@ -55,6 +58,12 @@ class Plan:
                     f"the plan was made for {name!r} of shape {list(shape)}, "
                     f"this model's is {list(tensors[name].shape)}"
                 )
+        for name, dims in self.keep.items():
+            shape = self.shapes.get(name, [])
+            for dim, kept in dims.items():
+                size = shape[dim] if 0 <= dim < len(shape) else 0
+                if not kept or kept[0] < 0 or kept[-1] >= size or any(a >= b for a, b in itertools.pairwise(kept)):
+                    raise ValueError(f"the plan does not name some of the {size} slices of {name!r} in dimension {dim}")
         return tensors
 
     def _pruned(self, model: nn.Module) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
@@ -107,11 +116,13 @@ class Plan:
                 before = keep.setdefault(name, {}).get(dim)
                 keep[name][dim] = list(indices) if before is None else [before[i] for i in indices]
             shapes.setdefault(name, later.shapes[name])
-        return Plan(keep, shapes, later._macs, later._params)
+        return Plan(keep, shapes, later._macs, later._params, self.weights)
 
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON, under a temporary name first."""
         data = {"format": 1, "macs": self._macs, "params": self._params, "shapes": self.shapes, "keep": self.keep}
+        if self.weights:
+            data["weights"] = self.weights
         with atomic(path) as tmp:
             tmp.write_text(json.dumps(data, separators=(",", ":"), sort_keys=True))
 
@@ -125,6 +136,6 @@ class Plan:
         try:
             data = json.loads(Path(path).read_text())
             keep = {p: {int(d): list(map(int, i)) for d, i in dims.items()} for p, dims in data["keep"].items()}
-            return cls(keep, data["shapes"], data["macs"], data["params"])
+            return cls(keep, data["shapes"], data["macs"], data["params"], data.get("weights"))
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not a plan ({type(error).__name__}: {error})") from error

@@ -12,9 +12,9 @@ from yoloprune.detectors.base import Detector, tensors
 from yoloprune.errors import UserError
 from yoloprune.graph import Graph, Plan, mask_error
 
-__all__ = ["check_exact"]
+__all__ = ["EXACT", "check_exact", "plan_error"]
 
-_EXACT = 1e-6  # relative, in double precision, where a right plan leaves 1e-12
+EXACT = 1e-6  # relative, in double precision, where a right plan leaves 1e-12
 
 
 def check_exact(detector: Detector, graph: Graph, plan: Plan) -> float:
@@ -34,8 +34,8 @@ def check_exact(detector: Detector, graph: Graph, plan: Plan) -> float:
             go, where these can be told. Or the predictions of the model itself are not finite, or the same for every
             image.
     """
-    error, raised = _error(detector, plan)
-    if error < _EXACT:
+    error, raised = plan_error(detector, plan)
+    if error < EXACT:
         return error
     if not _puts_out_numbers(detector):
         raise UserError(
@@ -55,7 +55,8 @@ def check_exact(detector: Detector, graph: Graph, plan: Plan) -> float:
     )
 
 
-def _error(detector: Detector, plan: Plan) -> tuple[float, Exception | None]:
+def plan_error(detector: Detector, plan: Plan) -> tuple[float, Exception | None]:
+    """What `check_exact` looks at: the largest difference; infinite, with what was raised, if that failed."""
     double = copy.deepcopy(detector.network).double()
     try:
         return mask_error(double, plan, detector.noise().double(), select=detector.predictions), None
@@ -85,7 +86,7 @@ def _layers_to_blame(detector: Detector, graph: Graph, plan: Plan) -> list[str]:
 
     def differ(sets: Sequence[int]) -> bool:
         part = graph.plan(removed & np.isin(graph.tied[:, 0], sets))
-        return not _error(detector, part)[0] < _EXACT
+        return not plan_error(detector, part)[0] < EXACT
 
     found = set(_alone(np.unique(graph.tied[removed, 0]).tolist(), differ))
     names: dict[int, str] = {}

@@ -34,7 +34,7 @@ def head_advice(target: Target, kept: float, pruned: float) -> str | None:
 
 def kept_head(detector: Detector, options: Options, target: Target, own: Cost) -> str | None:
     """A sentence on what the rest of the network must lose where the head is kept, before the long work begins."""
-    if options.prune_head or target.gflops is None or not detector.prunes_head:
+    if options.prune_head or options.plan or target.gflops is None or not detector.prunes_head:
         return None
     head, share = detector.head_share(), target.share(own)
     if not head:

@@ -23,7 +23,7 @@ from .typed import parse_budget, parse_count, parse_gflops, parse_ms, parse_name
 
 __all__ = ["CRITERIA", "TARGETS", "Options", "check_imgsz", "check_measuring"]
 
-TARGETS = ("target_gflops", "target_params", "target_ratio", "target_ms", "target_speedup")
+TARGETS = ("target_gflops", "target_params", "target_ratio", "target_ms", "target_speedup", "plan")
 
 CRITERIA = ("output_error", "compensated_error", "taylor", "hessian", "l2", "l1", "lamp", "bn_scale", "random")
 """The names in `yoloprune.criteria.CRITERIA`, without importing them."""
@@ -88,6 +88,13 @@ class Options:
         metavar=_NUMBER,
         read=parse_speedup,
         above=1,
+    )
+    plan: str | None = option(
+        None,
+        "plan.json of an earlier run: the same channels go, nothing is ranked.",
+        panel=TARGET,
+        metavar="<path>",
+        in_recipes=False,
     )
     backend: str | None = option(
         None,
@@ -256,6 +263,7 @@ class Options:
             got = " and ".join(given) or "none"
             raise UserError(f"Exactly one of {', '.join(TARGETS)} must be given (got {got}).")
         self._check_backend()
+        self._check_plan()
         for name, (_, what) in declared(Options).items():
             check_range(name, getattr(self, name), what)
         if not all(isinstance(name, str) for name in self.keep):
@@ -288,11 +296,18 @@ class Options:
         if self.timed and not self.latency_table:
             object.__setattr__(self, "backend", check_backend(self.backend or "onnxruntime", layers=True))
 
+    def _check_plan(self) -> None:
+        """What chooses channels in another way than a plan does."""
+        for name, off in (("steps", 1), ("choose_imgsz", False), ("compare_heads", False), ("max_pruning_ratio", None)):
+            value = getattr(self, name)
+            if self.plan and value != off:
+                raise UserError(f"{name}={value} does not go with a plan, which says which channels go; leave it out.")
+
     def _settle_types(self) -> None:
         values = dict(vars(self))
         if values["device"] is not None:
             values["device"] = str(values["device"]).strip("[]() ").replace(" ", "")
-        for name in ("data", "project", "latency_table"):
+        for name in ("data", "plan", "project", "latency_table"):
             if isinstance(values[name], Path):
                 values[name] = str(values[name])
         if isinstance(values["keep"], str):

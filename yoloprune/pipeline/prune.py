@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,10 +21,12 @@ from yoloprune.progress import counter
 from yoloprune.recovery import reconstruct
 
 from .exact import check_exact
+from .given_plan import read_plan
 from .on_device import OnDevice
 from .options import Options
 from .planning import TRIALS, Trial, best_limit, ranking_options, rankings
 from .scores import calibrated, run_images
+from .state import fingerprint
 from .targets import Target, cost, plan_for_target
 
 __all__ = ["Pruned", "prune_once"]
@@ -73,8 +76,37 @@ def prune_once(
     """
     network = detector.network
     graph = detector.trace(options.prune_head, options.keep, options.portable)
-    entry = CRITERIA[options.criterion]
-    batches = run_images(detector, options) if entry.needs_batches or options.recover else []
+    looks = options.recover or (CRITERIA[options.criterion].needs_batches and not options.plan)
+    batches = run_images(detector, options) if looks else []
+    notes: list[str] = []
+    if options.plan:
+        network.cpu()
+        plan, _, said = read_plan(options.plan, detector)
+        notes.append(said)
+    else:
+        plan = _ranked_plan(detector, graph, target, options, batches, notes, earlier, device)
+    plan = replace(plan, weights=fingerprint(network))
+    error = check_exact(detector, graph, plan)
+    pruned = detector.holding(plan.apply(network))
+    pruned.block_foreign_training()
+    if options.recover:
+        notes += _recover(pruned, detector, plan, batches, options.seed)
+    images = batches[0]["img"][:_FEW].cpu() if batches else None
+    return Pruned(pruned, plan, notes, target.share(cost(detector)), error, images)
+
+
+def _ranked_plan(
+    detector: Detector,
+    graph: Graph,
+    target: Target,
+    options: Options,
+    batches: list[dict[str, Any]],
+    notes: list[str],
+    earlier: tuple[Detector, Plan] | None,
+    device: OnDevice | None,
+) -> Plan:
+    """The plan that reaches the target by the ranking, or by the better of two; adds to the notes what was decided."""
+    network, entry = detector.network, CRITERIA[options.criterion]
     share = target.share(cost(detector))
     tries = bool(options.recover) and options.max_pruning_ratio is None
     ranked = {
@@ -94,7 +126,6 @@ def prune_once(
     if model:
         ranked = {name: _by_time(graph, model, values, name, share) for name, values in ranked.items()}
     scores = ranked[options.criterion]
-    notes: list[str] = []
     plan_of = partial(
         plan_for_target,
         detector,
@@ -115,15 +146,8 @@ def prune_once(
     if device:
         plan, said = device.settle(model, final, lambda plan: detector.holding(plan.apply(network)), target.ms)
         notes.append(said)
-    else:
-        plan = final()
-    error = check_exact(detector, graph, plan)
-    pruned = detector.holding(plan.apply(network))
-    pruned.block_foreign_training()
-    if options.recover:
-        notes += _recover(pruned, detector, plan, batches, options.seed)
-    images = batches[0]["img"][:_FEW].cpu() if batches else None
-    return Pruned(pruned, plan, notes, share, error, images)
+        return plan
+    return final()
 
 
 def _by_time(graph: Graph, model: LatencyModel, scores: np.ndarray, name: str, share: float) -> np.ndarray:

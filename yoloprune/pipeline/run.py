@@ -21,6 +21,7 @@ from .dry_run import Rehearsal, rehearse
 from .exact import check_exact
 from .finish import finish, megabytes
 from .folder import RunFolder, check_outside, check_writable, make_folder
+from .given_plan import read_plan
 from .heads import kept_head
 from .images import keep
 from .interrupt import Interrupted, disk_full, where_it_stands
@@ -108,11 +109,13 @@ class Run:
             with progress.phase(f"Measure the original on {options.backend or options.latency_table}"):
                 device = OnDevice(detector, options)
         own_ms = device.own_ms if device else None
-        self._targets = step_targets(options, own, own_ms)
+        given = read_plan(options.plan, detector) if options.plan else None
+        self._targets = [Target(given.gflops)] if given else step_targets(options, own, own_ms)
         if head := kept_head(detector, options, self._targets[-1], own):
             self._remarks.append(head)
         graph = detector.trace(options.prune_head, options.keep, options.portable)
-        check_reachable(options, detector, graph, own, own_ms)
+        if not given:
+            check_reachable(options, detector, graph, own, own_ms)
         if not remembered:  # each step checks its own plan; here it is found out before anything is written
             check_exact(detector, graph, graph.random_plan())
         record = (remembered and remembered.record) or Record(
