@@ -9,6 +9,7 @@ from yoloprune.detectors.base import Detector
 from yoloprune.errors import UserError
 from yoloprune.files import readable
 from yoloprune.graph import Plan
+from yoloprune.resources import resource
 
 from .exact import EXACT, plan_error
 from .state import fingerprint
@@ -36,24 +37,26 @@ def read_plan(path: str, detector: Detector) -> GivenPlan:
     """Read a plan and check that it fits.
 
     Args:
-        path: The file.
+        path: The file, or the name of one in cfg/plans.
         detector: The detector that it is for; left as it is.
 
     Raises:
         UserError: There is no such plan, or it does not fit this network: other names or shapes, indices that are not
             there, or coupled slices of which it takes some and leaves others.
     """
-    if not Path(path).is_file():
-        raise UserError(f"There is no plan '{path}'; {_REMEDY}.")
-    with readable(Path(path), _REMEDY):
-        plan = Plan.load(path)
+    published = {file.stem: file for file in resource("cfg", "plans").glob("*.json")}
+    file = published.get(path) or Path(path)
+    if not file.is_file():
+        raise UserError(f"There is no plan '{path}'; {_REMEDY}, or one of {', '.join(sorted(published))}.")
+    with readable(file, _REMEDY):
+        plan = Plan.load(file)
     error, raised = plan_error(detector, plan)
     if not error < EXACT:
         why = str(raised) if raised else "what it removes is coupled with what it leaves"
         raise UserError(f"The plan '{path}' does not fit this network: {why}; {_REMEDY}.") from raised
     gflops = detector.holding(plan.apply(detector.network)).gflops()
     own = fingerprint(detector.network)
-    note = f"Channels go by the plan {Path(path).name}, nothing is ranked"
+    note = f"Channels go by the plan {file.name}, nothing is ranked"
     if plan.weights is None:
         note += "; it does not say for which weights it was made."
     elif plan.weights == own:

@@ -91,7 +91,7 @@ class Options:
     )
     plan: str | None = option(
         None,
-        "plan.json of an earlier run: the same channels go, nothing is ranked.",
+        "plan.json of an earlier run, or a name in cfg/plans/: the same channels go, nothing is ranked.",
         panel=TARGET,
         metavar="<path>",
         in_recipes=False,
