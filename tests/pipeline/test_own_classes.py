@@ -8,11 +8,15 @@ import ultralytics
 import yoloprune
 from tests import small_yolo
 from tests.small_yolo import equal, put, write_data
+from yoloprune import detectors
+from yoloprune.demo.digits import WEIGHTS
 from yoloprune.detectors.ultralytics import checkpoints
 from yoloprune.detectors.ultralytics.detector import UltralyticsDetector
 from yoloprune.detectors.ultralytics.model import YOLO
 from yoloprune.detectors.ultralytics.stock_training import is_marked
 from yoloprune.errors import UserError
+from yoloprune.pipeline.options import Options
+from yoloprune.pipeline.own_classes import fit_classes
 from yoloprune.report import Record
 
 SMALL = {
@@ -80,3 +84,11 @@ def test_names_may_be_a_list_or_too_few(pruned_yolo, names) -> None:
     assert UltralyticsDetector(pruned_yolo).names == {i: str(i) for i in range(80)}
     pruned_yolo.model.names = [f"class {i}" for i in range(80)]
     assert UltralyticsDetector(pruned_yolo).names[79] == "class 79"
+
+
+def test_a_folder_named_as_the_embedded_set_is_not_taken_for_it(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits" / "args.yaml").write_text("train: {lr0: 1}\n")  # as a run of that name leaves it
+    detector = detectors.load(WEIGHTS)
+    assert fit_classes(detector, Options(data="digits", target_ratio=0.5)) == (detector, None)

@@ -7,6 +7,7 @@ from pathlib import Path
 from yoloprune.detectors.base import Detector
 from yoloprune.errors import UserError
 
+from .folder import DIGITS
 from .options import Options
 
 __all__ = ["OtherClassesError", "fit_classes"]
@@ -30,8 +31,10 @@ def fit_classes(detector: Detector, options: Options) -> tuple[Detector, str | N
         OtherClassesError: The numbers of classes differ, and no epochs of training are asked for.
         UserError: The data cannot be used.
     """
-    if options.data is None or (not Path(options.data).exists() and not options.data.endswith((".yaml", ".yml"))):
-        return detector, None  # a name such as that of the embedded set, or what `check_data` will refuse
+    if options.data in (None, DIGITS):  # the embedded set, even beside a folder of that name
+        return detector, None
+    if not Path(options.data).exists() and not options.data.endswith((".yaml", ".yml")):
+        return detector, None  # `check_data` will refuse it
     ours, theirs = detector.names, detector.check_data(options.data, split="train", labels=False)
     if theirs is None:  # images alone
         return detector, None
