@@ -83,8 +83,10 @@ def _removed_in_turn(
         if last:
             sets.pop(number)
         touched = {id(layer): layer for component in block for layer in behind.get(int(component), ())}
+        going = np.zeros(graph.n_components, bool)
+        going[block] = True
         for layer in touched.values():
-            layer.remove(block)
+            layer.remove(going)
         cost = costs()
     stays = np.isnan(levels)
     levels[stays] = (level or 1.0) * (2 + cost[stays] / cost[stays].max(initial=1e-300))
@@ -176,8 +178,8 @@ class _Layer:
         self._reckon()
 
     def remove(self, components: np.ndarray) -> None:
-        """Let the inputs and outputs of these components go and re-solve the rest."""
-        going = np.flatnonzero(np.isin(self.consumed, components) & self._here)
+        """Let the inputs and outputs of these components, bool (components,), go and re-solve the rest."""
+        going = np.flatnonzero(components[self.consumed] & self._here)
         if len(going):
             at = torch.as_tensor((going[:, None] * self._kernel + np.arange(self._kernel)).ravel())
             at = at.to(self._inverse.device)
@@ -186,7 +188,7 @@ class _Layer:
             self._weight -= self._weight[:, at] @ ratio
             self._inverse -= columns @ ratio
             self._here[going] = False
-        lost = np.flatnonzero(np.isin(self.produced, components))
+        lost = np.flatnonzero(components[self.produced])
         if len(lost):
             rows = (lost[:, None] * self._rows + np.arange(self._rows)).ravel()
             self._weight[torch.as_tensor(rows).to(self._weight.device)] = 0
