@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import zipfile
 from collections import defaultdict
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,12 +36,13 @@ import ultralytics  # noqa: E402
 from tests.small_yolo import enliven, narrow, write_data, write_few_digits  # noqa: E402
 from tests.toy_family import Toy, ToyDetector  # noqa: E402
 from yoloprune import detectors  # noqa: E402
-from yoloprune.deploy.latency import latencies  # noqa: E402
+from yoloprune.demo import digits  # noqa: E402
+from yoloprune.deploy.latency import latencies, module_latencies  # noqa: E402
 from yoloprune.detectors.base import Training  # noqa: E402
 from yoloprune.detectors.ultralytics.guard import quiet  # noqa: E402
 from yoloprune.detectors.ultralytics.model import YOLO  # noqa: E402
 from yoloprune.files import atomic  # noqa: E402
-from yoloprune.pipeline import finish, reporting  # noqa: E402
+from yoloprune.pipeline import reporting  # noqa: E402
 from yoloprune.report.page import Page  # noqa: E402
 
 SHARED = Path(os.environ.get("YOLOPRUNE_SHARED", ROOT.parent / "shared"))
@@ -55,13 +56,23 @@ def _seeds() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture(autouse=True)
-def _no_charts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs measure times briefly and write their report without charts, which take seconds, but in tests of reports."""
-    if request.path.parent.name != "report":
-        monkeypatch.setattr(reporting, "draw_page", _draw_nothing)
-        monkeypatch.setattr(finish, "latencies", partial(latencies, seconds=0.0))
-        monkeypatch.setattr(reporting, "module_latencies", lambda detectors, **_: [{} for _ in detectors])
+@pytest.fixture(scope="session", autouse=True)
+def _brief() -> Iterator[None]:
+    """Times are measured in the fewest rounds, where nothing else is said."""
+    with pytest.MonkeyPatch.context() as patch:
+        for measured in (latencies, module_latencies):
+            patch.setitem(measured.__kwdefaults__, "seconds", 0.0)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_charts(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Runs write their report without charts, which take seconds, but in tests of reports."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.parent.name != "report":
+            patch.setattr(reporting, "draw_page", _draw_nothing)
+            patch.setattr(reporting, "module_latencies", lambda detectors, **_: [{} for _ in detectors])
+        yield
 
 
 def _draw_nothing(page: Page, folder: Path) -> dict[str, str]:
@@ -149,6 +160,12 @@ def toy(_trained_toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A trained checkpoint of the toy family, which has its line in the registry."""
     monkeypatch.setattr(detectors, "FAMILIES", ["tests.toy_family:ToyDetector", *detectors.FAMILIES])
     return Path(shutil.copy(_trained_toy, tmp_path / "toy.pt"))
+
+
+@pytest.fixture(scope="session")
+def all_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data YAML of the embedded digits."""
+    return digits.write(tmp_path_factory.mktemp("digits"))
 
 
 @pytest.fixture(scope="session")

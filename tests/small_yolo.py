@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,9 +15,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.dist import ddp_cleanup, generate_ddp_file
 
 from yoloprune.demo import digits
+from yoloprune.detectors.ultralytics import checkpoints
+from yoloprune.detectors.ultralytics.guard import quiet
+from yoloprune.detectors.ultralytics.model import YOLO
 from yoloprune.pipeline.manifest import Manifest
 
 
@@ -158,3 +164,26 @@ def write_few_digits(folder: Path, *, train: int, val: int) -> Path:
     data = root / "few.yaml"
     data.write_text(f"path: {root}\ntrain: train.txt\nval: val.txt\nnames:\n{names}")
     return data
+
+
+@functools.cache
+def shallow_weights() -> Path:
+    """The checkpoint of a YOLOv8 of few layers and 10 classes, with which a run takes a moment; it detects nothing.
+
+    Its images are of 64 px.
+    """
+    rows = [
+        *([-1, 1, "Conv", [width, 3, 2]] for width in (16, 32)),
+        [-1, 1, "C2f", [64, True]],
+        *([-1, 1, "Conv", [64, 3, 2]] for _ in range(3)),
+    ]
+    described = {"nc": 10, "backbone": rows, "head": [[[4, 5], 1, "Detect", ["nc"]]]}
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yolo = YOLO("yolov8n.yaml")
+        yolo.model = DetectionModel(described, verbose=False)
+        enliven(yolo.model)
+    yolo.ckpt = {"train_args": {"imgsz": 64}}
+    path = Path(os.environ["YOLO_CONFIG_DIR"], "shallow.pt")  # which is removed in the end
+    checkpoints.save(yolo, path)
+    return path

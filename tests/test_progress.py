@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from ultralytics.utils import LOGGER
 
-from tests.small_yolo import write_data
-from yoloprune.demo.digits import WEIGHTS
+from tests.small_yolo import shallow_weights, write_data
 from yoloprune.detectors.ultralytics.guard import quiet
 from yoloprune.pipeline.api import prepare
 from yoloprune.pipeline.options import Options
@@ -47,7 +46,7 @@ def told(tmp_path_factory) -> Recorder:
         target_ratio=0.8, data=str(data), imgsz=64, batch=2, device="cpu", epochs=2, val=True, project=str(root),
         calibration_images=5, distill=False, train={"workers": 0, "plots": False, "amp": False, "mosaic": 0.0},
     )  # fmt: skip
-    prepare(WEIGHTS, options, progress=recorder).go()
+    prepare(shallow_weights(), options, progress=recorder).go()
     return recorder
 
 
@@ -58,7 +57,7 @@ def test_pruning_counts_images_batches_trials_and_layers(told) -> None:
     last = {what: (done, total) for what, done, total in parts}
     assert last["calibration image"] == (5, 5)
     assert last["ranking batch"] == (3, 3)
-    assert last["layer"][0] == last["layer"][1] > 40
+    assert last["layer"][0] == last["layer"][1] > 15
     assert 1 < last["trial"][0] < last["trial"][1] == 5  # equal plans are not tried twice
 
 
@@ -103,15 +102,3 @@ def test_quiet_lasts_as_long_as_its_block(caplog) -> None:
     finally:
         LOGGER.removeHandler(caplog.handler)
     assert {record.message for record in caplog.records} == {"after"}
-
-
-def test_from_python_ultralytics_is_quiet(tmp_path, capfd) -> None:
-    from yoloprune import prune
-
-    data = write_data(tmp_path / "data", [str(i) for i in range(10)])
-    prune(
-        WEIGHTS, target_ratio=0.9, data=str(data), imgsz=64, batch=2, device="cpu", epochs=1, criterion="l2",
-        max_pruning_ratio=0.9, project=str(tmp_path), workers=0, plots=False, distill=False,
-    )  # fmt: skip
-    said = capfd.readouterr()
-    assert (said.out, said.err) == ("", "")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.small_yolo import shallow_weights
 from yoloprune.demo import digits
 
 
@@ -31,10 +32,9 @@ def test_mistakes_are_answered_in_a_sentence(yoloprune, words, said) -> None:
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.slow
-def test_a_frontier_of_the_digits(yoloprune, tmp_path: Path, few_digits: Path) -> None:
-    words = [digits.WEIGHTS, "--data", few_digits, "--sizes", "96,64", "--calibration-images", 8, "--device", "cpu"]
-    words += ["--target-ratio", 0.3, "--imgsz", 96, "--project", tmp_path, "--name", "f"]
+def test_a_frontier(yoloprune, tmp_path: Path, few_digits: Path) -> None:
+    words = [shallow_weights(), "--prune-head", "--data", few_digits, "--sizes", "96,64", "--device", "cpu"]
+    words += ["--calibration-images", 8, "--target-ratio", 0.3, "--imgsz", 96, "--project", tmp_path, "--name", "f"]
     result = yoloprune("frontier", *words, "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)

@@ -6,6 +6,7 @@ import csv
 
 import pytest
 
+from tests.small_yolo import shallow_weights
 from yoloprune.analysis import sensitivity
 from yoloprune.demo.digits import WEIGHTS
 
@@ -34,7 +35,7 @@ def test_the_same_command_goes_on_after_ctrl_c(yoloprune, tmp_path, few_digits, 
         with monkeypatch.context() as patched:
             patched.setattr(sensitivity, "_try", try_)
             words = ("--data", few_digits, *FEW, "--ratios", "0.3,0.5", "--save", tmp_path / save)
-            return yoloprune("sensitivity", WEIGHTS, *words), len(calls)
+            return yoloprune("sensitivity", shallow_weights(), *words), len(calls)
 
     result, _ = measured("out/cut", stop=0)
     assert result.exit_code == 130
@@ -55,8 +56,8 @@ def test_what_other_work_has_left_is_not_used(yoloprune, tmp_path, few_digits) -
     (tmp_path / "s.unfinished.json").write_text('{"work": "other", "results": [[0, 0, 0]]}')
     (tmp_path / "t.unfinished.json").write_text("damaged")
     words = ("--data", few_digits, *FEW, "--ratios", "0.5")
-    assert yoloprune("sensitivity", WEIGHTS, *words, "--save", tmp_path / "s").exit_code == 0
-    assert yoloprune("sensitivity", WEIGHTS, *words, "--save", tmp_path / "t").exit_code == 0
+    assert yoloprune("sensitivity", shallow_weights(), *words, "--save", tmp_path / "s").exit_code == 0
+    assert yoloprune("sensitivity", shallow_weights(), *words, "--save", tmp_path / "t").exit_code == 0
     assert (tmp_path / "s.csv").read_bytes() == (tmp_path / "t.csv").read_bytes()
 
 

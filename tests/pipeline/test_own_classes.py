@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import pytest
-import ultralytics
 
 import yoloprune
 from tests import small_yolo
-from tests.small_yolo import equal, put, write_data
+from tests.small_yolo import equal, put, shallow_weights, write_data
 from yoloprune import detectors
 from yoloprune.demo.digits import WEIGHTS
 from yoloprune.detectors.ultralytics import checkpoints
 from yoloprune.detectors.ultralytics.detector import UltralyticsDetector
-from yoloprune.detectors.ultralytics.model import YOLO
 from yoloprune.detectors.ultralytics.stock_training import is_marked
 from yoloprune.errors import UserError
 from yoloprune.pipeline.options import Options
@@ -25,24 +23,16 @@ SMALL = {
     "calibration_images": 4,
     "device": "cpu",
     "target_ratio": 0.8,
-    "max_pruning_ratio": 0.9,
+    "criterion": "l2",
+    "recover": False,
 }
 TRAIN = {key: small_yolo.SHORT[key] for key in ("workers", "plots", "amp", "mosaic")}
 
 
-@pytest.fixture
-def coco_like(tmp_path, pruned_yolo):
-    """A checkpoint of 80 classes, unpruned."""
-    yolo = YOLO(ultralytics.YOLO("yolov8n.yaml"))
-    path = tmp_path / "coco.pt"
-    checkpoints.save(yolo, path)
-    return path
-
-
-def test_one_run_trains_prunes_and_fine_tunes(coco_like, tmp_path) -> None:
+def test_one_run_trains_prunes_and_fine_tunes(tmp_path) -> None:
     data = write_data(tmp_path / "cells", ["red", "white", "platelet"])
     where = {"project": tmp_path / "runs", "name": "a", "val": True, "epochs": 1}
-    result = yoloprune.prune(coco_like, data=data, train_epochs=1, **where, **SMALL, **TRAIN)
+    result = yoloprune.prune(shallow_weights(), data=data, train_epochs=1, **where, **SMALL, **TRAIN)
     assert result.model.names == {0: "red", 1: "white", 2: "platelet"}
     assert result.model.model.model[-1].nc == 3
     (row,) = result.report.trainings
@@ -61,20 +51,20 @@ def test_one_run_trains_prunes_and_fine_tunes(coco_like, tmp_path) -> None:
     assert again.plan.keep == result.plan.keep
 
 
-def test_without_epochs_the_run_says_what_to_type(coco_like, tmp_path) -> None:
+def test_without_epochs_the_run_says_what_to_type(tmp_path) -> None:
     data = write_data(tmp_path / "cells", ["red", "white", "platelet"])
-    with pytest.raises(UserError, match=r"has 3 classes and the weights 80.*train_epochs=50"):
-        yoloprune.prune(coco_like, data=data, project=tmp_path / "runs", **SMALL)
+    with pytest.raises(UserError, match=r"has 3 classes and the weights 10.*train_epochs=50"):
+        yoloprune.prune(shallow_weights(), data=data, project=tmp_path / "runs", **SMALL)
     assert not (tmp_path / "runs").exists()
 
 
-def test_other_names_for_as_many_classes_are_noted(coco_like, tmp_path) -> None:
-    yolo = checkpoints.load(coco_like)
-    yolo.model.names = {i: f"thing {i}" for i in range(80)}
-    data = write_data(tmp_path / "others", [f"object {i}" for i in range(80)])
+def test_other_names_for_as_many_classes_are_noted(tmp_path) -> None:
+    yolo = checkpoints.load(shallow_weights())
+    yolo.model.names = {i: f"thing {i}" for i in range(10)}
+    data = write_data(tmp_path / "others", [f"object {i}" for i in range(10)])
     result = yoloprune.prune(yolo, data=data, **SMALL)
     assert any("no name in common" in note for note in result.report.notes)
-    assert equal(yolo.model, checkpoints.load(coco_like).model)
+    assert equal(yolo.model, checkpoints.load(shallow_weights()).model)
 
 
 @pytest.mark.parametrize("names", [["a", "b"], {0: "a", 1: "b"}])

@@ -14,8 +14,7 @@ import pytest
 import yaml
 
 import yoloprune
-from tests.small_yolo import put
-from yoloprune.demo.digits import WEIGHTS
+from tests.small_yolo import put, shallow_weights
 from yoloprune.errors import UserError
 from yoloprune.files import atomic
 from yoloprune.pipeline.folder import RunFolder, remove
@@ -23,6 +22,7 @@ from yoloprune.pipeline.interrupt import where_it_stands
 from yoloprune.pipeline.options import Options
 from yoloprune.report import Measure, Record, StepRow
 
+WEIGHTS = shallow_weights()
 ONE_STEP = Options(target_ratio=0.6)
 ALONE = {"criterion": "l2", "recover": False}  # by the weights alone
 
@@ -43,6 +43,10 @@ def run(finished, tmp_path) -> Path:
 @pytest.fixture
 def cut(run) -> Path:
     """The run as it was after its first step."""
+    return _cut(run)
+
+
+def _cut(run: Path) -> Path:
     record = Record.load(run / "results.json")
     record.after, record.steps = None, record.steps[:1]
     put(run, "results.json", record.save)
@@ -150,6 +154,9 @@ def _write(path: Path, content: str) -> None:
 def test_full_disk(finished, tmp_path, monkeypatch, name) -> None:
     run = tmp_path / "my runs" / "run"
     rename = os.replace
+    words = {"model": WEIGHTS, **ALONE, "target_ratio": 0.6, "steps": 2, "project": run.parent, "name": run.name}
+    if not name.startswith("steps/1"):  # it comes later, so that the run may as well go on after its first step
+        words = {"resume": _cut(Path(shutil.copytree(finished, run)))}
 
     def full(source, target) -> None:
         if Path(target) == run / name:
@@ -158,7 +165,7 @@ def test_full_disk(finished, tmp_path, monkeypatch, name) -> None:
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(UserError) as caught:
-        yoloprune.prune(WEIGHTS, **ALONE, target_ratio=0.6, steps=2, project=run.parent, name=run.name)
+        yoloprune.prune(**words)
     said = str(caught.value)
     full = "cannot be written (No space left on device); make room, then continue with: "
     assert said.startswith(f"'{run / name}' {full}")
