@@ -15,11 +15,9 @@ import yaml
 from typer.testing import CliRunner
 
 import yoloprune
-from tests.small_yolo import equal
+from tests.small_yolo import equal, shallow_weights, write_few_digits
 from yoloprune import detectors
 from yoloprune.cli.app import app
-from yoloprune.demo import digits
-from yoloprune.demo.digits import WEIGHTS
 from yoloprune.detectors.ultralytics import checkpoints
 from yoloprune.detectors.ultralytics.trainers.continuation import Continuation
 from yoloprune.errors import UserError
@@ -30,20 +28,14 @@ from yoloprune.pipeline.options import Options
 from yoloprune.pipeline.train import saved_original
 from yoloprune.report import Record
 
+WEIGHTS = shallow_weights()
 ALONE = {"criterion": "l2", "recover": False, "target_ratio": 0.8}  # by the weights alone
 
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory) -> Path:
     """A data YAML of 8 training and 8 validation canvases of the embedded digits."""
-    root = digits.write(tmp_path_factory.mktemp("digits")).parent
-    for split in ("train", "val"):
-        images = sorted((root / "images" / split).iterdir())[:8]
-        (root / f"{split}.txt").write_text("".join(f"./images/{split}/{image.name}\n" for image in images))
-    names = "".join(f"  {digit}: '{digit}'\n" for digit in range(10))
-    data = root / "few.yaml"
-    data.write_text(f"path: {root}\ntrain: train.txt\nval: val.txt\nnames:\n{names}")
-    return data
+    return write_few_digits(tmp_path_factory.mktemp("digits"), train=8, val=8)
 
 
 def _short(data: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 import yoloprune
-from tests.small_yolo import equal, write_data
+from tests.small_yolo import equal, shallow_weights, write_data
 from yoloprune.demo import digits
 from yoloprune.detectors.ultralytics import checkpoints
 from yoloprune.detectors.ultralytics.calibration_data import calibration_batches, split_sizes
@@ -32,20 +32,16 @@ FAST: dict[str, Any] = {
     "device": "cpu",
     "max_pruning_ratio": 0.8,
 }
-TRAIN: dict[str, Any] = {"epochs": 1, "batch": 4, "plots": False, "workers": 0}
+TRAIN: dict[str, Any] = {
+    "criterion": "l2", "recover": False, "epochs": 1, "batch": 4, "plots": False, "workers": 0,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def digit_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data YAML of the embedded digits."""
-    return digits.write(tmp_path_factory.mktemp("digits"))
-
-
-@pytest.fixture(scope="module")
-def images(digit_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(all_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of a dozen images of it, in a folder of its own each, and nothing else."""
     folder = tmp_path_factory.mktemp("images")
-    for image in sorted((digit_set.parent / "images" / "train").iterdir())[:12]:
+    for image in sorted((all_digits.parent / "images" / "train").iterdir())[:12]:
         shutil.copy(image, folder)
     return folder
 
@@ -56,8 +52,8 @@ def pruned(images: Path) -> yoloprune.pipeline.api.PruneResult:
     return yoloprune.prune(digits.WEIGHTS, data=images, **FAST)
 
 
-def test_a_folder_of_images_ranks_and_recovers(pruned, images: Path, digit_set: Path) -> None:
-    assert validate(pruned.model, digit_set, imgsz=160, device="cpu").map > 0.7  # 0 without images
+def test_a_folder_of_images_ranks_and_recovers(pruned, images: Path, all_digits: Path) -> None:
+    assert validate(pruned.model, all_digits, imgsz=160, device="cpu").map > 0.7  # 0 without images
     assert pruned.report.data == str(images)
     assert sorted({path.suffix for path in images.rglob("*")}) == [".png"]
 
@@ -137,7 +133,8 @@ def test_what_needs_labels_says_so_before_any_work(images: Path, tmp_path: Path,
 
 def test_images_alone_fine_tune_by_distillation(images: Path, tmp_path: Path) -> None:
     arrays = [cv2.imread(str(file)) for file in sorted(images.iterdir())]
-    result = yoloprune.prune(digits.WEIGHTS, data=arrays, project=tmp_path, name="run", **FAST, **TRAIN | {"epochs": 2})
+    where = {"project": tmp_path, "name": "run"}
+    result = yoloprune.prune(shallow_weights(), data=arrays, **where, **FAST, **TRAIN | {"epochs": 2})
     folder = tmp_path / "run" / "steps" / "1" / "train"
     rows = list(csv.DictReader((folder / "results.csv").read_text().splitlines()))
     assert [float(row["train/out_loss"]) > 0 for row in rows] == [True, True]
@@ -161,23 +158,23 @@ def test_a_run_with_images_in_memory_is_resumed(images: Path, tmp_path: Path, mo
     with monkeypatch.context() as patch:
         patch.setattr(steps, "fine_tune", killed)
         with pytest.raises(KeyboardInterrupt):
-            yoloprune.prune(digits.WEIGHTS, data=arrays, project=tmp_path, name="run", **FAST, **TRAIN)
+            yoloprune.prune(shallow_weights(), data=arrays, project=tmp_path, name="run", **FAST, **TRAIN)
     assert yoloprune.prune(resume=tmp_path / "run").report.steps[0].epochs == 1
 
 
-def test_missing_validation_images_leave_validation_out(digit_set: Path, images: Path, tmp_path: Path) -> None:
+def test_missing_validation_images_leave_validation_out(all_digits: Path, images: Path, tmp_path: Path) -> None:
     names = "".join(f"  {digit}: '{digit}'\n" for digit in range(10))
     data = tmp_path / "data.yaml"
     data.write_text(f"train: {images}\nval: gone\nnames:\n{names}")
-    result = yoloprune.prune(digits.WEIGHTS, data=data, project=tmp_path, name="run", **FAST, **TRAIN)
+    result = yoloprune.prune(shallow_weights(), data=data, project=tmp_path, name="run", **FAST, **TRAIN)
     assert any("gone', which do not exist" in note for note in result.report.notes)
     assert result.report.steps[0].metrics == {}
     assert split_sizes(checkpoints.load(digits.WEIGHTS), str(data)) == (12, 0)
 
 
-def test_images_alone_are_given_to_the_trainer(pruned, images: Path, digit_set: Path, tmp_path: Path) -> None:
+def test_images_alone_are_given_to_the_trainer(pruned, images: Path, all_digits: Path, tmp_path: Path) -> None:
     """With labels beside them they are trained on; a new network finds no classes in them."""
-    labelled = digit_set.parent / "images" / "val"
+    labelled = all_digits.parent / "images" / "val"
     keywords = {"imgsz": 64, "batch": 16, "epochs": 1, "device": "cpu", "plots": False, "val": False, "verbose": False}
     yolo = YOLO(digits.WEIGHTS)
     with pytest.raises(UserError, match="validation needs labels"):
