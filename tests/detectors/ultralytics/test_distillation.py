@@ -10,7 +10,7 @@ import ultralytics
 from ultralytics.utils.torch_utils import unwrap_model
 
 import yoloprune
-from tests.small_yolo import launched, write_few_digits
+from tests.small_yolo import launched, shallow_weights, write_few_digits
 from yoloprune.demo import digits
 from yoloprune.detectors.base import Distillation
 from yoloprune.detectors.ultralytics import checkpoints
@@ -23,16 +23,24 @@ from yoloprune.detectors.ultralytics.trainers.pruned import PrunedDetectionTrain
 from yoloprune.errors import UserError
 from yoloprune.graph import Plan
 
-TRAIN = {"imgsz": 96, "batch": 8, "epochs": 1, "fraction": 0.1, "plots": False, "workers": 0, "device": "cpu"}
+TRAIN = {"imgsz": 96, "batch": 8, "epochs": 1, "plots": False, "workers": 0, "device": "cpu"}
+
+
+BY_WEIGHTS = {"criterion": "l2", "recover": False}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a run that only prunes."""
+    root = tmp_path_factory.mktemp("runs")
+    yoloprune.prune(ultralytics.YOLO(digits.WEIGHTS), target_ratio=0.7, **BY_WEIGHTS, project=root, name="run")
+    return root / "run"
 
 
 @pytest.fixture
-def start(tmp_path):
-    """A pruned checkpoint, the plan that led to it, and data."""
-    result = yoloprune.prune(
-        ultralytics.YOLO(digits.WEIGHTS), target_ratio=0.7, criterion="l2", recover=False, project=tmp_path, name="run"
-    )
-    return result, Distillation(teacher=str(digits.WEIGHTS), plan=str(tmp_path / "run" / "plan.json"))
+def start(run):
+    """A pruned model and what guides its training."""
+    return yoloprune.load(run / "pruned.pt"), Distillation(teacher=str(digits.WEIGHTS), plan=str(run / "plan.json"))
 
 
 def images(n=2):
@@ -57,8 +65,8 @@ def test_the_teacher_itself_has_nothing_to_learn(tmp_path):
 
 
 def test_terms_grow_with_the_distance_and_reach_all_layers(start):
-    result, distillation = start
-    network = result.model.model.float().eval().requires_grad_(True)
+    yolo, distillation = start
+    network = yolo.model.float().eval().requires_grad_(True)
     made = criterion(network, distillation)
     batch = {"img": images(), "batch_idx": torch.zeros(0), "cls": torch.zeros(0, 1), "bboxes": torch.zeros(0, 4)}
     loss, items = made(network(batch["img"]), batch)
@@ -69,13 +77,12 @@ def test_terms_grow_with_the_distance_and_reach_all_layers(start):
     assert not missing
 
 
-def test_training_keeps_batch_norm_statistics_and_pickles_no_teacher(start, tmp_path):
-    result, distillation = start
-    before = {n: b.clone() for n, b in result.model.model.named_buffers() if n.endswith("running_mean")}
-    trainer = bind_distillation(result.model._smart_load("trainer"), distillation)
-    data = str(digits.write(tmp_path / "digits"))
-    result.model.train(trainer=trainer, data=data, project=str(tmp_path), name="train", **TRAIN)
-    trained = result.model.trainer
+def test_training_keeps_batch_norm_statistics_and_pickles_no_teacher(start, run, few_digits, tmp_path):
+    yolo, distillation = start
+    before = {n: b.clone() for n, b in yolo.model.named_buffers() if n.endswith("running_mean")}
+    trainer = bind_distillation(yolo._smart_load("trainer"), distillation)
+    yolo.train(trainer=trainer, data=str(few_digits), project=str(tmp_path), name="train", **TRAIN)
+    trained = yolo.trainer
     after = dict(unwrap_model(trained.model).named_buffers())
     for name, value in before.items():
         torch.testing.assert_close(after[name].cpu(), value.float(), rtol=1e-3, atol=1e-3)
@@ -86,29 +93,25 @@ def test_training_keeps_batch_norm_statistics_and_pickles_no_teacher(start, tmp_
     network = saved["ema"] or saved["model"]
     assert getattr(network, "criterion", None) is None
     assert not any(m._forward_hooks for m in network.modules())
-    assert (tmp_path / "train" / "weights" / "last.pt").stat().st_size < 2.5 * (
-        tmp_path / "run" / "pruned.pt"
-    ).stat().st_size
+    assert (tmp_path / "train" / "weights" / "last.pt").stat().st_size < 2.5 * (run / "pruned.pt").stat().st_size
 
 
-def test_options_survive_the_ddp_launcher(start, tmp_path):
+def test_options_survive_the_ddp_launcher(start, run, few_digits, tmp_path):
     """A fresh interpreter runs the file that the launcher gives to each process, here for one process on the CPU."""
     _, distillation = start
     options = replace(distillation, feature=0.5)
-    data, model = str(digits.write(tmp_path / "digits")), str(tmp_path / "run" / "pruned.pt")
-    overrides = TRAIN | {"model": model, "data": data, "project": str(tmp_path), "name": "train"}
-    run = bind_distillation(PrunedDetectionTrainer, options)(overrides=overrides)
-    run.setup_model()
+    where = {"data": str(few_digits), "project": str(tmp_path), "name": "train"}
+    trainer = bind_distillation(PrunedDetectionTrainer, options)(
+        overrides=TRAIN | where | {"model": str(run / "pruned.pt")}
+    )
+    trainer.setup_model()
     asked = "type(trainer).__name__, trainer.distillation, trainer.model.criterion.gains"
-    assert launched(run, asked) == repr(("DistillingPrunedDetectionTrainer", options, options))
+    assert launched(trainer, asked) == repr(("DistillingPrunedDetectionTrainer", options, options))
 
 
-def test_a_run_distils_by_default_and_resumes(tmp_path):
-    data = str(write_few_digits(tmp_path / "digits", train=48, val=16))
-    result = yoloprune.prune(
-        digits.WEIGHTS, target_ratio=0.7, data=data, project=tmp_path, name="run", calibration_images=8,
-        max_pruning_ratio=0.9, **TRAIN,
-    )  # fmt: skip
+def test_a_run_distils_by_default(few_digits, tmp_path):
+    words = {"target_ratio": 0.7, "data": str(few_digits), "project": tmp_path, "name": "run"}
+    result = yoloprune.prune(shallow_weights(), **words, **BY_WEIGHTS, **TRAIN)
     header = (tmp_path / "run" / "steps" / "1" / "train" / "results.csv").read_text().splitlines()[0]
     assert "out_loss" in header
     assert not (tmp_path / "run" / "steps" / "original.pt").exists()
@@ -116,11 +119,11 @@ def test_a_run_distils_by_default_and_resumes(tmp_path):
 
 
 def test_fine_tuning_that_only_harms_is_not_kept(tmp_path):
-    data = str(write_few_digits(tmp_path / "digits", train=160, val=48))
+    data = str(write_few_digits(tmp_path / "digits", train=48, val=32))
     harmful = TRAIN | {"optimizer": "SGD", "lr0": 0.3, "warmup_epochs": 0.0, "nbs": 8}
     result = yoloprune.prune(
         digits.WEIGHTS, target_ratio=0.8, data=data, project=tmp_path, name="run", calibration_images=16, val=True,
-        prune_head=True, max_pruning_ratio=0.9, **harmful,
+        prune_head=True, criterion="l2", max_pruning_ratio=0.9, **harmful,
     )  # fmt: skip
     (note,) = (note for note in result.report.notes if "Fine-tuning did not make the network better" in note)
     kept = result.report.steps[0].metrics["mAP50-95"]
@@ -130,13 +133,13 @@ def test_fine_tuning_that_only_harms_is_not_kept(tmp_path):
 
 
 def test_images_without_labels_serve(tmp_path):
-    data = write_few_digits(tmp_path / "digits", train=48, val=16)
+    data = write_few_digits(tmp_path / "digits", train=16, val=8)
     for file in (data.parent / "labels" / "train").glob("*.txt"):
         file.unlink()
-    whole = {key: value for key, value in TRAIN.items() if key != "fraction"} | {"imgsz": 64}
     yoloprune.prune(
-        digits.WEIGHTS, target_ratio=0.7, data=str(data), project=tmp_path, name="run", calibration_images=8, **whole
-    )
+        shallow_weights(), target_ratio=0.7, data=str(data), project=tmp_path, name="run", calibration_images=8,
+        max_pruning_ratio=0.9, **TRAIN | {"imgsz": 64},
+    )  # fmt: skip
     rows = (tmp_path / "run" / "steps" / "1" / "train" / "results.csv").read_text().splitlines()
     assert float(dict(zip(rows[0].split(","), rows[1].split(","), strict=True))["train/out_loss"]) > 0
 
