@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import yaml
 from torch import nn
 
 import yoloprune
-from tests.small_yolo import equal, put, write_data
+from tests.small_yolo import equal, put, shallow_weights, write_data
 from yoloprune.demo import digits
 from yoloprune.detectors.ultralytics import checkpoints
 from yoloprune.detectors.ultralytics.cost import gflops
@@ -33,6 +34,20 @@ BY_WEIGHTS = {"criterion": "l2", "recover": False}  # which takes no images
 @pytest.fixture
 def model() -> ultralytics.YOLO:
     return ultralytics.YOLO(digits.WEIGHTS)
+
+
+@pytest.fixture(scope="module")
+def two_steps(tmp_path_factory) -> tuple[yoloprune.PruneResult, Path]:
+    """A run of two steps over a model in memory, and its folder."""
+    root = tmp_path_factory.mktemp("runs")
+    words = {"target_ratio": 0.6, "steps": 2, "project": root, "name": "whole"}
+    return yoloprune.prune(ultralytics.YOLO(shallow_weights()), **words, **BY_WEIGHTS), root / "whole"
+
+
+@pytest.fixture
+def shallow() -> ultralytics.YOLO:
+    """A model with which a run takes a moment."""
+    return ultralytics.YOLO(shallow_weights())
 
 
 def test_prunes_and_does_nothing_else(model, tmp_path, monkeypatch) -> None:
@@ -59,14 +74,14 @@ def test_images_are_as_large_as_in_the_training_of_the_weights(tmp_path) -> None
     assert result.report.imgsz == 160
     assert "Images are 160 px, as in the training of the weights." in result.report.notes
     yoloprune.prune(
-        digits.WEIGHTS, target_ratio=0.8, recover=False, imgsz=96, project=tmp_path, name="b", criterion="l2"
+        shallow_weights(), target_ratio=0.8, recover=False, imgsz=96, project=tmp_path, name="b", criterion="l2"
     )
     assert ultralytics.YOLO(tmp_path / "b" / "pruned.pt").overrides["imgsz"] == 96
 
 
-def test_path_and_object_give_the_same(model) -> None:
-    a = yoloprune.prune(model, target_ratio=0.7, **BY_WEIGHTS)
-    b = yoloprune.prune(digits.WEIGHTS, target_ratio=0.7, **BY_WEIGHTS)
+def test_path_and_object_give_the_same(shallow) -> None:
+    a = yoloprune.prune(shallow, target_ratio=0.7, **BY_WEIGHTS)
+    b = yoloprune.prune(shallow_weights(), target_ratio=0.7, **BY_WEIGHTS)
     assert equal(a.model.model, b.model.model)
 
 
@@ -89,9 +104,9 @@ def test_a_model_of_a_yaml_names_its_pruned_self(tmp_path, monkeypatch) -> None:
     assert model.ckpt_path == model.model.pt_path == "yolov8n-pruned.pt"
 
 
-def test_steps_compose_into_one_plan(model, tmp_path) -> None:
-    result = yoloprune.prune(model, target_ratio=0.6, steps=3, project=tmp_path, name="run", **BY_WEIGHTS)
-    network = copy.deepcopy(model.model).float()
+def test_steps_compose_into_one_plan(shallow, tmp_path) -> None:
+    result = yoloprune.prune(shallow, target_ratio=0.6, steps=3, project=tmp_path, name="run", **BY_WEIGHTS)
+    network = copy.deepcopy(shallow.model).float()
     assert equal(result.plan.apply(network).half(), result.model.model.half())
     rows = result.report.steps
     assert [row.step for row in rows] == [1, 2, 3]
@@ -100,10 +115,9 @@ def test_steps_compose_into_one_plan(model, tmp_path) -> None:
     assert again == result.report
 
 
-def test_resumed_run_ends_where_a_whole_one_does(model, tmp_path) -> None:
-    yoloprune.prune(model, target_ratio=0.6, steps=2, project=tmp_path, name="whole", **BY_WEIGHTS)
-    yoloprune.prune(model, target_ratio=0.6, steps=2, project=tmp_path, name="cut", **BY_WEIGHTS)
-    run = tmp_path / "cut"
+def test_resumed_run_ends_where_a_whole_one_does(shallow, two_steps, tmp_path) -> None:
+    whole = two_steps[1]
+    run = Path(shutil.copytree(whole, tmp_path / "cut"))
     record = Record.load(run / "results.json")  # as it was after the first of the two steps
     record.after, record.steps = None, record.steps[:1]
     put(run, "results.json", record.save)
@@ -111,9 +125,9 @@ def test_resumed_run_ends_where_a_whole_one_does(model, tmp_path) -> None:
         (run / name).unlink()
     with pytest.raises(UserError, match="model in memory"):
         yoloprune.prune(resume=run)
-    result = yoloprune.prune(model, resume=run)
-    assert equal(result.model.model, checkpoints.load(tmp_path / "whole" / "pruned.pt").model)
-    assert (run / "plan.json").read_bytes() == (tmp_path / "whole" / "plan.json").read_bytes()
+    result = yoloprune.prune(shallow, resume=run)
+    assert equal(result.model.model, checkpoints.load(whole / "pruned.pt").model)
+    assert (run / "plan.json").read_bytes() == (whole / "plan.json").read_bytes()
 
 
 def _write(path: Path, text: str) -> None:
@@ -121,40 +135,41 @@ def _write(path: Path, text: str) -> None:
         tmp.write_text(text)
 
 
-def test_a_run_is_resumed_where_its_format_can_no_longer_be_written(model, tmp_path, monkeypatch) -> None:
-    yoloprune.prune(model, target_ratio=0.8, imgsz=64, export="torchscript", project=tmp_path, name="run", **BY_WEIGHTS)
+def test_a_run_is_resumed_where_its_format_can_no_longer_be_written(shallow, tmp_path, monkeypatch) -> None:
+    where = {"project": tmp_path, "name": "run"}
+    yoloprune.prune(shallow, target_ratio=0.8, imgsz=64, export="torchscript", **where, **BY_WEIGHTS)
     args = yaml.safe_load((tmp_path / "run" / "args.yaml").read_text())
     other = yaml.safe_dump({**args, "export": "openvino"})
     put(tmp_path / "run", "args.yaml", lambda path: _write(path, other))
     (tmp_path / "run" / "results.json").unlink()
     monkeypatch.setattr("yoloprune.deploy.formats.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "openvino", None)
-    result = yoloprune.prune(model, resume=tmp_path / "run")
+    result = yoloprune.prune(shallow, resume=tmp_path / "run")
     assert result.report.finished
     assert "'openvino'" in result.report.notes[-1]
     with pytest.raises(UserError, match="needs the Python package 'openvino'"):
-        yoloprune.prune(model, target_ratio=0.8, export="openvino", project=tmp_path, name="other", **BY_WEIGHTS)
+        yoloprune.prune(shallow, target_ratio=0.8, export="openvino", project=tmp_path, name="other", **BY_WEIGHTS)
     assert not (tmp_path / "other").exists()
 
 
-def test_resume_refuses_other_weights(model, tmp_path) -> None:
-    yoloprune.prune(model, target_ratio=0.6, project=tmp_path, name="run", **BY_WEIGHTS)
+def test_resume_refuses_other_weights(shallow, tmp_path) -> None:
+    yoloprune.prune(shallow, target_ratio=0.6, project=tmp_path, name="run", **BY_WEIGHTS)
     with torch.no_grad():
-        model.model.model[0].conv.weight.mul_(2)
+        shallow.model.model[0].conv.weight.mul_(2)
     with pytest.raises(UserError, match="does not hold the weights"):
-        yoloprune.prune(model, resume=tmp_path / "run")
+        yoloprune.prune(shallow, resume=tmp_path / "run")
 
 
-def test_taylor_looks_at_training_images(model, tmp_path) -> None:
-    data = digits.write(tmp_path)
+def test_taylor_looks_at_training_images(model, all_digits) -> None:
     with pytest.raises(UserError, match="data"):
         yoloprune.prune(model, target_ratio=0.7, criterion="taylor", recover=False)
     results = [
         yoloprune.prune(
-            model, target_ratio=0.7, criterion="taylor", data=data, imgsz=96, calibration_images=12, batch=8
+            model, target_ratio=0.7, criterion="taylor", recover=False, data=all_digits, imgsz=96,
+            calibration_images=12, batch=8,
         )
         for _ in range(2)
-    ]
+    ]  # fmt: skip
     assert equal(results[0].model.model, results[1].model.model)
     assert not equal(results[0].model.model, yoloprune.prune(model, target_ratio=0.7, **BY_WEIGHTS).model.model)
 
@@ -218,10 +233,10 @@ def test_a_layer_that_is_to_be_kept_must_be_there(model) -> None:
         yoloprune.prune(model, target_ratio=0.7, keep="model.1, modle.0", **BY_WEIGHTS)
 
 
-def test_each_step_is_checked_against_zeroed_channels(model, tmp_path) -> None:
-    result = yoloprune.prune(model, target_ratio=0.6, steps=2, project=tmp_path, name="run", **BY_WEIGHTS)
+def test_each_step_is_checked_against_zeroed_channels(two_steps) -> None:
+    result, run = two_steps
     assert all(0 <= row.mask_error < 1e-12 for row in result.report.steps)
-    assert "largest\nrelative difference" in (tmp_path / "run" / "report.html").read_text()
+    assert "largest\nrelative difference" in (run / "report.html").read_text()
 
 
 def test_step_targets_are_geometric() -> None:
@@ -293,9 +308,8 @@ def test_without_images_a_run_is_refused_before_it_sees_nothing(model, tmp_path,
     assert not list(tmp_path.iterdir())
 
 
-def test_where_images_are_at_hand_the_network_is_recovered(model, tmp_path) -> None:
-    data = digits.write(tmp_path)
-    some = {"target_ratio": 0.7, "data": data, "imgsz": 96, "calibration_images": 16, "batch": 8}
+def test_where_images_are_at_hand_the_network_is_recovered(model, all_digits) -> None:
+    some = {"target_ratio": 0.7, "data": all_digits, "imgsz": 96, "calibration_images": 16, "batch": 8}
     some["max_pruning_ratio"] = 1.0  # or it would be found by trial, which recovers
     given = yoloprune.prune(model, **some)
     same = yoloprune.prune(model, **some, criterion="output_error", recover=True)

@@ -13,7 +13,7 @@ from torch import nn
 from ultralytics.nn.tasks import ClassificationModel
 
 import yoloprune
-from tests.small_yolo import SHORT, enliven, equal, write_data
+from tests.small_yolo import SHORT, enliven, equal, shallow_weights, write_data
 from yoloprune.demo import digits
 from yoloprune.detectors.ultralytics import checkpoints, exporting, outputs
 from yoloprune.detectors.ultralytics.detector import UltralyticsDetector
@@ -32,7 +32,7 @@ PLAIN: dict[str, Any] = {"target_ratio": 0.8, "criterion": "l2", "recover": Fals
 
 @pytest.fixture
 def model() -> ultralytics.YOLO:
-    return ultralytics.YOLO(digits.WEIGHTS)
+    return ultralytics.YOLO(shallow_weights())
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_the_measured_network_is_the_one_of_the_file(model, tmp_path: Path, imag
     monkeypatch.setattr(
         UltralyticsDetector, "validate", lambda own, *args, **more: validated.append(own) or real(own, *args, **more)
     )
-    result = yoloprune.prune(model, **images, project=tmp_path, name="run")
+    result = yoloprune.prune(model, **images, criterion="l2", project=tmp_path, name="run")
     of_the_file = checkpoints.load(tmp_path / "run" / "pruned.pt")
     assert equal(validated[1].network, of_the_file.model)  # between the original and that on smaller images
     assert equal(result.model.model, of_the_file.model)
