@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from typer.testing import CliRunner
 
+from tests.small_yolo import shallow_weights
+from yoloprune.cli.app import app
 from yoloprune.criteria import CRITERIA
 from yoloprune.demo.digits import WEIGHTS
 
@@ -29,15 +32,26 @@ def _weights(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=False)["model"].state_dict()
 
 
-def test_prune_only(yoloprune, tmp_path) -> None:
-    outputs = []
-    for name in ("a", "b"):
-        where = ("--name", name, "--project", tmp_path)
-        result = yoloprune("v8", "--weights", WEIGHTS, "--target-gflops", 5.5, *PRUNE_ONLY, *where)
-        assert result.exit_code == 0, result.output
-        assert "Before and after" in result.stdout
-        outputs.append(tmp_path / name)
-    first, second = outputs
+@pytest.fixture(scope="module")
+def pruned(tmp_path_factory) -> Path:
+    """The folder of a run that only prunes."""
+    root = tmp_path_factory.mktemp("runs")
+    words = ("v8", "--weights", WEIGHTS, "--target-gflops", 5.5, *PRUNE_ONLY, "--name", "a", "--project", root)
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    assert "Before and after" in result.stdout
+    return root / "a"
+
+
+def test_prune_only(yoloprune, pruned, tmp_path) -> None:
+    words = ("prune", "-w", WEIGHTS, "--target-gflops", 5.5, *PRUNE_ONLY, "--json", "--project", tmp_path)
+    result = yoloprune(*words)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found.pop("save_dir") == str(tmp_path / "prune")
+    assert found == json.loads((tmp_path / "prune" / "results.json").read_text())
+    assert "✓ Prune to" in result.stderr
+    first, second = pruned, tmp_path / "prune"
     assert (first / "plan.json").read_bytes() == (second / "plan.json").read_bytes()
     a, b = _weights(first / "pruned.pt"), _weights(second / "pruned.pt")
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -58,17 +72,25 @@ def test_prune_only(yoloprune, tmp_path) -> None:
     assert "yoloprune v8 --weights" in report
 
 
-def test_name_taken(yoloprune, tmp_path) -> None:
-    words = ("v8", "--weights", WEIGHTS, "--target-ratio", 0.8, *PRUNE_ONLY, "--name", "a", "--project", tmp_path)
+def test_name_taken_and_verbose_and_quiet(yoloprune, tmp_path) -> None:
+    words = ("v8", "--weights", shallow_weights(), "--target-ratio", 0.8, *PRUNE_ONLY)
+    words += ("--name", "a", "--project", tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "pruned.pt").write_text("precious")
-    assert yoloprune(*words).exit_code == 0
+    loud = yoloprune(*words, "--verbose")
+    assert loud.exit_code == 0
+    assert "--- Prune to" in loud.stdout
     assert (tmp_path / "a" / "pruned.pt").read_text() == "precious"
     assert (tmp_path / "a-2" / "pruned.pt").exists()
     assert yoloprune(*words, "--exist-ok").exit_code == 2  # no run of ours
     assert (tmp_path / "a" / "pruned.pt").read_text() == "precious"
     before = (tmp_path / "a-2" / "pruned.pt").stat().st_mtime_ns
-    assert yoloprune(*words, "--name", "a-2", "--exist-ok").exit_code == 0
+    still = yoloprune(*words, "--name", "a-2", "--exist-ok", "--quiet")
+    assert still.exit_code == 0
+    assert still.stdout.startswith("Before and after")
+    assert "✓" not in still.stdout
+    assert str(tmp_path) not in still.stdout
+    assert still.stderr == ""
     assert (tmp_path / "a-2" / "pruned.pt").stat().st_mtime_ns > before
     assert not (tmp_path / "a-3").exists()
 
@@ -76,20 +98,18 @@ def test_name_taken(yoloprune, tmp_path) -> None:
 def test_recipe_without_validation_and_export(yoloprune, tmp_path) -> None:
     (tmp_path / "mine.yaml").write_text("target_ratio: 0.8\nval: false\nexport: null\ncriterion: l2\nrecover: false\n")
     where = ("--name", "a", "--project", tmp_path)
-    result = yoloprune("prune", "--weights", WEIGHTS, "--recipe", tmp_path / "mine.yaml", *where)
+    result = yoloprune("prune", "--weights", shallow_weights(), "--recipe", tmp_path / "mine.yaml", *where)
     assert result.exit_code == 0, result.output
     assert not list(tmp_path.glob("a/*.onnx"))
     assert not json.loads((tmp_path / "a" / "results.json").read_text())["before"]["metrics"]
 
 
-def test_finished_run_is_only_read(yoloprune, tmp_path) -> None:
-    words = ("v8", "--weights", WEIGHTS, "--target-ratio", 0.8, *PRUNE_ONLY, "--name", "a", "--project", tmp_path)
-    assert yoloprune(*words).exit_code == 0
-    before = (tmp_path / "a" / "pruned.pt").stat().st_mtime_ns
-    result = yoloprune("v8", "--resume", tmp_path / "a")
+def test_finished_run_is_only_read(yoloprune, pruned) -> None:
+    before = (pruned / "pruned.pt").stat().st_mtime_ns
+    result = yoloprune("v8", "--resume", pruned)
     assert result.exit_code == 0
     assert "Before and after" in result.stdout
-    assert (tmp_path / "a" / "pruned.pt").stat().st_mtime_ns == before
+    assert (pruned / "pruned.pt").stat().st_mtime_ns == before
 
 
 def test_val_and_export(yoloprune, tmp_path, few_digits) -> None:
@@ -118,7 +138,7 @@ def test_export_keywords(yoloprune, tmp_path) -> None:
 
 
 def test_imgsz_is_rounded_up_to_the_stride_once(yoloprune, few_digits, tmp_path) -> None:
-    words = ("v8", "--weights", WEIGHTS, "--target-ratio", 0.8, "--epochs", 0, "--no-val", "--imgsz", 33)
+    words = ("v8", "--weights", shallow_weights(), "--target-ratio", 0.8, "--epochs", 0, "--no-val", "--imgsz", 33)
     words += ("--criterion", "l2", "--no-recover")
     result = yoloprune(*words, "--name", "a", "--project", tmp_path)
     assert result.exit_code == 0, result.output
@@ -136,7 +156,7 @@ def test_imgsz_is_rounded_up_to_the_stride_once(yoloprune, few_digits, tmp_path)
 
 
 def test_what_a_run_leaves_is_validated_without_naming_its_data(yoloprune, tmp_path, few_digits) -> None:
-    words = ("v8", "--weights", WEIGHTS, "--target-ratio", 0.8, "--epochs", 0, "--no-export", "--imgsz", 64)
+    words = ("v8", "--weights", shallow_weights(), "--target-ratio", 0.8, "--epochs", 0, "--no-export", "--imgsz", 64)
     words += ("--prune-head", "--criterion", "l2", "--no-recover", "--data", few_digits)  # soon done
     result = yoloprune(*words, "--name", "a", "--project", tmp_path)
     assert result.exit_code == 0, result.output
@@ -150,7 +170,7 @@ def test_an_export_that_fails_is_noted_and_all_else_kept(yoloprune, tmp_path, mo
         raise RuntimeError("an operator is missing")
 
     monkeypatch.setattr("yoloprune.detectors.ultralytics.exporting._Exporter", fail)
-    words = ("v8", "--weights", WEIGHTS, "--target-ratio", 0.8, "--epochs", 0, "--no-val", "--imgsz", 64)
+    words = ("v8", "--weights", shallow_weights(), "--target-ratio", 0.8, "--epochs", 0, "--no-val", "--imgsz", 64)
     words += ("--criterion", "l2", "--no-recover")
     result = yoloprune(*words, "--name", "a", "--project", tmp_path)
     assert result.exit_code == 0, result.output
@@ -165,21 +185,31 @@ def test_an_export_that_fails_is_noted_and_all_else_kept(yoloprune, tmp_path, mo
 
 @pytest.mark.slow
 def test_interrupt_and_resume(yoloprune, tmp_path, few_digits) -> None:
-    """Ctrl-C and SIGKILL in the middle of fine-tuning: the resumed run ends bit for bit where a whole one ends."""
-    words = ["v8", "--weights", WEIGHTS, "--target-ratio", "0.7", "--steps", "2", "--epochs", "2", "--data", few_digits]
-    words += ["--imgsz", "64", "--no-export", "--project", tmp_path, "plots=False", "close_mosaic=1", "nbs=48"]
-    words += ["--max-pruning-ratio", "0.9"]  # or trials would take most of the time
+    """Ctrl-C in the middle of fine-tuning: the resumed run ends bit for bit where a whole one ends."""
+    words = ["v8", "--weights", shallow_weights(), "--target-ratio", "0.7", "--data", few_digits]
+    words += [
+        "--steps",
+        "2",
+        "--epochs",
+        "2",
+        "--imgsz",
+        "64",
+        "--no-export",
+        "--project",
+        tmp_path,
+        "plots=False",
+        "close_mosaic=1",
+        "nbs=48",
+    ]
+    words += ["--criterion", "l2", "--no-recover"]  # or pruning would take most of the time
     result = yoloprune(*words, "--name", "whole")
     assert result.exit_code == 0, result.output
-    begun = [tmp_path / "cut" / "steps" / step / "train" / "weights" / "continue.pt" for step in "12"]
-    code, said = _run([*words, "--name", "cut"], stop=signal.SIGINT, when=begun[0])
+    begun = tmp_path / "cut" / "steps" / "1" / "train" / "weights" / "continue.pt"
+    code, said = _run([*words, "--name", "cut"], stop=signal.SIGINT, when=begun)
     assert code == 130
     assert f"continue with: yoloprune prune --resume {tmp_path / 'cut'}" in said
     assert "Traceback" not in said
-    resume = ["v8", "--resume", tmp_path / "cut"]
-    code, _ = _run(resume, stop=signal.SIGKILL, when=begun[1])
-    assert code == -signal.SIGKILL
-    result = yoloprune(*resume)
+    result = yoloprune("v8", "--resume", tmp_path / "cut")
     assert result.exit_code == 0, result.output
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert (whole / "plan.json").read_bytes() == (cut / "plan.json").read_bytes()
@@ -236,13 +266,26 @@ NEW = {
 }
 
 
-@pytest.mark.parametrize("command", NEW)
-def test_nothing_of_ultralytics_reaches_the_screen_even_where_it_is_new(few_digits, tmp_path, command) -> None:
+_ONE_AFTER_ANOTHER = """
+import json, sys
+from yoloprune.cli import main
+for words in json.loads(sys.argv[1]):
+    sys.argv[1:] = words
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, (words, end.code)
+    print(end="\\0")
+"""
+
+
+def test_nothing_of_ultralytics_reaches_the_screen_even_where_it_is_new(few_digits, tmp_path) -> None:
     places = {"DATA": str(few_digits), "OUT": str(tmp_path / "out")}
     weights = tmp_path / "digits.pt"
     weights.write_bytes(WEIGHTS.read_bytes())
+    typed = [[*(places.get(word, word) for word in words), "-w", str(weights)] for words in NEW.values()]
     run = subprocess.run(
-        [sys.executable, "-m", "yoloprune", *(places.get(word, word) for word in NEW[command]), "-w", str(weights)],
+        [sys.executable, "-c", _ONE_AFTER_ANOTHER, json.dumps(typed)],
         env={**os.environ, "YOLO_CONFIG_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
@@ -250,8 +293,10 @@ def test_nothing_of_ultralytics_reaches_the_screen_even_where_it_is_new(few_digi
     )
     assert "Ultralytics Settings" not in run.stdout + run.stderr
     assert "Ultralytics 8" not in run.stdout + run.stderr
-    if "--json" in NEW[command]:
-        assert json.loads(run.stdout)
+    for words, said in zip(typed, run.stdout.split("\0"), strict=False):
+        assert said.strip()
+        if "--json" in words:
+            assert json.loads(said)
 
 
 def test_a_run_in_a_pipe_writes_lines_and_a_log(yoloprune, few_digits, tmp_path) -> None:
@@ -276,31 +321,32 @@ def test_a_run_in_a_pipe_writes_lines_and_a_log(yoloprune, few_digits, tmp_path)
     assert not {"\x1b", "\r"} & set(log)
 
 
-def test_verbose_and_quiet(yoloprune, tmp_path) -> None:
-    words = ("v8", WEIGHTS, "--target-ratio", 0.8, *PRUNE_ONLY)
-    words += ("--project", tmp_path)
-    loud, still = yoloprune(*words, "--verbose"), yoloprune(*words, "--quiet")
-    assert "--- Prune to" in loud.stdout
-    assert still.stdout.startswith("Before and after")
-    assert "✓" not in still.stdout
-    assert str(tmp_path) not in still.stdout
-    assert still.stderr == ""
-
-
-def test_json_of_a_run_is_what_results_json_holds(yoloprune, tmp_path) -> None:
-    words = ("prune", "-w", WEIGHTS, "--target-ratio", 0.8, *PRUNE_ONLY)
-    result = yoloprune(*words, "--json", "--project", tmp_path)
-    assert result.exit_code == 0, result.output
-    found = json.loads(result.stdout)
-    assert found.pop("save_dir") == str(tmp_path / "prune")
-    assert found == json.loads((tmp_path / "prune" / "results.json").read_text())
-    assert "✓ Prune to" in result.stderr
-
-
 def test_a_dry_run_says_what_the_run_then_does_and_writes_nothing(yoloprune, tmp_path, few_digits) -> None:
     (tmp_path / "runs" / "prune").mkdir(parents=True)
-    words = ("v8", WEIGHTS, "-g", "6G", "--data", few_digits, "--imgsz", 64, "--prune-head", "--criterion", "taylor")
-    words += ("--max-pruning-ratio", 0.9, "--epochs", 0, "--no-export", "--project", tmp_path / "runs")
+    words = (
+        "v8",
+        shallow_weights(),
+        "-g",
+        "2.4G",
+        "--data",
+        few_digits,
+        "--imgsz",
+        64,
+        "--prune-head",
+        "--criterion",
+        "l2",
+    )
+    words += (
+        "--max-pruning-ratio",
+        0.9,
+        "--calibration-images",
+        4,
+        "--epochs",
+        0,
+        "--no-export",
+        "--project",
+        tmp_path / "runs",
+    )
     before = sorted(path for path in tmp_path.rglob("*"))
     text = yoloprune(*words, "--dry-run")
     assert text.exit_code == 0, text.output
@@ -308,7 +354,7 @@ def test_a_dry_run_says_what_the_run_then_does_and_writes_nothing(yoloprune, tmp
     assert sorted(path for path in tmp_path.rglob("*")) == before
     assert planned["todo"] == [
         "validate the original",
-        "prune to 6.00 GFLOPs and recover",
+        "prune to 2.40 GFLOPs and recover",
         "validate and measure latency",
     ]
     assert planned["save_dir"] == str(tmp_path / "runs" / "prune-2")
@@ -328,7 +374,7 @@ def test_ctrl_c_in_a_phase_is_one_line(yoloprune, tmp_path, monkeypatch) -> None
         raise KeyboardInterrupt
 
     monkeypatch.setattr("yoloprune.pipeline.steps.prune_once", stop)
-    words = ("v8", WEIGHTS, "--target-ratio", 0.8, *PRUNE_ONLY, "--name", "a b", "--project", tmp_path)
+    words = ("v8", shallow_weights(), "--target-ratio", 0.8, *PRUNE_ONLY, "--name", "a b", "--project", tmp_path)
     result = yoloprune(*words)
     assert result.exit_code == 130
     again = f"yoloprune prune --resume '{tmp_path / 'a b'}'"
