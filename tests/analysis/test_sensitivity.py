@@ -26,8 +26,8 @@ FEW = {"imgsz": 64, "images": 2, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> str:
-    return str(digits.write(tmp_path_factory.mktemp("digits")))
+def data(all_digits) -> str:
+    return str(all_digits)
 
 
 @pytest.fixture(scope="module")

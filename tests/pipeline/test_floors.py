@@ -20,9 +20,8 @@ def kept(result: yoloprune.PruneResult, name: str) -> float:
     return result.metrics["after"][name] / result.metrics["before"][name]
 
 
-def test_the_digits_at_half_their_gflops(tmp_path: Path) -> None:
-    data = digits.write(tmp_path)
-    result = yoloprune.prune(digits.WEIGHTS, recipe="digits", target_ratio=0.5, data=data, val=True, device="cpu")
+def test_the_digits_at_half_their_gflops(all_digits: Path) -> None:
+    result = yoloprune.prune(digits.WEIGHTS, recipe="digits", target_ratio=0.5, data=all_digits, val=True, device="cpu")
     assert kept(result, "mAP50-95") > 0.97  # .993
     assert kept(result, "F1 (conf .25)") > 0.95  # .984
 

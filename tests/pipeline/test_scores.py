@@ -51,11 +51,16 @@ def test_shrunken_logits_are_found_again(name, layers) -> None:
     assert all(fit.scale == pytest.approx(float(wanted), rel=1e-3) for fit in fits)
 
 
-def test_a_pruned_detector_is_as_sure_as_before(tmp_path) -> None:
+def test_a_pruned_detector_is_as_sure_as_before(all_digits) -> None:
     """At the confidence that users choose it finds what the unpruned network finds; without calibration .77 of it."""
-    data = digits.write(tmp_path)
     result = yoloprune.prune(
-        digits.WEIGHTS, target_ratio=0.5, data=data, prune_head=True, val=True, device="cpu", calibration_images=64
+        digits.WEIGHTS,
+        target_ratio=0.5,
+        data=all_digits,
+        prune_head=True,
+        val=True,
+        device="cpu",
+        calibration_images=64,
     )
     before, after = result.metrics["before"], result.metrics["after"]
     assert after["recall (conf .25)"] > 0.95 * before["recall (conf .25)"]

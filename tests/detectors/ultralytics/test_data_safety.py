@@ -119,7 +119,7 @@ READING: dict[str, Callable[[YOLO, str, Path], Any]] = {
     "validate": lambda yolo, data, out: validate(yolo, data, imgsz=64, device="cpu"),
     "val": lambda yolo, data, out: yolo.val(data=data, imgsz=64, device="cpu", project=str(out)),
     "calibrate": lambda yolo, data, out: calibration_batches(yolo, data, images=4, imgsz=64, batch=2, device=CPU),
-    "prune": lambda yolo, data, out: yoloprune.prune(yolo, target_ratio=0.8, data=data, imgsz=64, device="cpu"),
+    "prune": lambda yolo, data, out: _prune(yolo, data, out, epochs=0, criterion="taylor"),
     "sensitivity": lambda yolo, data, out: sensitivity(
         UltralyticsDetector(yolo),
         data,

@@ -10,7 +10,7 @@ import torch
 import ultralytics
 
 from tests import small_yolo
-from tests.small_yolo import OTHER_TASKS, equal, launched, narrow, shapes, write_data
+from tests.small_yolo import OTHER_TASKS, equal, launched, narrow, shapes, write_data, write_few_digits
 from yoloprune.demo import digits
 from yoloprune.detectors.base import Training
 from yoloprune.detectors.ultralytics import checkpoints
@@ -114,10 +114,7 @@ def test_head_takes_part_on_request(pruned_yolo: YOLO, tiny_data: Path, tmp_path
 
 
 def test_the_table_and_new_statistics(tmp_path: Path) -> None:
-    data = digits.write(tmp_path / "digits")
-    for split in ("train", "val"):  # eight images are enough
-        for image in sorted((data.parent / "images" / split).iterdir())[8:]:
-            image.unlink()
+    data = write_few_digits(tmp_path / "digits", train=8, val=8)
     options = Sparsity(strength=0.05, warmup=0.5, growth=4.0)
     folder = tmp_path / "sparse"
     yolo = run_sparse(digits.WEIGHTS, data, folder, sparsity=options, epochs=4, batch=4)
