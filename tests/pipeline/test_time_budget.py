@@ -10,7 +10,7 @@ import torch
 import yaml
 
 import yoloprune
-from tests.small_yolo import equal, put
+from tests.small_yolo import equal, put, shallow_weights, write_few_digits
 from yoloprune import detectors
 from yoloprune.demo import digits
 from yoloprune.errors import UserError
@@ -21,7 +21,9 @@ from yoloprune.pipeline.time_budget import Allowed, TimeBudget
 from yoloprune.pipeline.typed import parse_budget
 from yoloprune.report import Record
 
-SMALL = {"imgsz": 64, "batch": 16, "calibration_images": 8, "device": "cpu"}
+SMALL = {
+    "imgsz": 64, "batch": 16, "calibration_images": 8, "device": "cpu", "criterion": "l2", "max_pruning_ratio": 0.9,
+}  # fmt: skip
 TRAIN = {"plots": False, "workers": 0}
 
 
@@ -51,8 +53,8 @@ def settled(data, **more) -> tuple:
     return detector, with_data(options, detector)
 
 
-def test_fine_tuning_takes_what_is_left_after_all_else(tmp_path, ticking) -> None:
-    yolo, options = settled(digits.write(tmp_path), val=True, export="onnx")
+def test_fine_tuning_takes_what_is_left_after_all_else(all_digits, tmp_path, ticking) -> None:
+    yolo, options = settled(all_digits, val=True, export="onnx")
     step = 1.25 / 4  # a second for each batch of four images, and the margin
     epoch = 512 * step * (1 + 1 / 3) + 128 * step / 3  # distilled, and validated
 
@@ -72,8 +74,8 @@ def test_fine_tuning_takes_what_is_left_after_all_else(tmp_path, ticking) -> Non
     assert tenth.epochs / one.epochs == pytest.approx(epoch / (epoch - 0.9 * 512 * step * 4 / 3), rel=0.03)
 
 
-def test_an_epoch_that_cannot_pay_is_not_spent(tmp_path, ticking) -> None:
-    yolo, options = settled(digits.write(tmp_path), val=True)
+def test_an_epoch_that_cannot_pay_is_not_spent(all_digits, tmp_path, ticking) -> None:
+    yolo, options = settled(all_digits, val=True)
     timing = {"step": 1, "prune_seconds": 1.0, "validation_seconds": 1.0}
     allowed, said = TimeBudget(1_000).for_fine_tuning(yolo, options, **timing)
     assert allowed is None
@@ -81,8 +83,8 @@ def test_an_epoch_that_cannot_pay_is_not_spent(tmp_path, ticking) -> None:
     assert TimeBudget(1_200).for_fine_tuning(yolo, options, **timing)[0].epochs == 5
 
 
-def test_too_little_time_is_said_and_nothing_is_left(tmp_path):
-    data = digits.write(tmp_path / "digits")
+def test_too_little_time_is_said_and_nothing_is_left(all_digits, tmp_path):
+    data = all_digits
     with pytest.raises(UserError, match="too short"):
         yoloprune.prune(
             digits.WEIGHTS, target_ratio=0.7, data=str(data), budget=0.01, project=tmp_path / "runs", name="a", **SMALL
@@ -90,8 +92,8 @@ def test_too_little_time_is_said_and_nothing_is_left(tmp_path):
     assert not (tmp_path / "runs" / "a").exists()
 
 
-def test_too_little_time_leaves_an_existing_folder_alone(tmp_path):
-    data = digits.write(tmp_path / "digits")
+def test_too_little_time_leaves_an_existing_folder_alone(all_digits, tmp_path):
+    data = all_digits
     mine = tmp_path / "runs" / "a" / "notes.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
@@ -107,32 +109,34 @@ def test_the_embedded_data_have_budgets_too(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_budget_is_what_the_run_ends_by_and_what_it_remembers(tmp_path, monkeypatch):
-    monkeypatch.setattr(TimeBudget, "for_fine_tuning", lambda *args, **more: (Allowed(50, 6.0), "six seconds are left"))
-    data = digits.write(tmp_path / "digits")
+def test_a_budget_is_what_the_run_ends_by_and_what_it_remembers(all_digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        TimeBudget, "for_fine_tuning", lambda *args, **more: (Allowed(500, 3.0), "three seconds are left")
+    )
+    data = all_digits
     train = {**TRAIN, "fraction": 0.1}
     where = {"project": tmp_path, "name": "a"}
-    result = yoloprune.prune(digits.WEIGHTS, target_ratio=0.7, data=data, budget="1m", **where, **train, **SMALL)
+    result = yoloprune.prune(shallow_weights(), target_ratio=0.7, data=data, budget="1m", **where, **train, **SMALL)
     assert yaml.safe_load((tmp_path / "a" / "args.yaml").read_text())["budget"] == 60
-    assert 1 <= result.report.steps[0].epochs < 50
-    assert result.report.steps[0].train_seconds < 20  # six, a validation and what starting takes
-    assert "six seconds are left" in (tmp_path / "a" / "report.html").read_text()
+    assert 1 <= result.report.steps[0].epochs < 500
+    assert result.report.steps[0].train_seconds < 20  # three, a validation and what starting takes
+    assert "three seconds are left" in (tmp_path / "a" / "report.html").read_text()
 
 
 def test_a_run_without_time_for_fine_tuning_is_pruned_all_the_same(few_digits, tmp_path, monkeypatch):
     monkeypatch.setattr(TimeBudget, "for_fine_tuning", lambda *args, **more: (None, "too little is left"))
     data = few_digits
     result = yoloprune.prune(
-        digits.WEIGHTS, target_ratio=0.7, data=data, budget=60, project=tmp_path, name="a", **SMALL
+        shallow_weights(), target_ratio=0.7, data=data, budget=60, project=tmp_path, name="a", **SMALL
     )
     assert result.report.steps[0].epochs == 0
     assert result.report.notes.count("too little is left") == 1
     assert not (tmp_path / "a" / "steps" / "1" / "train").exists()
 
 
-def test_sparse_training_that_harms_is_not_kept(tmp_path, monkeypatch):
-    data = digits.write(tmp_path / "digits")
-    more = {"sparse_epochs": 1, "val": True, "fraction": 0.1, "lr0": 0.3, "optimizer": "SGD", "rollback": False}
+def test_sparse_training_that_harms_is_not_kept(tmp_path):
+    data = write_few_digits(tmp_path / "digits", train=48, val=24)
+    more = {"sparse_epochs": 1, "val": True, "lr0": 0.3, "optimizer": "SGD", "rollback": False}
     result = yoloprune.prune(
         digits.WEIGHTS, target_ratio=0.7, data=data, project=tmp_path, name="a", **more, **TRAIN, **SMALL
     )
@@ -147,7 +151,7 @@ def test_sparse_training_that_harms_is_not_kept(tmp_path, monkeypatch):
 def test_group_sparse_epochs_come_before_pruning(few_digits, tmp_path):
     data = few_digits
     result = yoloprune.prune(
-        digits.WEIGHTS, target_ratio=0.7, data=str(data), sparse_epochs=1, sparsity=0.01, max_pruning_ratio=0.9,
+        shallow_weights(), target_ratio=0.7, data=str(data), sparse_epochs=1, sparsity=0.01,
         project=tmp_path, name="a",
         **TRAIN, **SMALL,
     )  # fmt: skip
@@ -176,16 +180,15 @@ def test_heads_are_compared_on_the_network_that_is_pruned(few_digits, tmp_path, 
     for place in ("steps", "heads"):
         monkeypatch.setattr(f"yoloprune.pipeline.{place}.prune_once", watched)
     yoloprune.prune(
-        digits.WEIGHTS, target_ratio=0.7, data=str(data), sparse_epochs=1, sparsity=0.01, val=True, compare_heads=True,
-        max_pruning_ratio=0.9,
-        project=tmp_path, name="a", **TRAIN, **SMALL,
+        shallow_weights(), target_ratio=0.7, data=str(data), sparse_epochs=1, sparsity=0.01, val=True,
+        compare_heads=True, project=tmp_path, name="a", **TRAIN, **SMALL,
     )  # fmt: skip
     one, two = started
     assert equal(one, two)
 
 
 def test_both_heads_are_measured_where_one_is_kept(tmp_path):
-    data = digits.write(tmp_path / "digits")
+    data = write_few_digits(tmp_path / "digits", train=32, val=48)
     more = {
         "val": True,
         "compare_heads": True,
@@ -194,7 +197,6 @@ def test_both_heads_are_measured_where_one_is_kept(tmp_path):
         **SMALL,
         "imgsz": 96,
         "calibration_images": 16,
-        "max_pruning_ratio": 0.9,
     }
     result = yoloprune.prune(digits.WEIGHTS, target_ratio=0.6, name="kept", **more)
     kept, pruned = result.report.head
@@ -207,4 +209,4 @@ def test_both_heads_are_measured_where_one_is_kept(tmp_path):
     assert Record.load(tmp_path / "kept" / "results.json").head == [kept, pruned]
     other = yoloprune.prune(digits.WEIGHTS, target_ratio=0.6, name="pruned", prune_head=True, **more)
     assert not other.report.head
-    assert other.metrics["after"]["mAP50-95"] == pytest.approx(pruned, abs=1e-3)  # of the file, rounded to float16
+    assert other.metrics["after"]["mAP50-95"] == pytest.approx(pruned, abs=5e-3)  # of the file, rounded to float16
