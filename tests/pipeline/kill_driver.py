@@ -63,6 +63,7 @@ def work(folder: Path, data: Path) -> None:
         batch=4,
         device="cpu",
         calibration_images=4,
+        criterion="l2",
         max_pruning_ratio=1.0,  # instead of one that is found by trial, which takes longest
         steps=2,
         epochs=2,
