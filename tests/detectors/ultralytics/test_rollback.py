@@ -10,7 +10,7 @@ import torch
 import ultralytics
 from ultralytics.utils.torch_utils import unwrap_model
 
-from tests.small_yolo import OTHER_TASKS, SHORT, equal, write_data
+from tests.small_yolo import OTHER_TASKS, SHORT, equal, write_data, write_few_digits
 from yoloprune.demo import digits
 from yoloprune.detectors.base import Distillation, Training
 from yoloprune.detectors.ultralytics import checkpoints
@@ -22,14 +22,19 @@ from yoloprune.detectors.ultralytics.trainers.rollback import bind_rollback
 from yoloprune.detectors.ultralytics.trainers.training import train as run
 from yoloprune.graph import Plan
 
-TRAIN = {"imgsz": 96, "batch": 8, "epochs": 1, "fraction": 0.1, "plots": False, "workers": 0, "device": "cpu"}
+TRAIN = {"imgsz": 96, "batch": 8, "epochs": 1, "plots": False, "workers": 0, "device": "cpu"}
 
 
-def test_a_setback_leads_back_to_the_best_network(tmp_path):
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> str:
+    """The data YAML of 48 training and 24 validation canvases of the embedded digits."""
+    return str(write_few_digits(tmp_path_factory.mktemp("digits"), train=48, val=24))
+
+
+def test_a_setback_leads_back_to_the_best_network(data, tmp_path):
     """At a wild rate no epoch is as good as the network before training, so each leads back to that."""
     trainer, yolo = bind_rollback(PrunedDetectionTrainer), checkpoints.load(digits.WEIGHTS)
     untrained = copy.deepcopy(yolo.model).float().state_dict()
-    data = str(digits.write(tmp_path / "digits"))
     wild = {"imgsz": 160, "epochs": 2, "optimizer": "AdamW", "lr0": 0.02, "lrf": 1.0, "warmup_epochs": 0.0, "nbs": 8}
     scales = []
 
@@ -52,7 +57,8 @@ def test_a_setback_leads_back_to_the_best_network(tmp_path):
 def test_a_resumed_training_goes_on_after_a_setback(tmp_path, monkeypatch):
     Plan({}, {}, 0, 0).save(tmp_path / "plan.json")
     options = Distillation(teacher=str(digits.WEIGHTS), plan=str(tmp_path / "plan.json"))
-    data, scales, start = str(digits.write(tmp_path / "digits")), [], tmp_path / "start.pt"
+    data = str(write_few_digits(tmp_path / "digits", train=51, val=128))
+    scales, start = [], tmp_path / "start.pt"
     yolo = checkpoints.load(digits.WEIGHTS)
     for weight in [p for p in yolo.model.parameters() if p.dim() == 4]:  # so that there is something to learn
         weight.data += 0.15 * weight.std() * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
@@ -102,8 +108,8 @@ def test_every_task_rolls_back(tmp_path, model, task, monkeypatch):
 
 def test_the_first_steps_lead_back_before_an_epoch_is_spent(tmp_path):
     """A rate that ruins the network within an epoch is lowered in it, and the epoch ends near the start."""
-    data, ends = str(digits.write(tmp_path / "digits")), {}
-    wild = {"imgsz": 160, "optimizer": "AdamW", "lr0": 0.01, "warmup_epochs": 0.0, "nbs": 8, "fraction": 0.4}
+    data, ends = str(write_few_digits(tmp_path / "digits", train=205, val=128)), {}
+    wild = {"imgsz": 160, "optimizer": "AdamW", "lr0": 0.01, "warmup_epochs": 0.0, "nbs": 8}
     for name, teacher in (("epoch", None), ("steps", str(digits.WEIGHTS))):
         yolo = checkpoints.load(digits.WEIGHTS)
         yolo.add_callback("on_fit_epoch_end", lambda trainer, name=name: ends.setdefault(name, trainer.fitness))
@@ -115,7 +121,7 @@ def test_the_first_steps_lead_back_before_an_epoch_is_spent(tmp_path):
     assert ends["epoch"] < 0.5 < 0.8 < ends["steps"]
 
 
-def test_rates_fall_within_an_epoch_as_from_one_to_the_next(tmp_path):
+def test_rates_fall_within_an_epoch_as_from_one_to_the_next(data, tmp_path):
     yolo, seen = checkpoints.load(digits.WEIGHTS), []
 
     class Noting(bind_rollback(PrunedDetectionTrainer)):
@@ -125,7 +131,7 @@ def test_rates_fall_within_an_epoch_as_from_one_to_the_next(tmp_path):
             super().optimizer_step()
 
     keywords = TRAIN | {"epochs": 2, "optimizer": "AdamW", "lr0": 1e-5, "cos_lr": True, "warmup_epochs": 0.0, "nbs": 8}
-    yolo.train(trainer=Noting, data=str(digits.write(tmp_path / "digits")), project=str(tmp_path), name="t", **keywords)
+    yolo.train(trainer=Noting, data=data, project=str(tmp_path), name="t", **keywords)
     places, rates = seen[::2], seen[1::2]
     assert len(rates) > 4
     for place, rate in zip(places, rates, strict=True):
