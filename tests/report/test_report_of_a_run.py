@@ -19,7 +19,7 @@ def run(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder
     """The folder of a run that validates and fine-tunes for an epoch."""
     folder = tmp_path_factory.mktemp("runs")
     words = {"target_ratio": 0.7, "data": str(few_digits), "imgsz": 96, "epochs": 1, "batch": 16, "device": "cpu"}
-    few = {"calibration_images": 8, "compare_heads": False, "workers": 0}
+    few = {"calibration_images": 8, "criterion": "l2", "max_pruning_ratio": 0.9, "workers": 0}
     yoloprune.prune(WEIGHTS, **words, **few, val=True, prune_head=True, project=folder, name="run")
     return RunFolder(folder / "run")
 
@@ -63,7 +63,14 @@ def test_details_are_on_disk_for_a_resumed_run(run: RunFolder) -> None:
 
 
 def test_without_validation_there_are_pictures_and_costs(few_digits: Path, tmp_path: Path) -> None:
-    words = {"target_ratio": 0.6, "data": str(few_digits), "imgsz": 96, "device": "cpu", "criterion": "l2"}
+    words = {
+        "target_ratio": 0.6,
+        "data": str(few_digits),
+        "imgsz": 96,
+        "device": "cpu",
+        "criterion": "l2",
+        "recover": False,
+    }
     yoloprune.prune(WEIGHTS, **words, calibration_images=8, project=tmp_path, name="run")
     text = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "what is left of the accuracy was not measured" in text
