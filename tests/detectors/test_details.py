@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from yoloprune.detectors.details import calibration_error, resampled
+from yoloprune.detectors.details import Details, calibration_error, found_again, resampled
 
 
 def _detector(images: int, share_right: float) -> dict[str, np.ndarray]:
@@ -59,3 +59,13 @@ def test_networks_share_their_resamples() -> None:
     worse["right"][np.flatnonzero(worse["right"][:, 0])[:3]] = False
     a, b = (np.array(resampled(**each, number=60, confidence=0.25)["f1"]) for each in (good, worse))
     assert np.std(a - b) < 0.5 * np.std(a)
+
+
+def test_found_again_matches_boxes_of_the_same_class_once() -> None:
+    one = Details(boxes={"a": [[0, 0, 0, 10, 10], [0, 1, 0, 11, 10], [1, 50, 50, 60, 60]], "b": [[0, 0, 0, 5, 5]]})
+    assert found_again(one, one) == 1
+    assert found_again(one, Details()) == 0
+    assert found_again(Details(), one) is None
+    assert found_again(one, Details(boxes={"a": [[0, 0, 0, 10, 10]]})) == 0.25  # one box stands for one
+    assert found_again(one, Details(boxes={"a": [[0, 50, 50, 60, 60]], "b": [[0, 0, 0, 5, 2]]})) == 0
+    assert found_again(one, Details(boxes={"a": [[1, 51, 50, 61, 60]], "b": [[0, 0, 0, 5, 4], [0, 0, 0, 5, 5]]})) == 0.5

@@ -62,9 +62,8 @@ def work(folder: Path, data: Path) -> None:
         imgsz=64,
         batch=4,
         device="cpu",
-        calibration_images=4,
         criterion="l2",
-        max_pruning_ratio=1.0,  # instead of one that is found by trial, which takes longest
+        recover=False,  # which takes longest, and most kills would land in
         steps=2,
         epochs=2,
         rollback=True,

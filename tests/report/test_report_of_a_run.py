@@ -63,14 +63,8 @@ def test_details_are_on_disk_for_a_resumed_run(run: RunFolder) -> None:
 
 
 def test_without_validation_there_are_pictures_and_costs(few_digits: Path, tmp_path: Path) -> None:
-    words = {
-        "target_ratio": 0.6,
-        "data": str(few_digits),
-        "imgsz": 96,
-        "device": "cpu",
-        "criterion": "l2",
-        "recover": False,
-    }
+    words = {"target_ratio": 0.6, "data": str(few_digits), "imgsz": 96, "device": "cpu", "criterion": "l2"}
+    words |= {"max_pruning_ratio": 0.9}
     yoloprune.prune(WEIGHTS, **words, calibration_images=8, project=tmp_path, name="run")
     text = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "what is left of the accuracy was not measured" in text

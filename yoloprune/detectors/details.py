@@ -8,11 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["BINS", "Details", "History", "Look", "calibration_error", "resampled"]
+__all__ = ["BINS", "CONFIDENCE", "Details", "History", "Look", "calibration_error", "found_again", "match", "resampled"]
+
+CONFIDENCE = 0.25
+"""Confidence from which a user sees a box, by Ultralytics' default."""
 
 BINS = 20
 """Number of equal bins of the confidence in `Details.right` and `Details.wrong`."""
 
+_SAME = 0.5  # IoU from which two boxes are of one thing
 _WORK = 4e8  # products that the resamples of one validation may cost: a few seconds
 _RESAMPLES = (20, 200)  # at least, at most
 
@@ -30,6 +34,8 @@ class Details:
         sizes: "small", "medium" and "large" by COCO's areas (32 and 96 px squared) to the same.
         right: Boxes per image that match an object at IoU .50, by confidence in `BINS` equal bins.
         wrong: The same for boxes that match none.
+        boxes: Image name to its boxes of confidence .25 and more, the surest first: class, left, top, right, bottom in
+            px of the original image. Turned boxes are not kept.
         samples: `map` and `f1` on resamples of the images with replacement, the same resamples for every network.
     """
 
@@ -41,6 +47,7 @@ class Details:
     sizes: dict[str, tuple[float, int]] = field(default_factory=dict)
     right: list[float] = field(default_factory=list)
     wrong: list[float] = field(default_factory=list)
+    boxes: dict[str, list[list[float]]] = field(default_factory=dict)
     samples: dict[str, list[float]] = field(default_factory=dict)
 
 
@@ -80,6 +87,57 @@ class History(NamedTuple):
     losses: dict[str, list[float]]
     quality: list[float]
     rates: list[float]
+
+
+def match(
+    boxes: np.ndarray, classes: np.ndarray, others: np.ndarray, other_classes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Match the boxes that two networks find in one image by class and an IoU of .5, each box once.
+
+    Args:
+        boxes: (n, 4) left, top, right, bottom of one network, the surest first: these choose in this order.
+        classes: (n,) their classes.
+        others: (m, 4) those of the other network.
+        other_classes: (m,) their classes.
+
+    Returns:
+        Whether each of the one and each of the other has found no partner, bool (n,) and (m,).
+    """
+    lost, new = np.ones(len(boxes), bool), np.ones(len(others), bool)
+    overlap = _overlap(boxes, others)
+    overlap[classes[:, None] != other_classes[None]] = 0
+    for i in range(len(boxes)):
+        free = np.where(new, overlap[i], 0) if len(new) else np.zeros(1)
+        if free.max() >= _SAME:
+            lost[i] = False
+            new[free.argmax()] = False
+    return lost, new
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """IoU of each of (n, 4) with each of (m, 4) boxes."""
+    a, b = a[:, None].astype(float), b[None].astype(float)
+    inside = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None).prod(-1)
+    whole = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - inside
+    return inside / np.maximum(whole, 1e-9)
+
+
+def found_again(reference: Details, other: Details) -> float | None:
+    """The share of one network's boxes (confidence .25 and more) that another finds too; see `match`.
+
+    Args:
+        reference: Of the one network.
+        other: Of the other, on the same images.
+
+    Returns:
+        0 … 1; None where the one network has found nothing.
+    """
+    lost = count = 0
+    for image, found in reference.boxes.items():
+        one, two = (np.asarray(rows, float).reshape(-1, 5) for rows in (found, other.boxes.get(image, [])))
+        lost += int(match(one[:, 1:], one[:, 0], two[:, 1:], two[:, 0])[0].sum())
+        count += len(one)
+    return 1 - lost / count if count else None
 
 
 def calibration_error(scores: np.ndarray, right: np.ndarray) -> float:

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from yoloprune import detectors
 from yoloprune.detectors.base import Detector
-from yoloprune.detectors.details import Details
+from yoloprune.detectors.details import Details, found_again
 from yoloprune.files import atomic, readable
 from yoloprune.graph import Plan
 from yoloprune.progress import Progress
 from yoloprune.report import Record
 
 from .folder import RunFolder
-from .metrics import named_metrics
+from .metrics import FOUND_AGAIN, named_metrics
 from .on_device import OnDevice
 from .options import Options
 from .saving import save_checked
@@ -137,7 +137,10 @@ class Context:
         if what is not None and metrics.details:
             self.details[what] = metrics.details
             self._save_details()
-        return named_metrics(metrics, detector.task)
+        named = named_metrics(metrics, detector.task)
+        if metrics.details and (before := self.details.get("before")) and before.boxes:
+            named[FOUND_AGAIN] = round(found_again(before, metrics.details), 5)
+        return named
 
     def _save_details(self) -> None:
         if self.folder:

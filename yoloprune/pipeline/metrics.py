@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from yoloprune.detectors.base import Metrics
 
-__all__ = ["SEEN", "gained", "named_metrics"]
+__all__ = ["FOUND_AGAIN", "SEEN", "gained", "named_metrics"]
 
 SEEN = "F1 (conf .25)"
 """The figure of how much a user sees at the default confidence."""
+
+FOUND_AGAIN = "found again (conf .25)"
+"""The figure of how many boxes of the unpruned network, on its own image size, another finds too."""
 
 _NAMES = {
     "map": "mAP50-95",

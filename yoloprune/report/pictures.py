@@ -8,7 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from yoloprune.detectors.details import Look
+from yoloprune.detectors.details import Look, match
 
 from .figure import COLORS, network_color
 
@@ -19,7 +19,6 @@ CANDIDATES = 24
 
 _CHANGED, _TYPICAL = 4, 2
 _SIDE = 720  # px, the longer one of a picture
-_SAME = 0.5  # IoU from which two boxes are of one thing
 
 
 class Shown(NamedTuple):
@@ -78,23 +77,10 @@ def _match(reference: Look, other: Look) -> _Matched:
     if not len(reference.boxes) and not len(other.boxes) and len(reference.scores) and len(other.scores):
         differs = np.array([reference.classes[0] != other.classes[0]])
         return _Matched(differs, differs)
-    lost, new = np.ones(len(reference.boxes), bool), np.ones(len(other.boxes), bool)
-    overlap = _overlap(reference.boxes, other.boxes)
-    overlap[reference.classes[:, None] != other.classes[None]] = 0
-    for i in np.argsort(-reference.scores):
-        free = np.where(new, overlap[i], 0) if len(new) else np.zeros(1)
-        if free.max() >= _SAME:
-            lost[i] = False
-            new[free.argmax()] = False
+    surest = np.argsort(-reference.scores, kind="stable")
+    lost, new = match(reference.boxes[surest], reference.classes[surest], other.boxes, other.classes)
+    lost[surest] = lost.copy()
     return _Matched(lost, new)
-
-
-def _overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU of each of (n, 4) with each of (m, 4) boxes."""
-    a, b = a[:, None].astype(float), b[None].astype(float)
-    inside = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None).prod(-1)
-    whole = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - inside
-    return inside / np.maximum(whole, 1e-9)
 
 
 def _shown(image: list[Look], matched: list[_Matched], kind: str, names: Mapping[int, str]) -> Shown:

@@ -12,6 +12,7 @@ import torch
 from tests.small_yolo import OTHER_TASKS, enliven, write_data
 from yoloprune import detectors
 from yoloprune.demo.digits import WEIGHTS
+from yoloprune.detectors.details import Details, found_again
 from yoloprune.detectors.ultralytics.detector import UltralyticsDetector
 from yoloprune.detectors.ultralytics.guard import quiet
 from yoloprune.detectors.ultralytics.model import YOLO
@@ -43,6 +44,18 @@ def test_details_agree_with_the_figures(digits, few_digits: Path) -> None:
     assert set(behind.sizes) <= {"small", "medium", "large"}
     assert np.mean(behind.samples["map"]) == pytest.approx(found.map, abs=0.1)
     assert 0.005 < np.std(behind.samples["map"]) < 0.3
+
+
+def test_boxes_that_a_user_sees_are_kept_in_pixels_of_their_images(digits, few_digits: Path) -> None:
+    found = digits.validate(str(few_digits), **SETTING, details=True)
+    boxes = found.details.boxes
+    assert sum(map(len, boxes.values())) / len(boxes) == pytest.approx(found.detections, abs=0.01)
+    assert found_again(found.details, found.details) == 1
+    looked = {str(look.file): look for look in digits.look([Path(name) for name in boxes], **SETTING)}
+    assert looked.keys() == boxes.keys()
+    predicted = Details(boxes={n: np.c_[look.classes, look.boxes].tolist() for n, look in looked.items()})
+    assert found_again(found.details, predicted) > 0.9  # a validation pads images otherwise
+    assert found_again(predicted, found.details) > 0.9
 
 
 def _labels(data: Path) -> list[Path]:

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 from ultralytics.utils.metrics import ap_per_class, box_iou
+from ultralytics.utils.ops import scale_boxes
 
-from yoloprune.detectors.details import BINS, Details, resampled
+from yoloprune.detectors.details import BINS, CONFIDENCE, Details, resampled
 
 __all__ = ["Detailed", "classification_details", "detection_details"]
 
@@ -22,7 +23,7 @@ class Detailed:
 
     Attributes:
         found: Image by image, by name: Ultralytics' statistics, `file`, and the `areas` of boxes and `object_areas` in
-            px of the original image (a box counts as the object that it matches).
+            px of the original image (a box counts as the object that it matches), and the `boxes` that a user sees.
     """
 
     found: dict[str, list[Any]]
@@ -30,7 +31,7 @@ class Detailed:
     def init_metrics(self, model: Any) -> None:
         """Begin anew."""
         super().init_metrics(model)
-        self.found = {"file": [], "areas": [], "object_areas": []}
+        self.found = {"file": [], "areas": [], "object_areas": [], "boxes": []}
 
     def _process_batch(self, preds: dict[str, Any], batch: dict[str, Any]) -> dict[str, np.ndarray]:
         self.found["file"].append(str(batch["im_file"]))
@@ -38,7 +39,18 @@ class Detailed:
             areas, objects = _areas(preds, batch)
             self.found["areas"].append(areas)
             self.found["object_areas"].append(objects)
+            self.found["boxes"].append(self._seen(preds, batch))
         return super()._process_batch(preds, batch)
+
+    def _seen(self, preds: dict[str, Any], batch: dict[str, Any]) -> list[list[float]]:
+        """Class and corners in px of the original image of the boxes that a user sees, the surest first."""
+        sure = (preds["conf"] >= CONFIDENCE).nonzero().ravel()
+        sure = sure[preds["conf"][sure].argsort(descending=True)]
+        boxes = scale_boxes(
+            batch["imgsz"], preds["bboxes"][sure].float(), batch["ori_shape"], ratio_pad=batch["ratio_pad"]
+        )
+        rows = torch.cat([preds["cls"][sure, None].float(), boxes], 1)
+        return [[round(value, 1) for value in row] for row in rows.tolist()]
 
     def get_stats(self) -> dict[str, Any]:
         """Ultralytics' own, which clears the statistics."""
@@ -63,13 +75,12 @@ def _area(boxes: torch.Tensor) -> torch.Tensor:
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
-def detection_details(validator: Any, task: str, confidence: float) -> Details:
+def detection_details(validator: Any, task: str) -> Details:
     """The details of a validation by a `Detailed` validator.
 
     Args:
         validator: The validator, after its validation.
         task: Ultralytics' task.
-        confidence: Least confidence of the boxes that count for the resamples of F1.
     """
     found, box = validator.found, validator.metrics.box
     images = len(found["file"])
@@ -93,7 +104,8 @@ def detection_details(validator: Any, task: str, confidence: float) -> Details:
         sizes=_sizes(right, scores, classes, objects, found),
         right=_histogram(scores[matched], images),
         wrong=_histogram(scores[~matched], images),
-        samples=resampled(right, scores, classes, of_box, objects, of_object, number=images, confidence=confidence),
+        boxes=dict(zip(found["file"], found["boxes"], strict=True)) if found["boxes"] else {},
+        samples=resampled(right, scores, classes, of_box, objects, of_object, number=images, confidence=CONFIDENCE),
     )
 
 

@@ -17,7 +17,7 @@ from ultralytics.utils.torch_utils import is_qat
 
 from yoloprune.detectors import GFLOPS_IMGSZ
 from yoloprune.detectors.base import ClassLayers, Detector, Metrics, Part, Trained, Training
-from yoloprune.detectors.details import History, Look
+from yoloprune.detectors.details import CONFIDENCE, History, Look
 from yoloprune.errors import UserError
 from yoloprune.finite import check_finite
 from yoloprune.graph import Graph, Group
@@ -40,7 +40,7 @@ from .trace import noise, predictions, trace_yolo
 from .trainers.continuation import Continuation
 from .trainers.history import read_history
 from .trainers.training import train, training_metrics
-from .validation import CONFIDENCE, validate
+from .validation import validate
 
 __all__ = ["UltralyticsDetector"]
 

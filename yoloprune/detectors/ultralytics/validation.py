@@ -11,7 +11,7 @@ import numpy as np
 import ultralytics
 
 from yoloprune.detectors.base import Metrics
-from yoloprune.detectors.details import calibration_error
+from yoloprune.detectors.details import CONFIDENCE, calibration_error
 from yoloprune.progress import current
 
 from .coco import coco_map, find_annotations
@@ -21,9 +21,8 @@ from .guard import check_options, offline, quiet
 from .heads import class_count
 from .own_data import own_validator
 
-__all__ = ["CONFIDENCE", "validate"]
+__all__ = ["validate"]
 
-CONFIDENCE = 0.25
 """Ultralytics' default confidence in use: below it nothing is shown."""
 
 
@@ -94,7 +93,7 @@ def validate(
     shown = _shown(validator) if boxes else (None,) * 5
     behind = None
     if details:
-        behind = detection_details(validator, yolo.task, CONFIDENCE) if boxes else classification_details(validator)
+        behind = detection_details(validator, yolo.task) if boxes else classification_details(validator)
     images, seconds = len(validator.dataloader.dataset), time.perf_counter() - start
     return Metrics(*own, *coco, *shown, images=images, seconds=seconds, details=behind)
 
