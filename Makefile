@@ -26,7 +26,7 @@ demo: $(VENV)/.installed
 	$(BIN)/yoloprune v8
 
 test: quality
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist worksteal --durations=30
 
 test-fast: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n auto --dist worksteal -m 'not slow' tests/graph/test_trace.py tests/graph/test_operators.py \
