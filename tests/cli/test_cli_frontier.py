@@ -47,3 +47,17 @@ def test_a_frontier(yoloprune, tmp_path: Path, few_digits: Path) -> None:
     assert again.exit_code == 0
     assert "What accuracy costs" in again.stdout
     assert "To make it: yoloprune prune" in again.stdout or "no pruning is needed" in again.stdout
+
+
+def test_networks_are_trained_in_a_folder_that_is_relative(
+    yoloprune, tmp_path: Path, few_digits: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # as the default, runs/frontier, is
+    words = [shallow_weights(), "--data", few_digits, "--sizes", "64", "--shares", 0.7, "--device", "cpu"]
+    words += ["--epochs", 2, "--calibration-images", 8, "--imgsz", 64, "--prune-head"]
+    result = yoloprune("frontier", *map(str, words), "--json")
+    assert result.exit_code == 0, result.output
+    trained = [point for point in json.loads(result.stdout)["points"] if point["untrained"]]
+    assert [point["share"] for point in trained] == [0.7]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["frontier"]

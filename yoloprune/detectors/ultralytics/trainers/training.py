@@ -49,6 +49,7 @@ def train(start: Path, folder: Path, training: Training) -> YOLO:
         UserError: Ultralytics lacks a package for this family, or the folder holds checkpoints that no training of this
             run wrote.
     """
+    folder = folder.absolute()  # Ultralytics puts what is relative into its own folder of runs
     continuation = Continuation(folder)
     limit = {"time": training.seconds / 3600} if training.seconds else {}
     if goes_on := continuation.prepare():
