@@ -66,6 +66,7 @@ def test_found_again_matches_boxes_of_the_same_class_once() -> None:
     assert found_again(one, one) == 1
     assert found_again(one, Details()) == 0
     assert found_again(Details(), one) is None
+    assert found_again(Details(boxes={"a": []}), one) is None
     assert found_again(one, Details(boxes={"a": [[0, 0, 0, 10, 10]]})) == 0.25  # one box stands for one
     assert found_again(one, Details(boxes={"a": [[0, 50, 50, 60, 60]], "b": [[0, 0, 0, 5, 2]]})) == 0
     assert found_again(one, Details(boxes={"a": [[1, 51, 50, 61, 60]], "b": [[0, 0, 0, 5, 4], [0, 0, 0, 5, 5]]})) == 0.5

@@ -138,8 +138,9 @@ class Context:
             self.details[what] = metrics.details
             self._save_details()
         named = named_metrics(metrics, detector.task)
-        if metrics.details and (before := self.details.get("before")) and before.boxes:
-            named[FOUND_AGAIN] = round(found_again(before, metrics.details), 5)
+        if metrics.details and (before := self.details.get("before")):
+            again = found_again(before, metrics.details)
+            named |= {} if again is None else {FOUND_AGAIN: round(again, 5)}
         return named
 
     def _save_details(self) -> None:
