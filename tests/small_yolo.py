@@ -167,6 +167,16 @@ def write_few_digits(folder: Path, *, train: int, val: int) -> Path:
 
 
 @functools.cache
+def interrupt_in(yolo: YOLO, epoch: int) -> None:
+    """Have Ctrl-C come at the start of an epoch, from 0, of the next training."""
+
+    def interrupt(running: Any) -> None:
+        if running.epoch == epoch:
+            raise KeyboardInterrupt
+
+    yolo.add_callback("on_train_epoch_start", interrupt)
+
+
 def shallow_weights() -> Path:
     """The checkpoint of a YOLOv8 of few layers and 10 classes, with which a run takes a moment; it detects nothing.
 

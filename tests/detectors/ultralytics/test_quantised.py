@@ -13,7 +13,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils.torch_utils import is_qat
 
 import yoloprune
-from tests.small_yolo import SHORT, equal, shapes
+from tests.small_yolo import SHORT, equal, interrupt_in, shapes
 from yoloprune.cli.app import app
 from yoloprune.demo import digits
 from yoloprune.detectors.ultralytics import checkpoints, quantised
@@ -85,12 +85,7 @@ def test_a_pruned_network_keeps_its_widths_and_is_what_the_file_holds(pruned_yol
 @pytest.mark.usefixtures("modelopt")
 def test_an_interrupted_training_resumes(pruned_yolo, tiny_data, tmp_path) -> None:
     before = shapes(pruned_yolo.model)
-
-    def interrupt(running: Any) -> None:
-        if running.epoch == 1:
-            raise KeyboardInterrupt
-
-    pruned_yolo.add_callback("on_train_epoch_start", interrupt)
+    interrupt_in(pruned_yolo, epoch=1)
     with pytest.raises(KeyboardInterrupt):
         train(pruned_yolo, tiny_data, tmp_path, epochs=2)
     resumed = checkpoints.load(tmp_path / "run" / "weights" / "last.pt")

@@ -13,7 +13,7 @@ from ultralytics.utils.dist import ddp_cleanup, generate_ddp_file
 from ultralytics.utils.patches import torch_load
 
 import yoloprune
-from tests.small_yolo import OTHER_TASKS, SHORT, narrow, shapes, write_data
+from tests.small_yolo import OTHER_TASKS, SHORT, interrupt_in, narrow, shapes, write_data
 from yoloprune.detectors.ultralytics import checkpoints
 from yoloprune.detectors.ultralytics.guard import quiet
 from yoloprune.detectors.ultralytics.model import YOLO
@@ -51,12 +51,7 @@ def test_training_starts_from_the_given_weights(pruned_yolo: YOLO, tiny_data: Pa
 
 def test_an_interrupted_run_resumes(pruned_yolo: YOLO, tiny_data: Path, tmp_path: Path) -> None:
     before = shapes(pruned_yolo.model)
-
-    def interrupt(running: Any) -> None:
-        if running.epoch == 1:
-            raise KeyboardInterrupt
-
-    pruned_yolo.add_callback("on_train_epoch_start", interrupt)
+    interrupt_in(pruned_yolo, epoch=1)
     with pytest.raises(KeyboardInterrupt):
         train(pruned_yolo, tiny_data, tmp_path, epochs=3)
     last = tmp_path / "run" / "weights" / "last.pt"

@@ -23,8 +23,6 @@ from .own_data import own_validator
 
 __all__ = ["validate"]
 
-"""Ultralytics' default confidence in use: below it nothing is shown."""
-
 
 def validate(
     yolo: ultralytics.YOLO,
