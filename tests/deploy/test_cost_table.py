@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from yoloprune.deploy import cost_table
-from yoloprune.deploy.cost_table import Convolution, CostTable, Device, Grid, convolutions, measure
+from yoloprune.deploy.backends import interleaved
+from yoloprune.deploy.cost_table import Convolution, CostTable, Device, Grid, clock_of, convolutions, measure
 from yoloprune.deploy.latency_model import LatencyModel
 from yoloprune.errors import UserError
 from yoloprune.graph import budget, trace
@@ -77,6 +80,16 @@ def test_a_table_is_measured_kept_and_not_measured_again(net: Net, backend: str,
     assert read == table
     monkeypatch.setattr(cost_table, "_milliseconds", lambda *_: pytest.fail("it was measured before"))
     measure(read, found)
+
+
+def test_on_one_thread_the_time_of_other_work_does_not_count() -> None:
+    nap = partial(time.sleep, 0.02)
+    (alone,) = interleaved([nap], seconds=0, clock=clock_of(HERE))
+    (several,) = interleaved([nap], seconds=0, clock=clock_of(HERE._replace(threads=2)))
+    assert min(alone) < 10 < 20 <= min(several)
+    assert (
+        clock_of(HERE._replace(backend="torch"), "cuda") is clock_of(HERE._replace(threads=None)) is time.perf_counter
+    )
 
 
 def test_between_measured_widths_costs_are_linear() -> None:

@@ -317,7 +317,13 @@ def _tensorrt(content: bytes) -> Run:
     return run
 
 
-def interleaved(calls: Sequence[Callable[[], Any]], *, seconds: float = 4.0, least: int = 5) -> list[list[float]]:
+def interleaved(
+    calls: Sequence[Callable[[], Any]],
+    *,
+    seconds: float = 4.0,
+    least: int = 5,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[list[float]]:
     """Milliseconds of each call in each round, (calls, rounds), after a warm-up.
 
     They take turns, so that what else the machine does affects all equally.
@@ -326,6 +332,7 @@ def interleaved(calls: Sequence[Callable[[], Any]], *, seconds: float = 4.0, lea
         calls: What to time.
         seconds: About how long to measure.
         least: Rounds at least.
+        clock: What tells the time, in seconds.
     """
     for _ in range(3):
         for call in calls:
@@ -335,8 +342,8 @@ def interleaved(calls: Sequence[Callable[[], Any]], *, seconds: float = 4.0, lea
     while len(rounds) < least or time.perf_counter() - began < seconds:
         times = []
         for call in calls:
-            start = time.perf_counter()
+            start = clock()
             call()
-            times.append(1000 * (time.perf_counter() - start))
+            times.append(1000 * (clock() - start))
         rounds.append(times)
     return [list(each) for each in zip(*rounds, strict=True)]

@@ -22,7 +22,7 @@ from yoloprune.files import atomic
 
 from .backends import check_backend, compiled, ncnn_net, of_onnx, processor, version
 
-__all__ = ["Convolution", "CostTable", "Device", "Shape", "cached", "convolutions", "measure"]
+__all__ = ["Convolution", "CostTable", "Device", "Shape", "cached", "clock_of", "convolutions", "measure"]
 
 _ACTIVATIONS = ("SiLU", "ReLU", "LeakyReLU", "Hardswish")
 _STEP = 8  # channels: the finest steps in which kernels have been seen to cost
@@ -55,6 +55,20 @@ class Device(NamedTuple):
         threads = f", {self.threads} thread{'s' * (self.threads != 1)}" if self.threads else ""
         precision = f", {self.precision}" if self.precision else ""
         return f"{self.backend} {self.version}{precision}{threads} on {self.processor}"
+
+
+def clock_of(device: Device, place: torch.device | str = "cpu") -> Callable[[], float]:
+    """The clock that tells what a network costs on a device, in seconds.
+
+    On one thread of a processor that is the time of this process, which stands still while other work has the core; on
+    several, which wait for each other, or on a GPU it is the time of day.
+
+    Args:
+        device: Where it runs.
+        place: Where the backend torch runs.
+    """
+    on_processor = device.backend != "torch" or torch.device(place).type == "cpu"
+    return time.process_time if device.threads == 1 and on_processor else time.perf_counter
 
 
 class Shape(NamedTuple):
@@ -310,11 +324,12 @@ def _milliseconds(device: Device, shape: Shape, inputs: int, outputs: int, place
         content = _for_onnx(shape, inputs, outputs, groups)
         run = of_onnx(content, device.backend, precision=device.precision, **settings)
     run(image)
+    clock = clock_of(device, place)
     least, runs, began = float("inf"), 0, time.perf_counter()
     while runs < _LEAST_RUNS or time.perf_counter() - began < _LEAST_SECONDS:
-        start = time.perf_counter()
+        start = clock()
         run(image)
-        least = min(least, time.perf_counter() - start)
+        least = min(least, clock() - start)
         runs += 1
     return 1000 * least
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from yoloprune.deploy.backends import BACKENDS, Run, compiled, interleaved, opened
-from yoloprune.deploy.cost_table import Convolution, CostTable, Device, cached, convolutions, measure
+from yoloprune.deploy.cost_table import Convolution, CostTable, Device, cached, clock_of, convolutions, measure
 from yoloprune.deploy.formats import suffix
 from yoloprune.deploy.latency_model import LatencyModel
 from yoloprune.detectors.base import Detector
@@ -66,13 +66,14 @@ class OnDevice:
             except UserError:  # of an earlier version
                 self._keep.unlink()
         self._original = self._run(detector)
-        (times,) = interleaved([self._call(self._original, detector)], seconds=_SECONDS / 2)
+        self._clock = clock_of(self.device, self._place)
+        (times,) = interleaved([self._call(self._original, detector)], seconds=_SECONDS / 2, clock=self._clock)
         self.own_ms = median(times)
 
     def times(self, detector: Detector) -> float:
         """Milliseconds of another network, measured `here` in turns with the one that came."""
         calls = [self._call(run, detector) for run in (self._original, self._run(detector))]
-        ours, theirs = interleaved(calls, seconds=_SECONDS)
+        ours, theirs = interleaved(calls, seconds=_SECONDS, clock=self._clock)
         return self.own_ms * median(b / a for a, b in zip(ours, theirs, strict=True))
 
     def model(self, detector: Detector, graph: Graph, before_ms: float) -> LatencyModel:

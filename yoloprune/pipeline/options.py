@@ -104,7 +104,11 @@ class Options:
         shown="onnxruntime",
     )
     threads: int | None = option(
-        None, "Threads that the backend runs on.", panel=DATA, shown="what the backend chooses", least=1
+        None,
+        "Threads that the backend runs on; with 1, processor time counts, whatever else runs.",
+        panel=DATA,
+        shown="what the backend chooses",
+        least=1,
     )
     latency_table: str | None = option(
         None,
