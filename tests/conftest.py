@@ -48,6 +48,11 @@ from yoloprune.report.page import Page  # noqa: E402
 SHARED = Path(os.environ.get("YOLOPRUNE_SHARED", ROOT.parent / "shared"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests, so that no process waits for one of them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(autouse=True)
 def _seeds() -> None:
     """Start every test from the same random state, whatever ran before it."""

@@ -31,6 +31,7 @@ def test_mistakes_are_answered_in_a_sentence(yoloprune, words, said, tmp_path, m
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_two_checkpoints_side_by_side(yoloprune, few_digits: Path, tmp_path: Path) -> None:
     other = Path(shutil.copy(digits.WEIGHTS, tmp_path / "other.pt"))
     words = ["compare", digits.WEIGHTS, other, "--data", few_digits, "--imgsz", 96, "--device", "cpu"]

@@ -32,6 +32,7 @@ def test_mistakes_are_answered_in_a_sentence(yoloprune, words, said) -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_a_frontier(yoloprune, tmp_path: Path, few_digits: Path) -> None:
     words = [shallow_weights(), "--prune-head", "--data", few_digits, "--sizes", "96,64", "--device", "cpu"]
     words += ["--calibration-images", 8, "--target-ratio", 0.3, "--imgsz", 96, "--project", tmp_path, "--name", "f"]

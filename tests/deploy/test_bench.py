@@ -27,6 +27,7 @@ def onnx_file(tmp_path_factory) -> Path:
     return detectors.load(WEIGHTS).export(tmp_path_factory.mktemp("export") / "digits.onnx", imgsz=64)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_and_an_export_side_by_side(onnx_file, few_digits) -> None:
     wanted = Wanted(
         backends=("onnxruntime", "torch"), sizes=(64,), batches=(1, 2), threads=(1,), seconds=0.2, data=str(few_digits)

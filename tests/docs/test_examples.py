@@ -47,7 +47,7 @@ def test_in_training(example, own_folder: Path, capsys) -> None:
 
 
 def test_any_network(example, capsys) -> None:
-    example("any_network.py", "resnet18", "--size", "64")
+    example("any_network.py", "regnet_y_400mf", "--size", "64")
     shares, exactness, distances = capsys.readouterr().out.splitlines()
     assert 0.45 < float(shares.split(": ")[1].split("%")[0]) / 100 <= 0.5
     assert float(exactness.split(": ")[1]) < 1e-4

@@ -283,6 +283,7 @@ def tensorboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     importlib.reload(callbacks)
 
 
+@pytest.mark.slow
 def test_tensorboard_has_curves_and_the_run(few_digits: Path, tmp_path: Path, tensorboard: None) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -51,6 +51,7 @@ def test_shrunken_logits_are_found_again(name, layers) -> None:
     assert all(fit.scale == pytest.approx(float(wanted), rel=1e-3) for fit in fits)
 
 
+@pytest.mark.slow
 def test_a_pruned_detector_is_as_sure_as_before(all_digits) -> None:
     """At the confidence that users choose it finds what the unpruned network finds; without calibration .77 of it."""
     result = yoloprune.prune(

@@ -134,6 +134,7 @@ def test_a_run_without_time_for_fine_tuning_is_pruned_all_the_same(few_digits, t
     assert not (tmp_path / "a" / "steps" / "1" / "train").exists()
 
 
+@pytest.mark.slow
 def test_sparse_training_that_harms_is_not_kept(tmp_path):
     data = write_few_digits(tmp_path / "digits", train=48, val=24)
     more = {"sparse_epochs": 1, "val": True, "lr0": 0.3, "optimizer": "SGD", "rollback": False}
@@ -187,6 +188,7 @@ def test_heads_are_compared_on_the_network_that_is_pruned(few_digits, tmp_path, 
     assert equal(one, two)
 
 
+@pytest.mark.slow
 def test_both_heads_are_measured_where_one_is_kept(tmp_path):
     data = write_few_digits(tmp_path / "digits", train=32, val=48)
     more = {

@@ -118,6 +118,7 @@ def test_a_run_distils_by_default(few_digits, tmp_path):
     assert result.report.steps[0].epochs == 1
 
 
+@pytest.mark.slow
 def test_fine_tuning_that_only_harms_is_not_kept(tmp_path):
     data = str(write_few_digits(tmp_path / "digits", train=48, val=32))
     harmful = TRAIN | {"optimizer": "SGD", "lr0": 0.3, "warmup_epochs": 0.0, "nbs": 8}
@@ -132,6 +133,7 @@ def test_fine_tuning_that_only_harms_is_not_kept(tmp_path):
     assert result.metrics["after"]["mAP50-95"] == pytest.approx(kept, abs=2e-3)  # saved in float16 meanwhile
 
 
+@pytest.mark.slow
 def test_images_without_labels_serve(tmp_path):
     data = write_few_digits(tmp_path / "digits", train=16, val=8)
     for file in (data.parent / "labels" / "train").glob("*.txt"):

@@ -54,6 +54,7 @@ def test_a_setback_leads_back_to_the_best_network(data, tmp_path):
     assert {p["bn"] for p in scales} == {p["bias"] for p in scales} == {None}
 
 
+@pytest.mark.slow
 def test_a_resumed_training_goes_on_after_a_setback(tmp_path, monkeypatch):
     Plan({}, {}, 0, 0).save(tmp_path / "plan.json")
     options = Distillation(teacher=str(digits.WEIGHTS), plan=str(tmp_path / "plan.json"))
@@ -106,6 +107,7 @@ def test_every_task_rolls_back(tmp_path, model, task, monkeypatch):
     assert all(torch.equal(known[name], now[name]) for name in known)
 
 
+@pytest.mark.slow
 def test_the_first_steps_lead_back_before_an_epoch_is_spent(tmp_path):
     """A rate that ruins the network within an epoch is lowered in it, and the epoch ends near the start."""
     data, ends = str(write_few_digits(tmp_path / "digits", train=205, val=128)), {}
