@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import yoloprune
-from tests.small_yolo import write_few_digits
+from tests.small_yolo import shallow_weights, write_few_digits
 from yoloprune.report import Record
 
 KILLS = 10
@@ -39,7 +39,7 @@ def test_killed_runs_end_where_a_whole_one_does(few, tmp_path) -> None:
     here = str(Path(yoloprune.__file__).parents[1])
     one = {"PYTHONPATH": here, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, str(driver), str(tmp_path), str(few), str(KILLS)],
+        [sys.executable, str(driver), str(tmp_path), shallow_weights(), str(few), str(KILLS)],
         env={**os.environ, **one},
         capture_output=True,
         text=True,
@@ -47,6 +47,7 @@ def test_killed_runs_end_where_a_whole_one_does(few, tmp_path) -> None:
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])
+    print(report)
     assert len(report["landed"]) >= KILLS
     assert len(set(report["landed"])) >= 3, report["landed"]
     whole = tmp_path / "whole"
