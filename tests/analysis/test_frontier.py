@@ -16,7 +16,7 @@ import yoloprune
 from tests.toy_family import ToyDetector
 from yoloprune import detectors
 from yoloprune.analysis import frontier as module
-from yoloprune.analysis.frontier import Frontier, Wanted, frontier
+from yoloprune.analysis.frontier import Frontier, Point, Wanted, frontier
 from yoloprune.detectors.base import Trained
 from yoloprune.errors import UserError
 from yoloprune.pipeline.options import Options
@@ -112,6 +112,36 @@ def test_with_epochs_all_that_is_cheaper_is_trained_as_long(toy: Path, tmp_path:
     assert [t.distillation is None for t in asked] == [False, True, False], "only what was pruned has a teacher"
     assert asked[0].keywords["lr0"] == pytest.approx(0.005)
     assert not list((tmp_path / "toys").glob("*.start.pt")) + list((tmp_path / "toys").glob("*.teacher.pt"))
+
+
+def test_what_costs_more_than_is_asked_for_is_not_trained_until_it_may(toy: Path, tmp_path: Path) -> None:
+    def trained(found: Frontier) -> set[tuple[int, float]]:
+        return {(p.imgsz, p.share) for p in found.points if p.untrained}
+
+    folder = tmp_path / "toys"
+    found = measured(toy, folder, options=TRAINED, sizes=(128, 96, 64), wanted=Wanted(ratio=0.25))
+    assert trained(found) == {(128, 0.25), (96, round(0.25 * (128 / 96) ** 2, 4)), (64, 1.0)}
+    found = measured(toy, folder, options=TRAINED, sizes=(96,), wanted=Wanted(ratio=0.6))
+    assert (96, 1.0) in trained(found)
+    assert len({(p.imgsz, p.share) for p in found.points}) == len(found.points)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "sizes"), [(None, {320, 288, 256, 224}), (0.5, {320, 288, 256, 224}), (0.25, {320, 256, 192, 160})]
+)
+def test_sizes_reach_from_its_own_to_one_that_needs_no_pruning(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ratio: float | None, sizes: set[int]
+) -> None:
+    monkeypatch.setattr(ToyDetector, "stride", 32)
+    monkeypatch.setattr(module, "_time", lambda *_: None)
+    monkeypatch.setattr(module, "_measured", lambda path, own, share, options, *_: Point(
+        path, options.imgsz, share, share * module._gflops(own, options.imgsz), 1, {"mAP50-95": 0.5}))  # fmt: skip
+    found = measured(toy, tmp_path / "toys", options=replace(OPTIONS, imgsz=320), sizes=(), wanted=Wanted(ratio=ratio))
+    assert {p.imgsz for p in found.points} == sizes
+    cheap = [
+        p.imgsz for p in found.points if p.share == 1 and p.gflops <= (ratio or 0.49) * 1.001 * found.points[-1].gflops
+    ]
+    assert cheap == [min(sizes)]
 
 
 def test_no_training_leaves_a_network_worse_than_it_began(toy: Path, tmp_path: Path, monkeypatch) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shlex
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from math import inf
@@ -32,7 +32,9 @@ from yoloprune.progress import Progress
 __all__ = ["Frontier", "Point", "Wanted", "choose_imgsz", "frontier"]
 
 _LEAST_SHARE = 0.98  # of the cost: pruning less than that is not worth a network of one's own
-_STEPS = (1.0, 0.81, 0.64, 0.49)  # shares of the cost at which sizes are looked at by default
+_ROUNDING = 1.0001
+_SIZES = 4  # how many are looked at by default
+_HALF = 0.49  # share of the cost that the smallest of them has where no cost is asked for
 
 
 @dataclass
@@ -132,14 +134,16 @@ def frontier(
 ) -> Frontier:
     """Measure networks at several image sizes, unpruned and pruned at that size, on a validation set.
 
-    Where a cost is asked for, each network is pruned at each size to exactly that cost, and not to `shares`. The same
-    call, after an interruption, continues with what is missing; everything that is pruned is kept in `folder`.
+    Where a cost is asked for, each network is pruned at each size to exactly that cost, and not to `shares`, and only
+    what costs no more is trained. The same call, after an interruption, continues with what is missing; everything that
+    is pruned is kept in `folder`.
 
     Args:
         networks: Detectors by the checkpoint that each comes from; left as they are.
         options: Data, image size, epochs and how to prune; its target is not looked at.
         folder: Where results and networks go.
-        sizes: Image sizes in px; by default the network's own and those at .81, .64 and .49 of its cost.
+        sizes: Image sizes in px; by default the network's own, the one at which it costs as much as is asked for
+            unpruned, or half if nothing is, and two between them.
         shares: Shares of GFLOPs to prune to.
         wanted: What a network may cost.
         progress: Where to report to.
@@ -155,18 +159,22 @@ def frontier(
     imgsz, _ = fitting_imgsz(first, options.imgsz)
     data = choose_data(options.data, first, images=True, labels=bool(options.epochs), validates=True)
     options = replace(options, imgsz=imgsz, data=data, criterion=options.criterion or "output_error", recover=True)
-    chosen = sorted({fitting_imgsz(first, size)[0] for size in sizes} or set(_default_sizes(imgsz, first.stride)))[::-1]
     most = _most(wanted, first, imgsz)
+    chosen = {fitting_imgsz(first, size)[0] for size in sizes}
     folder.mkdir(parents=True, exist_ok=True)
     lock = FolderLock(folder)
     try:
         clean_leftovers(folder)
         state = _State(folder / "frontier.json", _digest(options, networks))
         for path, detector in networks.items():
-            for size in chosen:
+            for size in sorted(chosen or _default_sizes(detector, imgsz, most), reverse=True):
                 for share in (1.0, *_shares(detector, size, most, shares)):
-                    if state.find(path, size, share) is None:
-                        settings = replace(options, imgsz=size)
+                    cheap = share * _gflops(detector, size) <= most * _ROUNDING
+                    # a network as it is has been trained
+                    trains = options.epochs > 0 and cheap and _removed(share, size, imgsz) > 1 - _LEAST_SHARE
+                    known = state.find(path, size, share)
+                    if known is None or (trains and known.untrained is None):
+                        settings = replace(options, imgsz=size, epochs=options.epochs * trains)
                         state.add(_measured(path, detector, share, settings, imgsz, folder, progress))
         _time(state, networks, folder, options, progress)
     finally:
@@ -174,9 +182,12 @@ def frontier(
     return _result(state.points, wanted, most, options)
 
 
-def _default_sizes(imgsz: int, stride: int) -> Iterator[int]:
-    for share in _STEPS:
-        yield max(round(imgsz * share**0.5 / stride), 1) * stride
+def _default_sizes(detector: Detector, imgsz: int, most: float) -> set[int]:
+    """Its own size, the largest at which it costs `most` GFLOPs unpruned, and some between, in equal steps of cost."""
+    share, stride = min(most / _gflops(detector, imgsz), 1.0) if most < inf else _HALF, detector.stride
+    between = {round(imgsz * share ** (step / (_SIZES - 1) / 2) / stride) * stride for step in range(_SIZES - 1)}
+    least = int(imgsz * share**0.5 / stride + 1e-6) * stride
+    return {max(size, stride) for size in (*between, least)}
 
 
 def _most(wanted: Wanted, first: Detector, imgsz: int) -> float:
@@ -188,6 +199,11 @@ def _most(wanted: Wanted, first: Detector, imgsz: int) -> float:
 def _gflops(detector: Detector, imgsz: int) -> float:
     """GFLOPs of one image of that size; in proportion to those at 640 px, as Ultralytics prints them."""
     return detector.gflops() * (imgsz / GFLOPS_IMGSZ) ** 2
+
+
+def _removed(share: float, imgsz: int, own: int) -> float:
+    """The share of its cost at `own` px that is gone, by pruning or by a smaller image."""
+    return 1 - share * (imgsz / own) ** 2
 
 
 def _shares(detector: Detector, imgsz: int, most: float, shares: Sequence[float]) -> list[float]:
@@ -218,8 +234,8 @@ def _measured(
     validate = partial(_validated, options=options, progress=progress)
     with progress.phase(f"{point.label}: validate"):
         point.metrics = validate(network)
-    removed = 1 - share * (options.imgsz / own) ** 2
-    if options.epochs and removed > 1 - _LEAST_SHARE:  # a network as it is has been trained
+    if options.epochs:
+        removed = _removed(share, options.imgsz, own)
         network = _trained(point, network, detector, made, removed, options, folder, progress)
     point.gflops, point.params = _gflops(network, options.imgsz), network.params
     progress.say(f"{next(iter(point.metrics))} {point.quality:.3f} at {point.gflops:.2f} GFLOPs")
@@ -307,8 +323,9 @@ class _State:
         return next((point for point in self.points if (point.weights, point.imgsz, point.share) == key), None)
 
     def add(self, point: Point) -> None:
-        """Write one more point down."""
-        self.points = sorted([*self.points, point], key=lambda p: (p.gflops, -p.share))
+        """Write one more point down, in the place of one that was not trained."""
+        others = [p for p in self.points if p is not self.find(point.weights, point.imgsz, point.share)]
+        self.points = sorted([*others, point], key=lambda p: (p.gflops, -p.share))
         for known in self.points:
             known.latency_ms = None  # measured in turns with all others, or not at all
         self.save()
@@ -333,7 +350,7 @@ def _result(points: list[Point], wanted: Wanted, most: float, options: Options) 
     found = Frontier(points, wanted, next(iter(points[0].metrics)))
     if most == inf and wanted.ms is None:
         return found
-    cheap = [p for p in points if p.gflops <= most * 1.0001 and (p.latency_ms or 0) <= (wanted.ms or inf)]
+    cheap = [p for p in points if p.gflops <= most * _ROUNDING and (p.latency_ms or 0) <= (wanted.ms or inf)]
     if not cheap:
         least = min(points, key=lambda point: point.gflops)
         raise UserError(
