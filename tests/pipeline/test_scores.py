@@ -72,4 +72,4 @@ def test_a_pruned_detector_is_as_sure_as_before(all_digits) -> None:
     assert smaller[0].gflops == pytest.approx(0.36 * before["gflops"])
     assert 0 < smaller[0].metrics["mAP50-95"] < before["mAP50-95"]
     (note,) = (note for note in result.report.notes if "at 96 px (36% of the cost)" in note)
-    assert note.endswith(("better choice.", "equal within the noise."))
+    assert note.endswith(("better choice.", "than either: yoloprune frontier."))

@@ -56,3 +56,4 @@ def test_a_gap_counts_if_it_is_larger_than_the_noise(value: float, spread: float
     assert verdict.imgsz in (512, 544)
     said = {"pruned": "pruning is the", "equal": "equal within", "smaller image": "a smaller image is the"}
     assert said[better] in run.notes[0]
+    assert ("yoloprune frontier" in run.notes[0]) == (better != "pruned")

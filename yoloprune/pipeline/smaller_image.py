@@ -17,6 +17,7 @@ _SAID = {
     "pruned": "pruning is the better choice",
     "equal": "the two are equal within the noise",
 }
+_BOTH = " A part of each may keep more than either: yoloprune frontier."
 
 
 def compare_image_sizes(run: Context, share: float, metrics: dict[str, float]) -> None:
@@ -51,7 +52,7 @@ def compare_image_sizes(run: Context, share: float, metrics: dict[str, float]) -
     run.record.verdict = Verdict(better, name, metrics[name], round(level, 5), round(noise, 5), nearest)
     run.note(
         f"For comparison, the unpruned network has {name} {told}, at no trouble; the pruned one {metrics[name]:.3f} at "
-        f"{imgsz} px ({share:.0%}): {_SAID[better]}."
+        f"{imgsz} px ({share:.0%}): {_SAID[better]}.{_BOTH * (better != 'pruned')}"
     )
 
 
