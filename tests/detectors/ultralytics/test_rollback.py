@@ -58,7 +58,7 @@ def test_a_setback_leads_back_to_the_best_network(data, tmp_path):
 def test_a_resumed_training_goes_on_after_a_setback(tmp_path, monkeypatch):
     Plan({}, {}, 0, 0).save(tmp_path / "plan.json")
     options = Distillation(teacher=str(digits.WEIGHTS), plan=str(tmp_path / "plan.json"))
-    data = str(write_few_digits(tmp_path / "digits", train=51, val=128))
+    data = str(write_few_digits(tmp_path / "digits", train=51, val=32))
     scales, start = [], tmp_path / "start.pt"
     yolo = checkpoints.load(digits.WEIGHTS)
     for weight in [p for p in yolo.model.parameters() if p.dim() == 4]:  # so that there is something to learn
@@ -110,7 +110,7 @@ def test_every_task_rolls_back(tmp_path, model, task, monkeypatch):
 @pytest.mark.slow
 def test_the_first_steps_lead_back_before_an_epoch_is_spent(tmp_path):
     """A rate that ruins the network within an epoch is lowered in it, and the epoch ends near the start."""
-    data, ends = str(write_few_digits(tmp_path / "digits", train=205, val=128)), {}
+    data, ends = str(write_few_digits(tmp_path / "digits", train=205, val=32)), {}
     wild = {"imgsz": 160, "optimizer": "AdamW", "lr0": 0.01, "warmup_epochs": 0.0, "nbs": 8}
     for name, teacher in (("epoch", None), ("steps", str(digits.WEIGHTS))):
         yolo = checkpoints.load(digits.WEIGHTS)
