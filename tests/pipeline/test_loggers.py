@@ -18,8 +18,7 @@ import pytest
 import ultralytics.utils
 
 import yoloprune
-from tests.small_yolo import put
-from yoloprune.demo.digits import WEIGHTS
+from tests.small_yolo import put, shallow_weights
 from yoloprune.detectors.ultralytics import loggers as of_ultralytics
 from yoloprune.detectors.ultralytics.detector import UltralyticsDetector
 from yoloprune.pipeline import loggers, reporting
@@ -214,7 +213,7 @@ def test_where_a_training_went(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture(scope="module")
 def _finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    yoloprune.prune(WEIGHTS, **ALONE, target_ratio=0.6, project=folder, name="run")
+    yoloprune.prune(shallow_weights(), **ALONE, target_ratio=0.6, project=folder, name="run")
     return folder / "run"
 
 
@@ -289,7 +288,7 @@ def test_tensorboard_has_curves_and_the_run(few_digits: Path, tmp_path: Path, te
 
     words = {**ALONE, "imgsz": 64, "epochs": 1, "batch": 16, "device": "cpu", "workers": 0, "plots": False}
     report = yoloprune.prune(
-        WEIGHTS, **words, target_ratio=0.9, data=str(few_digits), val=True, project=tmp_path, name="run"
+        shallow_weights(), **words, target_ratio=0.9, data=str(few_digits), val=True, project=tmp_path, name="run"
     ).report
     train = tmp_path / "run" / "steps" / "1" / "train"
     assert report.logged == {"tensorboard": str(train)}
@@ -308,8 +307,8 @@ def test_tensorboard_has_curves_and_the_run(few_digits: Path, tmp_path: Path, te
     pixels = cv2.imdecode(np.frombuffer(image.encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
     assert pixels.shape == (8, 12, 3) and [*pixels[0, 0]] == [0, 0, 255]  # red, in OpenCV's order
     (text,) = events.Tensors("pruning/widths/text_summary")
-    before, after = report.widths["model.4.cv2.conv"]
-    assert f"| model.4.cv2.conv | {before} | {after} |" in text.tensor_proto.string_val[0].decode()
+    before, after = report.widths["model.2.cv2.conv"]
+    assert f"| model.2.cv2.conv | {before} | {after} |" in text.tensor_proto.string_val[0].decode()
 
 
 def test_tensorboard_without_a_training_is_in_the_runs_folder(unfinished: Path, tensorboard: None) -> None:
