@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.small_yolo import shallow_weights
+from yoloprune import detectors
+from yoloprune.analysis.frontier import Point
 from yoloprune.demo import digits
 
 
@@ -43,6 +45,8 @@ def test_a_frontier(yoloprune, tmp_path: Path, few_digits: Path) -> None:
     rows = list(csv.DictReader((tmp_path / "f" / "frontier.csv").read_text().splitlines()))
     assert len(rows) == 4
     assert (tmp_path / "f" / "frontier.png").is_file()
+    pruned = [Point(**point) for point in found["points"] if point["share"] < 1]
+    assert [detectors.load(tmp_path / "f" / p.file).trained_imgsz for p in pruned] == [p.imgsz for p in pruned]
     assert found["best"]["gflops"] <= 0.3 * max(p["gflops"] for p in found["points"])
     again = yoloprune("frontier", *words)  # everything is measured already
     assert again.exit_code == 0

@@ -228,6 +228,7 @@ def _measured(
             with progress.phase(f"{point.label}: prune"):
                 target = Target(share * detector.gflops(), None)
                 pruned = prune_once(detector, target, replace(options, target_ratio=share))
+                pruned.detector.settle(imgsz=options.imgsz, data=options.data)
                 pruned.detector.save(file)
                 pruned.plan.save(made)  # only now: its file says that the network's is there
         network = detector.holding(type(detector).load(file, trust=options.trust).network)
@@ -279,6 +280,7 @@ def _trained(
         after = _validated(trained.detector, options, progress)
     if gained(point.metrics, after):
         network, point.metrics, point.epochs = network.holding(trained.detector.network), after, trained.epochs
+        network.settle(imgsz=options.imgsz, data=options.data)
         network.save(folder / point.file)
     network.forget_training(train)
     for file in (start, teacher):
