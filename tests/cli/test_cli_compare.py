@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.report.pages import Elements
+from yoloprune import detectors
 from yoloprune.demo import digits
 
 
@@ -47,7 +48,12 @@ def test_two_checkpoints_side_by_side(yoloprune, few_digits: Path, tmp_path: Pat
     text = (out / "report.html").read_text()
     assert "yoloprune compare" in text and "What it sees" in text
     assert all(image["alt"] for image in Elements(text).of("img"))
-    again = yoloprune(*words, "-o", out)
+    small = detectors.load(digits.WEIGHTS)
+    small.settle(imgsz=96)
+    small.save(tmp_path / "small.pt")
+    again = yoloprune("compare", digits.WEIGHTS, tmp_path / "small.pt", *words[3:5], "--device", "cpu", "-o", out)
     assert again.exit_code == 0, again.output
-    assert "is the best choice" in again.stdout
+    assert "GFLOPs are of one image of each network's size" in " ".join(again.stdout.split())
+    own, cheaper = json.loads((tmp_path / "out-2" / "comparison.json").read_text())["networks"]
+    assert cheaper["gflops"] == pytest.approx(own["gflops"] * (96 / 160) ** 2)
     assert (tmp_path / "out-2" / "report.html").is_file()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yoloprune.deploy.latency import latencies, module_latencies
+from yoloprune.detectors import GFLOPS_IMGSZ
 from yoloprune.detectors.base import Detector
 from yoloprune.errors import UserError
 from yoloprune.pipeline.data import choose_data, fitting_imgsz
@@ -69,25 +70,29 @@ def compare(
         detector.check_data(data, same_classes=True)
     sizes = [fitting_imgsz(detector, imgsz)[0] for detector in all_of]
     labels = _labels(list(detectors))
+    alike = len({*sizes}) == 1  # or a smaller image makes a network cheaper
+    shares = [1.0 if alike else (size / GFLOPS_IMGSZ) ** 2 for size in sizes]
     networks = []
-    for label, size, detector in zip(labels, sizes, all_of, strict=True):
+    for label, size, share, detector in zip(labels, sizes, shares, all_of, strict=True):
         with progress.phase(f"Validate {label}"):
             found = detector.validate(data, imgsz=size, batch=batch, device=device, details=True)
         measure = Measure(*cost(detector), metrics=named_metrics(found, detector.task))
+        measure.gflops *= share
         networks.append(Network(label, measure, found.details))
     with progress.phase("Measure latency"):
         for network, ms in zip(networks, latencies(all_of, imgsz=sizes, device=device), strict=True):
             network.measure.latency_ms = ms
         times = module_latencies(all_of, imgsz=sizes, device=device)
-    for network, detector, own in zip(networks, all_of, times, strict=True):
-        network.layers = layers(detector, own)
+    for network, share, detector, own in zip(networks, shares, all_of, times, strict=True):
+        network.layers = [layer._replace(gflops=layer.gflops * share) for layer in layers(detector, own)]
     with progress.phase("Look at images"):
         shown, looked_at = looks(all_of, data, sizes, device)
     at = " and ".join(f"{size} px" for size in dict.fromkeys(sizes))
+    counted = "those of model.info(), at 640 px" if alike else "of one image of each network's size"
     page = Page(
         title=" against ".join(labels),
-        subtitle=f"{all_of[0].task.capitalize()}, on {Path(data).name}, images of {at}. GFLOPs are those of "
-        f"model.info(), at 640 px; milliseconds are those of torch on {all_of[0].device_name(device)}, float32.",
+        subtitle=f"{all_of[0].task.capitalize()}, on {Path(data).name}, images of {at}. GFLOPs are {counted}; "
+        f"milliseconds are those of torch on {all_of[0].device_name(device)}, float32.",
         words=comparison_words(networks, list(detectors), sizes, [usage(detector) for detector in all_of]),
         networks=networks,
         path=[_point(network) for network in networks],

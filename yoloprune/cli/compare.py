@@ -141,7 +141,11 @@ def _write_json(content: dict[str, Any], path: Path) -> None:
 def _table(found: Comparison) -> Any:
     from rich.table import Table
 
-    table = Table(title=f"On {found.data}", title_justify="left", title_style="bold")
+    differ = len({*found.sizes}) > 1
+    table = Table(
+        title=f"On {found.data}", title_justify="left", title_style="bold", caption_justify="left",
+        caption="GFLOPs are of one image of each network's size" if differ else None,
+    )  # fmt: skip
     table.add_column("network", overflow="fold")
     measures = found.page.measures
     for heading in ("px", "GFLOPs", "ms", *measures):
