@@ -144,6 +144,14 @@ def test_sizes_reach_from_its_own_to_one_that_needs_no_pruning(
     assert cheap == [min(sizes)]
 
 
+def test_the_embedded_digits_are_drawn_into_the_folder(toy: Path, tmp_path: Path, monkeypatch) -> None:
+    drawn = []
+    monkeypatch.setattr(module.digits, "write", lambda folder: (drawn.append(folder), "toy")[1])
+    found = measured(toy, tmp_path / "toys", options=replace(OPTIONS, data="digits"), sizes=(64,), shares=())
+    assert [p.share for p in found.points] == [1.0]
+    assert drawn == [tmp_path / "toys" / "digits"]
+
+
 def test_no_training_leaves_a_network_worse_than_it_began(toy: Path, tmp_path: Path, monkeypatch) -> None:
     def harm(own: ToyDetector, start: Path, folder: Path, training: Any) -> Trained:
         network = copy.deepcopy(own.network)

@@ -13,12 +13,13 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from yoloprune.demo import digits
 from yoloprune.deploy.latency import latencies
 from yoloprune.detectors import GFLOPS_IMGSZ
 from yoloprune.detectors.base import Detector, Distillation
 from yoloprune.errors import UserError
 from yoloprune.files import atomic, clean_leftovers, readable
-from yoloprune.pipeline.data import choose_data, fitting_imgsz
+from yoloprune.pipeline.data import DIGITS, choose_data, fitting_imgsz
 from yoloprune.pipeline.lock import FolderLock
 from yoloprune.pipeline.metrics import gained, named_metrics
 from yoloprune.pipeline.options import Options
@@ -158,10 +159,11 @@ def frontier(
     first = next(iter(networks.values()))
     imgsz, _ = fitting_imgsz(first, options.imgsz)
     data = choose_data(options.data, first, images=True, labels=bool(options.epochs), validates=True)
-    options = replace(options, imgsz=imgsz, data=data, criterion=options.criterion or "output_error", recover=True)
     most = _most(wanted, first, imgsz)
     chosen = {fitting_imgsz(first, size)[0] for size in sizes}
     folder.mkdir(parents=True, exist_ok=True)
+    data = str(digits.write(folder / "digits")) if data == DIGITS else data
+    options = replace(options, imgsz=imgsz, data=data, criterion=options.criterion or "output_error", recover=True)
     lock = FolderLock(folder)
     try:
         clean_leftovers(folder)

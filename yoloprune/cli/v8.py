@@ -21,7 +21,7 @@ Without arguments: prunes the embedded digits detector to half its GFLOPs, in a 
 
   yoloprune v8 yolov8s.pt -g 14 --data coco.yaml --device 0
 
-  yoloprune v8 yolov8s.pt -g 14 --data my.yaml --budget 30m --prune-head
+  yoloprune v8 yolov8s.pt -g 14 --data my.yaml --budget 30m --prune-head --choose-imgsz
 
   yoloprune v8 best.pt --target-ratio 0.5 --data my.yaml --epochs 20 optimizer=SGD
 
