@@ -31,7 +31,7 @@ RECIPE = {
     "warmup_bias_lr": 0.0, "close_mosaic": 4, "fliplr": 0.0, "cache": "ram", "val": False, "plots": False,
     "verbose": False,
 }  # fmt: skip
-VERDICT = re.compile(r"(Pass|FAIL) \(.*?(?=\s{3}|$)", re.DOTALL)
+VERDICT = re.compile(r"(Pass|FAIL) \(.*?lowest [\d.]+,\s+scores\s+within\s+[\d.]+", re.DOTALL)
 METRIC = re.compile(r"^(mAP50-95|F1[^:]*): ([\d.]+) → ([\d.]+)", re.MULTILINE)
 
 
