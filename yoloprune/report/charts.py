@@ -103,7 +103,10 @@ def _quality(page: Page, name: str, measure: str, cost: str, get: Callable[[Poin
 
 
 def _label_points(axes: Any, points: Sequence[Point], get: Callable[[Point], float | None], measure: str) -> None:
-    """Write at each point what it is: those of the line on one side of it, what came out of pruning on the other."""
+    """Write at each point what it is: those of the line on one side of it, what came out of pruning on the other.
+
+    What was only pruned is named beside its mark where what became of it stands above or below.
+    """
     line = sorted((get(p), p.metrics[measure]) for p in points if p.kind in ("smaller", "before"))
     out = [p for p in points if p.kind in ("pruned", "tuned")]
     level = np.interp([get(p) for p in out], *zip(*line, strict=True)) if line and out else []
@@ -114,17 +117,18 @@ def _label_points(axes: Any, points: Sequence[Point], get: Callable[[Point], flo
         if point.kind == "smaller":
             above = best is not None and not ahead[id(best)]
         elif point.kind in ("pruned", "tuned"):
-            above = ahead[id(point)] if len(out) == 1 else point is best
+            above = ahead[id(point)]
         else:
             above = point.kind == "before" or number % 2 == 0
-        end = (1 if above else -1) * point.noise.get(measure, 0.0)
+        beside = point.kind == "pruned" and len(out) > 1
+        end = 0.0 if beside else (1 if above else -1) * point.noise.get(measure, 0.0)
         axes.annotate(
             f"{point.label} {y:.3f}".replace(" px ", " px\n"),
             (get(point), y + end),
-            xytext=(0, 6 if above else -6),
+            xytext=(8, 0) if beside else (0, 6 if above else -6),
             textcoords="offset points",
-            ha="center",
-            va="bottom" if above else "top",
+            ha="left" if beside else "center",
+            va="center" if beside else "bottom" if above else "top",
             fontsize=8,
             color=COLORS["ink"],
             bbox={"boxstyle": "square,pad=0.05", "facecolor": COLORS["paper"], "edgecolor": "none", "alpha": 0.7},
