@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,9 +17,14 @@ import yoloprune
 from tests.toy_family import ToyDetector
 from yoloprune import detectors
 from yoloprune.analysis import frontier as module
-from yoloprune.analysis.frontier import Frontier, Point, Wanted, frontier
+from yoloprune.analysis import image_size
+from yoloprune.analysis.frontier import Frontier, Wanted, frontier
+from yoloprune.deploy import cost_table
+from yoloprune.deploy.cost_table import CostTable, Device, measure
 from yoloprune.detectors.base import Trained
 from yoloprune.errors import UserError
+from yoloprune.pipeline import on_device
+from yoloprune.pipeline.on_device import OnDevice
 from yoloprune.pipeline.options import Options
 from yoloprune.report.frontier import draw_frontier, frontier_table, save_frontier
 
@@ -70,7 +76,7 @@ def test_a_cost_is_met_at_every_size_and_the_best_is_named(toy: Path, tmp_path: 
     if found.best.share < 1:
         assert f"--target-ratio {found.best.share:g} --imgsz {found.best.imgsz} --data toy" in found.command
     with pytest.raises(UserError, match=r"No point costs as little as was asked for; the cheapest is toy"):
-        measured(toy, tmp_path / "toys", wanted=Wanted(ms=1e-6))
+        measured(toy, tmp_path / "toys", wanted=Wanted(ratio=1e-6))
 
 
 def test_an_interrupted_frontier_continues(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,8 +140,9 @@ def test_sizes_reach_from_its_own_to_one_that_needs_no_pruning(
 ) -> None:
     monkeypatch.setattr(ToyDetector, "stride", 32)
     monkeypatch.setattr(module, "_time", lambda *_: None)
-    monkeypatch.setattr(module, "_measured", lambda path, own, share, options, *_: Point(
-        path, options.imgsz, share, share * module._gflops(own, options.imgsz), 1, {"mAP50-95": 0.5}))  # fmt: skip
+    own = detectors.load(toy)
+    monkeypatch.setattr(module._Network, "measured", lambda _, point: replace(
+        point, gflops=point.share * module.gflops_at(own, point.imgsz), metrics={"mAP50-95": 0.5}))  # fmt: skip
     found = measured(toy, tmp_path / "toys", options=replace(OPTIONS, imgsz=320), sizes=(), wanted=Wanted(ratio=ratio))
     assert {p.imgsz for p in found.points} == sizes
     cheap = [
@@ -192,6 +199,96 @@ def test_what_is_shown_and_written(toy: Path, tmp_path: Path) -> None:
     draw_frontier(found, tmp_path / "f.png")
     assert (tmp_path / "f.png").stat().st_size > 10_000
     assert frontier_table(found).row_count == len(found.points)
+
+
+def formula(device: Any, shape: Any, inputs: int, outputs: int, place: Any) -> float:
+    """Milliseconds of a convolution on `Simulated`."""
+    return 1e-5 * inputs * outputs * shape.height * shape.width
+
+
+def simulated_ms(detector: ToyDetector, imgsz: int) -> float:
+    """Milliseconds of a network there."""
+    found = on_device._convolutions(detector, imgsz)
+    return 1 + sum(formula(None, conv.shape, conv.inputs, conv.outputs, None) for conv in found)
+
+
+class Simulated(OnDevice):
+    """A device on which times follow a formula."""
+
+    def __init__(self, detector: ToyDetector, options: Options) -> None:
+        self._imgsz, self._place, self.here = options.imgsz, "cpu", True
+        self.device = Device("a formula", "none", "1", 1, None)
+        self._table = CostTable(self.device)
+        self.own_ms = self.times(detector)
+
+    def times(self, detector: ToyDetector) -> float:
+        return simulated_ms(detector, self._imgsz)
+
+    def _measured(self, detector: ToyDetector) -> list[Any]:
+        found = on_device._convolutions(detector, self._imgsz)
+        measure(self._table, found)
+        return found
+
+
+@pytest.fixture
+def simulated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cost_table, "_milliseconds", formula)
+    for of in (module, image_size):
+        monkeypatch.setattr(of, "OnDevice", Simulated)
+
+
+def test_a_time_is_met_at_every_size(toy: Path, tmp_path: Path, simulated: None) -> None:
+    own = detectors.load(toy)
+    asked = 0.4 * simulated_ms(own, 128)
+    options = replace(OPTIONS, target_ratio=None, target_ms=asked, threads=1)
+    found = measured(toy, tmp_path / "toys", options=options, sizes=(128, 96, 64), shares=(0.5,))
+    assert {(p.imgsz, p.share == 1) for p in found.points} == {
+        (128, True), (128, False), (96, True), (96, False), (64, True)}, "64 px are fast enough unpruned"  # fmt: skip
+    for point in found.points:
+        if point.share == 1:
+            assert point.latency_ms == pytest.approx(simulated_ms(own, point.imgsz))
+        else:
+            assert point.latency_ms == pytest.approx(asked, rel=0.03)
+            assert detectors.load(tmp_path / "toys" / point.file).params == point.params < own.params
+    assert found.best.latency_ms <= asked * 1.03
+    assert found.runtime == "none 1, 1 thread on a formula"
+    if found.best.share < 1:
+        assert f"--target-ms {asked:g} --backend onnxruntime --threads 1 --imgsz {found.best.imgsz}" in found.command
+    again = measured(toy, tmp_path / "toys", options=options, sizes=(128, 96, 64), shares=(0.5,))
+    assert again.points == found.points
+
+
+def test_a_size_at_which_pruning_cannot_reach_the_cost_is_left_out(toy: Path, tmp_path: Path, monkeypatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(module.Progress, "say", lambda own, line: said.append(line))
+    options = replace(OPTIONS, round_to=8)
+    found = measured(toy, tmp_path / "toys", options=options, wanted=Wanted(ratio=0.0625), sizes=(128, 32))
+    assert {(p.imgsz, p.share) for p in found.points} == {(128, 1.0), (32, 1.0)}
+    assert any("toy pruned to 6% at 128 px is left out: The target of " in line for line in said)
+    assert found.best.imgsz == 32
+
+
+def test_weights_of_the_same_name_are_told_apart(toy: Path, tmp_path: Path) -> None:
+    """Ultralytics calls the weights of every training best.pt."""
+    paths = [tmp_path / run / "weights" / "toy.pt" for run in ("small", "large")]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        shutil.copy(toy, path)
+    networks = {str(path): detectors.load(path) for path in paths}
+    found = frontier(networks, OPTIONS, tmp_path / "toys", sizes=(64,), shares=(0.5,))
+    assert len(found.points) == 4
+    assert {p.name for p in found.points} == {"small-weights-toy", "large-weights-toy"}
+    assert {p.file for p in found.points if p.share < 1} == {
+        "small-weights-toy-50-64.pt", "large-weights-toy-50-64.pt"}  # fmt: skip
+
+
+def test_a_run_can_choose_the_image_size_for_a_time(toy: Path, simulated: None, monkeypatch) -> None:
+    monkeypatch.setattr("yoloprune.pipeline.run.OnDevice", Simulated)
+    common = {"data": "toy", "imgsz": 128, "round_to": 1, "calibration_images": 16, "device": "cpu", "threads": 1}
+    result = yoloprune.prune(toy, target_speedup=2, choose_imgsz=True, val=True, **common)
+    asked = simulated_ms(detectors.load(toy), 128) / 2
+    assert any(f"without training at {asked:.2f} ms: " in note for note in result.report.notes)
+    assert simulated_ms(detectors.wrap(result.model), result.report.imgsz) == pytest.approx(asked, rel=0.03)
 
 
 def test_a_run_can_choose_the_image_size(toy: Path, tmp_path: Path) -> None:

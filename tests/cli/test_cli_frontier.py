@@ -22,7 +22,8 @@ from yoloprune.demo import digits
         (["W", "--sizes", "big"], "--sizes big is not understood; give numbers with commas between them"),
         (["W", "--sizes", "16,64"], "--sizes 16 is too small for an image"),
         (["W", "--shares", "0.5,1.5"], "are no shares to prune to; give numbers between 0 and 1"),
-        (["W", "--target-ms", "fast"], "--target-ms fast is not understood"),
+        (["W", "--target-ms", "fast"], "--target-ms fast is not a number of milliseconds"),
+        (["W", "--threads", "2"], "--threads 2 is for --target-ms"),
         (["W", "--data", "gone.yaml"], "There is no data YAML or folder 'gone.yaml'"),
     ],
 )

@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -22,15 +20,16 @@ from yoloprune.files import atomic, clean_leftovers, readable
 from yoloprune.pipeline.data import DIGITS, choose_data, fitting_imgsz
 from yoloprune.pipeline.lock import FolderLock
 from yoloprune.pipeline.metrics import gained, named_metrics
+from yoloprune.pipeline.on_device import NEAR, OnDevice
 from yoloprune.pipeline.options import Options
-from yoloprune.pipeline.prune import prune_once
+from yoloprune.pipeline.prune import Pruned, prune_once
 from yoloprune.pipeline.scores import calibrated, run_images
 from yoloprune.pipeline.state import fingerprint
-from yoloprune.pipeline.targets import Target
+from yoloprune.pipeline.targets import OutOfReachError, Target, check_reachable, cost
 from yoloprune.pipeline.train import fine_tune
 from yoloprune.progress import Progress
 
-__all__ = ["Frontier", "Point", "Wanted", "choose_imgsz", "frontier"]
+__all__ = ["Frontier", "Point", "Wanted", "frontier"]
 
 _LEAST_SHARE = 0.98  # of the cost: pruning less than that is not worth a network of one's own
 _ROUNDING = 1.0001
@@ -44,6 +43,7 @@ class Point:
 
     Attributes:
         weights: The checkpoint that it comes from.
+        name: Its name without ending, and as many of the folders above as tell it from the others.
         imgsz: Image size in px.
         share: Share of its GFLOPs that pruning left; 1 for the unpruned network.
         gflops: GFLOPs of one image of that size.
@@ -51,10 +51,13 @@ class Point:
         metrics: Validation at that size.
         epochs: Epochs of training that it has had; 0 too where they made it no better.
         untrained: Validation before training, where it was trained.
-        latency_ms: Median milliseconds of one image, measured in turns with all others; None until it is.
+        latency_ms: Median milliseconds of one image: in PyTorch, measured in turns with all others, or, where a time is
+            asked for, on the backend that it is asked for. None until it is measured.
+        target_ms: Milliseconds that it was pruned to, if a time was asked for.
     """
 
     weights: str
+    name: str
     imgsz: int
     share: float
     gflops: float
@@ -63,6 +66,7 @@ class Point:
     epochs: int = 0
     untrained: dict[str, float] | None = None
     latency_ms: float | None = None
+    target_ms: float | None = None
 
     @property
     def quality(self) -> float:
@@ -73,27 +77,26 @@ class Point:
     def label(self) -> str:
         """A few words that tell it from the others."""
         pruned = "unpruned" if self.share == 1 else f"pruned to {self.share:.0%}"
-        return f"{Path(self.weights).name} {pruned} at {self.imgsz} px"
+        return f"{self.name} {pruned} at {self.imgsz} px"
 
     @property
     def file(self) -> str:
         """Name of its checkpoint in the folder of a frontier."""
-        return f"{Path(self.weights).stem}-{round(100 * self.share)}-{self.imgsz}.pt"
+        asked = f"{100 * self.share:.4g}" if self.target_ms is None else f"{self.target_ms:g}ms"
+        return f"{self.name}-{asked}-{self.imgsz}.pt"
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a network may cost; of several figures all must hold, without any each point of the front is as good.
+    """What a network may cost in GFLOPs; of both figures each must hold, without any no point is better than another.
 
     Attributes:
         gflops: GFLOPs of one image at the size that is used.
         ratio: The same as a share of the first network's at its own image size.
-        ms: Milliseconds of one image on this machine.
     """
 
     gflops: float | None = None
     ratio: float | None = None
-    ms: float | None = None
 
 
 @dataclass
@@ -102,14 +105,14 @@ class Frontier:
 
     Attributes:
         points: All points, the cheapest first.
-        wanted: What was asked for.
+        runtime: What the milliseconds were measured on.
         measure: Name of the figure that tells which is better.
         command: The command that makes the best network for what was asked for; None if nothing was, or an unpruned one
             is the best.
     """
 
     points: list[Point]
-    wanted: Wanted
+    runtime: str
     measure: str
     command: str | None = None
     best: Point | None = None
@@ -135,18 +138,20 @@ def frontier(
 ) -> Frontier:
     """Measure networks at several image sizes, unpruned and pruned at that size, on a validation set.
 
-    Where a cost is asked for, each network is pruned at each size to exactly that cost, and not to `shares`, and only
-    what costs no more is trained. The same call, after an interruption, continues with what is missing; everything that
+    Where a cost is asked for, in GFLOPs or as `target_ms` of the options, each network is pruned at each size to
+    exactly that, and not to `shares`, and only what costs no more is trained. Sizes at which pruning cannot reach it
+    are left out, with a line. The same call, after an interruption, continues with what is missing; everything that
     is pruned is kept in `folder`.
 
     Args:
         networks: Detectors by the checkpoint that each comes from; left as they are.
-        options: Data, image size, epochs and how to prune; its target is not looked at.
+        options: Data, image size, epochs, how to prune and, if a time is asked for, `target_ms` and where it is to
+            hold (`backend`, `threads`, `latency_table`); its targets in GFLOPs are not looked at.
         folder: Where results and networks go.
         sizes: Image sizes in px; by default the network's own, the one at which it costs as much as is asked for
             unpruned, or half if nothing is, and two between them.
         shares: Shares of GFLOPs to prune to.
-        wanted: What a network may cost.
+        wanted: What a network may cost in GFLOPs.
         progress: Where to report to.
 
     Returns:
@@ -159,90 +164,197 @@ def frontier(
     first = next(iter(networks.values()))
     imgsz, _ = fitting_imgsz(first, options.imgsz)
     data = choose_data(options.data, first, images=True, labels=bool(options.epochs), validates=True)
-    most = _most(wanted, first, imgsz)
+    most = min(wanted.gflops or inf, (wanted.ratio or inf) * gflops_at(first, imgsz))
     chosen = {fitting_imgsz(first, size)[0] for size in sizes}
     folder.mkdir(parents=True, exist_ok=True)
     data = str(digits.write(folder / "digits")) if data == DIGITS else data
     options = replace(options, imgsz=imgsz, data=data, criterion=options.criterion or "output_error", recover=True)
+    runtime, missed = "PyTorch", []
     lock = FolderLock(folder)
     try:
         clean_leftovers(folder)
         state = _State(folder / "frontier.json", _digest(options, networks))
+        names = _names(list(networks))
         for path, detector in networks.items():
-            for size in sorted(chosen or _default_sizes(detector, imgsz, most), reverse=True):
-                for share in (1.0, *_shares(detector, size, most, shares)):
-                    cheap = share * _gflops(detector, size) <= most * _ROUNDING
-                    # a network as it is has been trained
-                    trains = options.epochs > 0 and cheap and _removed(share, size, imgsz) > 1 - _LEAST_SHARE
-                    known = state.find(path, size, share)
-                    if known is None or (trains and known.untrained is None):
-                        settings = replace(options, imgsz=size, epochs=options.epochs * trains)
-                        state.add(_measured(path, detector, share, settings, imgsz, folder, progress))
-        _time(state, networks, folder, options, progress)
+            network = _Network(path, names[path], detector, options, most, folder, progress)
+            for size in sorted(chosen or network.sizes(), reverse=True):
+                for point in network.asked(size, shares):
+                    known = state.find(point)
+                    if known is None or (network.trains(point) and known.untrained is None):
+                        try:
+                            state.add(network.measured(point))
+                        except OutOfReachError as error:
+                            missed.append(error)
+                            progress.say(f"{point.label} is left out: {error}")
+            runtime = network.runtime or runtime
+        if not options.timed:
+            _time(state, networks, folder, options, progress)
     finally:
         lock.release()
-    return _result(state.points, wanted, most, options)
+    return _result(state.points, runtime, most, options, missed)
 
 
-def _default_sizes(detector: Detector, imgsz: int, most: float) -> set[int]:
-    """Its own size, the largest at which it costs `most` GFLOPs unpruned, and some between, in equal steps of cost."""
-    share, stride = min(most / _gflops(detector, imgsz), 1.0) if most < inf else _HALF, detector.stride
-    between = {round(imgsz * share ** (step / (_SIZES - 1) / 2) / stride) * stride for step in range(_SIZES - 1)}
-    least = int(imgsz * share**0.5 / stride + 1e-6) * stride
-    return {max(size, stride) for size in (*between, least)}
-
-
-def _most(wanted: Wanted, first: Detector, imgsz: int) -> float:
-    """What a network may cost, in GFLOPs of one image at its size."""
-    own = _gflops(first, imgsz)
-    return min(wanted.gflops or inf, (wanted.ratio or inf) * own)
-
-
-def _gflops(detector: Detector, imgsz: int) -> float:
+def gflops_at(detector: Detector, imgsz: int) -> float:
     """GFLOPs of one image of that size; in proportion to those at 640 px, as Ultralytics prints them."""
     return detector.gflops() * (imgsz / GFLOPS_IMGSZ) ** 2
 
 
-def _removed(share: float, imgsz: int, own: int) -> float:
-    """The share of its cost at `own` px that is gone, by pruning or by a smaller image."""
-    return 1 - share * (imgsz / own) ** 2
+class _Network:
+    """One network, measured at several image sizes.
 
-
-def _shares(detector: Detector, imgsz: int, most: float, shares: Sequence[float]) -> list[float]:
-    """What to prune to at a size: the shares asked for or, where a cost is asked for, the one that it leaves."""
-    if most == inf:
-        return sorted(shares, reverse=True)
-    share = most / _gflops(detector, imgsz)
-    return [round(share, 4)] if share < _LEAST_SHARE else []
-
-
-def _measured(
-    path: str, detector: Detector, share: float, options: Options, own: int, folder: Path, progress: Progress
-) -> Point:
-    """Prune (and train) one network and validate it; what an interrupted call has pruned is read.
-
-    The learning rate follows the share of the cost that is gone, by pruning or a smaller image than `own` px.
+    Args:
+        path: The checkpoint that it comes from.
+        name: What its points are called.
+        detector: The network.
+        options: Of the frontier.
+        most: GFLOPs that one image may cost.
+        folder: Where what is made of it goes.
+        progress: Where to report to.
     """
-    point = Point(path, options.imgsz, share, 0.0, 0, {})
-    network, file, made = detector, folder / point.file, folder / f"{Path(point.file).stem}.json"
-    if share < 1:
-        if not made.exists():
-            with progress.phase(f"{point.label}: prune"):
-                target = Target(share * detector.gflops(), None)
-                pruned = prune_once(detector, target, replace(options, target_ratio=share))
-                pruned.detector.settle(imgsz=options.imgsz, data=options.data)
-                pruned.detector.save(file)
-                pruned.plan.save(made)  # only now: its file says that the network's is there
-        network = detector.holding(type(detector).load(file, trust=options.trust).network)
-    validate = partial(_validated, options=options, progress=progress)
-    with progress.phase(f"{point.label}: validate"):
-        point.metrics = validate(network)
-    if options.epochs:
-        removed = _removed(share, options.imgsz, own)
-        network = _trained(point, network, detector, made, removed, options, folder, progress)
-    point.gflops, point.params = _gflops(network, options.imgsz), network.params
-    progress.say(f"{next(iter(point.metrics))} {point.quality:.3f} at {point.gflops:.2f} GFLOPs")
-    return point
+
+    def __init__(
+        self, path: str, name: str, detector: Detector, options: Options, most: float, folder: Path, progress: Progress
+    ) -> None:
+        self._path, self._name, self._detector, self._options, self._most = path, name, detector, options, most
+        self._folder, self._progress = folder, progress
+        self._devices: dict[int, OnDevice] = {}
+
+    @property
+    def runtime(self) -> str | None:
+        """What its times hold on, if a time is asked for."""
+        return next((str(device.device) for device in self._devices.values()), None)
+
+    def sizes(self) -> set[int]:
+        """Its own size, the largest at which it costs what is asked for unpruned, and some between, in equal steps."""
+        imgsz, stride = self._options.imgsz, self._detector.stride
+        share = min(self._most / gflops_at(self._detector, imgsz), 1.0)
+        if self._options.timed:
+            share = min(share, self._options.target_ms / self._device(imgsz).own_ms)
+        elif self._most == inf:
+            share = _HALF
+        between = {round(imgsz * share ** (step / (_SIZES - 1) / 2) / stride) * stride for step in range(_SIZES - 1)}
+        least = int(imgsz * share**0.5 / stride + 1e-6) * stride
+        return {max(size, stride) for size in (*between, least)}
+
+    def asked(self, imgsz: int, shares: Sequence[float]) -> list[Point]:
+        """What is to be measured at a size: the unpruned network and what it is to be pruned to there.
+
+        That is the shares or, where a cost is asked for, what it leaves; a time's share is known once it is pruned.
+        """
+        own, ms = gflops_at(self._detector, imgsz), self._options.target_ms
+        if self._options.timed:
+            takes = self._device(imgsz).own_ms
+            unpruned = self._point(imgsz, 1.0, latency_ms=takes)
+            return [unpruned, self._point(imgsz, ms / takes, target_ms=ms)] if ms < _LEAST_SHARE * takes else [unpruned]
+        if self._most < inf:
+            share = self._most / own
+            shares = [float(f"{share:.4g}")] if share < _LEAST_SHARE else []
+        return [self._point(imgsz, share) for share in (1.0, *sorted(shares, reverse=True))]
+
+    def trains(self, point: Point) -> bool:
+        """Whether a point is trained: a network as it is has been, and what costs too much is of no use."""
+        if point.target_ms is None and point.share * gflops_at(self._detector, point.imgsz) > self._most * _ROUNDING:
+            return False
+        if self._options.timed and point.share == 1 and point.latency_ms > self._options.target_ms * (1 + NEAR):
+            return False
+        return self._options.epochs > 0 and self._removed(point) > 1 - _LEAST_SHARE
+
+    def measured(self, point: Point) -> Point:
+        """Prune (and train) a network and validate it; what an interrupted call has pruned is read.
+
+        Raises:
+            OutOfReachError: Pruning cannot reach what is asked for at this size.
+        """
+        network, trains = self._detector, self.trains(point)
+        options = replace(self._options, imgsz=point.imgsz, epochs=self._options.epochs * trains)
+        file = self._folder / point.file
+        made = file.with_suffix(".json")
+        if point.share < 1:
+            if not made.exists():
+                with self._progress.phase(f"{point.label}: prune"):
+                    pruned = self._pruned(point, options)
+                    pruned.detector.settle(imgsz=options.imgsz, data=options.data)
+                    pruned.detector.save(file)
+                    pruned.plan.save(made)  # only now: its file says that the network's is there
+            network = network.holding(type(network).load(file, trust=options.trust).network)
+            if point.target_ms is not None:
+                device = self._device(point.imgsz)
+                point.latency_ms = device.times(network) if device.here else point.target_ms
+                point.share = round(network.gflops() / self._detector.gflops(), 4)
+        with self._progress.phase(f"{point.label}: validate"):
+            point.metrics = _validated(network, options, self._progress)
+        if trains:
+            network = self._trained(point, network, made, options)
+        point.gflops, point.params = gflops_at(network, options.imgsz), network.params
+        self._progress.say(f"{next(iter(point.metrics))} {point.quality:.3f} at {point.gflops:.2f} GFLOPs")
+        return point
+
+    def _point(self, imgsz: int, share: float, **more: float) -> Point:
+        return Point(self._path, self._name, imgsz, share, 0.0, 0, {}, **more)
+
+    def _device(self, imgsz: int) -> OnDevice:
+        """Times at an image size, where a time is asked for."""
+        if imgsz not in self._devices:
+            where = self._options.backend or self._options.latency_table
+            with self._progress.phase(f"{self._name} at {imgsz} px: measure on {where}"):
+                self._devices[imgsz] = OnDevice(self._detector, replace(self._options, imgsz=imgsz))
+        return self._devices[imgsz]
+
+    def _removed(self, point: Point) -> float:
+        """The share of its cost at its own size that is gone, by pruning or by a smaller image."""
+        return 1 - point.share * (point.imgsz / self._options.imgsz) ** 2
+
+    def _pruned(self, point: Point, options: Options) -> Pruned:
+        if point.target_ms is not None:
+            device = self._device(point.imgsz)
+            return prune_once(
+                self._detector, Target(ms=point.target_ms, before_ms=device.own_ms), options, device=device
+            )
+        options = replace(options, target_ratio=point.share)
+        graph = self._detector.trace(options.prune_head, options.keep, options.portable)
+        check_reachable(options, self._detector, graph, cost(self._detector))
+        return prune_once(self._detector, Target(point.share * self._detector.gflops(), None), options)
+
+    def _trained(self, point: Point, network: Detector, plan: Path, options: Options) -> Detector:
+        """The network after training as a run does it, or as it was if that validates better; completes the point.
+
+        The learning rate follows the share of the cost that is gone.
+        """
+        original, folder, name = self._detector, self._folder, Path(point.file).stem
+        start, teacher, train = folder / f"{name}.start.pt", folder / f"{name}.teacher.pt", folder / f"{name}-train"
+        distillation = None
+        if not start.exists():
+            network.save(start)
+        if point.share < 1 and original.can_distill:
+            original.save(teacher)
+            labelled = original.has_labels(options.data)
+            distillation = Distillation(teacher=str(teacher), plan=str(plan), labels=float(labelled))
+        with self._progress.phase(f"{point.label}: train for {options.epochs} epochs"):
+            trained = fine_tune(network, start, options, train, distillation, removed=self._removed(point))
+            if point.share < 1:
+                calibrated(trained.detector, original, [batch["img"] for batch in run_images(original, options)])
+        point.untrained = point.metrics
+        with self._progress.phase(f"{point.label}: validate the trained"):
+            after = _validated(trained.detector, options, self._progress)
+        if gained(point.metrics, after):
+            network, point.metrics, point.epochs = network.holding(trained.detector.network), after, trained.epochs
+            network.settle(imgsz=options.imgsz, data=options.data)
+            network.save(folder / point.file)
+        network.forget_training(train)
+        for file in (start, teacher):
+            file.unlink(missing_ok=True)
+        return network
+
+
+def _names(paths: Sequence[str]) -> dict[str, str]:
+    """The end of each path, with as many folders as tell it from the others: Ultralytics calls all weights best.pt."""
+    parts = {path: Path(path).absolute().with_suffix("").parts[1:] for path in paths}
+    found = {}
+    for path, own in parts.items():
+        others = [theirs for other, theirs in parts.items() if other != path]
+        length = next(n for n in range(1, len(own) + 1) if n == len(own) or own[-n:] not in [o[-n:] for o in others])
+        found[path] = "-".join(own[-length:])
+    return found
 
 
 def _validated(network: Detector, options: Options, progress: Progress) -> dict[str, float]:
@@ -251,43 +363,6 @@ def _validated(network: Detector, options: Options, progress: Progress) -> dict[
         options.data, imgsz=options.imgsz, batch=batch, device=options.device, verbose=progress.hears
     )
     return named_metrics(found, network.task)
-
-
-def _trained(
-    point: Point,
-    network: Detector,
-    original: Detector,
-    plan: Path,
-    removed: float,
-    options: Options,
-    folder: Path,
-    progress: Progress,
-) -> Detector:
-    """The network after training as a run does it, or as it was if that validates better; completes the point."""
-    name = Path(point.file).stem
-    start, teacher, train = folder / f"{name}.start.pt", folder / f"{name}.teacher.pt", folder / f"{name}-train"
-    distillation = None
-    if not start.exists():
-        network.save(start)
-    if point.share < 1 and original.can_distill:
-        original.save(teacher)
-        labelled = original.has_labels(options.data)
-        distillation = Distillation(teacher=str(teacher), plan=str(plan), labels=float(labelled))
-    with progress.phase(f"{point.label}: train for {options.epochs} epochs"):
-        trained = fine_tune(network, start, options, train, distillation, removed=removed)
-        if point.share < 1:
-            calibrated(trained.detector, original, [batch["img"] for batch in run_images(original, options)])
-    point.untrained = point.metrics
-    with progress.phase(f"{point.label}: validate the trained"):
-        after = _validated(trained.detector, options, progress)
-    if gained(point.metrics, after):
-        network, point.metrics, point.epochs = network.holding(trained.detector.network), after, trained.epochs
-        network.settle(imgsz=options.imgsz, data=options.data)
-        network.save(folder / point.file)
-    network.forget_training(train)
-    for file in (start, teacher):
-        file.unlink(missing_ok=True)
-    return network
 
 
 def _time(state: _State, networks: Mapping[str, Detector], folder: Path, options: Options, progress: Progress) -> None:
@@ -321,17 +396,17 @@ class _State:
                     f"'{path.parent}' holds a frontier of other weights, data or options; give another --name."
                 )
 
-    def find(self, weights: str, imgsz: int, share: float) -> Point | None:
-        """The point that was measured before."""
-        key = (weights, imgsz, share)
-        return next((point for point in self.points if (point.weights, point.imgsz, point.share) == key), None)
+    def find(self, point: Point) -> Point | None:
+        """The same as measured before."""
+        return next((known for known in self.points if known.file == point.file), None)
 
     def add(self, point: Point) -> None:
         """Write one more point down, in the place of one that was not trained."""
-        others = [p for p in self.points if p is not self.find(point.weights, point.imgsz, point.share)]
+        others = [known for known in self.points if known is not self.find(point)]
         self.points = sorted([*others, point], key=lambda p: (p.gflops, -p.share))
-        for known in self.points:
-            known.latency_ms = None  # measured in turns with all others, or not at all
+        if point.latency_ms is None:
+            for known in self.points:
+                known.latency_ms = None  # measured in turns with all others, or not at all
         self.save()
 
     def save(self) -> None:
@@ -345,64 +420,52 @@ def _digest(options: Options, networks: Mapping[str, Detector]) -> str:
     digest = hashlib.sha256()
     for path, detector in networks.items():
         digest.update(f"{path}{fingerprint(detector.network)}".encode())
-    skipped = {"imgsz", "target_ratio", "target_gflops", "target_params", "project", "name", "exist_ok", "download"}
+    skipped = {
+        "imgsz",
+        "target_ms",
+        "target_ratio",
+        "target_gflops",
+        "target_params",
+        "project",
+        "name",
+        "exist_ok",
+        "download",
+    }
     digest.update(repr(sorted((k, v) for k, v in asdict(options).items() if k not in skipped)).encode())
     return digest.hexdigest()[:16]
 
 
-def _result(points: list[Point], wanted: Wanted, most: float, options: Options) -> Frontier:
-    found = Frontier(points, wanted, next(iter(points[0].metrics)))
-    if most == inf and wanted.ms is None:
+def _result(
+    points: list[Point], runtime: str, most: float, options: Options, missed: list[OutOfReachError]
+) -> Frontier:
+    if not points:
+        raise missed[0]
+    found = Frontier(points, runtime, next(iter(points[0].metrics)))
+    if most == inf and not options.timed:
         return found
-    cheap = [p for p in points if p.gflops <= most * _ROUNDING and (p.latency_ms or 0) <= (wanted.ms or inf)]
+    longest = options.target_ms * (1 + NEAR) if options.timed else inf
+    cheap = [p for p in points if p.gflops <= most * _ROUNDING and (p.latency_ms or 0) <= longest]
     if not cheap:
-        least = min(points, key=lambda point: point.gflops)
+        least = min(points, key=lambda point: point.latency_ms if options.timed else point.gflops)
         raise UserError(
             f"No point costs as little as was asked for; the cheapest is {least.label} with {least.gflops:.2f} GFLOPs "
-            f"and {least.latency_ms:.2f} ms; give smaller --sizes or --shares."
+            f"and {least.latency_ms:.2f} ms; give smaller --sizes."
         )
     best = found.best = max(cheap, key=lambda point: point.quality)
     if best.share < 1:
-        words = ["yoloprune", "prune", best.weights, "--target-ratio", f"{best.share:g}", "--imgsz", str(best.imgsz)]
+        words = ["yoloprune", "prune", best.weights, *_target(best, options), "--imgsz", str(best.imgsz)]
         words += ["--data", str(options.data)] + ["--prune-head"] * options.prune_head
         words += ["--epochs", str(options.epochs)]
         found.command = shlex.join(words)
     return found
 
 
-def choose_imgsz(
-    detector: Detector, options: Options, *, weights: str, progress: Progress | None = None
-) -> tuple[Options, str]:
-    """Spend a part of what a run is to save on a smaller image, where that keeps more: tried without training.
-
-    Args:
-        detector: The detector to prune; left as it is.
-        options: The options of the run; its target is a cost at its image size.
-        weights: What to call the detector.
-        progress: Where to report to.
-
-    Returns:
-        The options with the image size and the target at that size, and a sentence.
-
-    Raises:
-        UserError: The run does not validate, so that sizes cannot be compared, or none can be pruned to the target.
-    """
-    if not options.val:
-        raise UserError("Image sizes are compared on validation images; leave --no-val out, or give --imgsz.")
-    if options.target_params is not None:
-        raise UserError("A smaller image has no fewer parameters; give --target-gflops or --target-ratio.")
-    ratio = options.target_ratio or options.target_gflops / detector.gflops()
-    settings = replace(options, epochs=0, budget=None, target_gflops=None, target_ratio=ratio)
-    with tempfile.TemporaryDirectory(prefix="yoloprune-frontier-") as folder:
-        found = frontier({weights: detector}, settings, Path(folder), wanted=Wanted(ratio=ratio), progress=progress)
-    pruned = [point for point in found.points if point.share < 1]
-    if not pruned:
-        raise UserError(f"A share of {ratio:.0%} needs no pruning at any of the sizes; give a smaller target.")
-    best = max(pruned, key=lambda point: point.quality)
-    tried = ", ".join(f"{point.quality:.3f} {point.label.partition(' ')[2]}" for point in reversed(pruned))
-    whole = max((point for point in found.points if point.share == 1), key=lambda point: point.imgsz)
-    said = f"{found.measure} without training at {ratio:.0%} of the cost: {tried}; {best.imgsz} px are taken (unpruned "
-    said += f"{whole.quality:.3f} at {whole.imgsz} px)."
-    if found.best.share == 1:
-        said += f" The unpruned network at {found.best.imgsz} px has {found.best.quality:.3f}."
-    return replace(options, imgsz=best.imgsz, target_gflops=None, target_ratio=best.share, choose_imgsz=False), said
+def _target(best: Point, options: Options) -> list[str]:
+    """What to type for the target of a point."""
+    if best.target_ms is None:
+        return ["--target-ratio", f"{best.share:g}"]
+    words = ["--target-ms", f"{best.target_ms:g}"]
+    if options.latency_table:
+        return [*words, "--latency-table", options.latency_table]
+    words += ["--backend", options.backend]
+    return words + (["--threads", str(options.threads)] if options.threads else [])

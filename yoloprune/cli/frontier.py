@@ -23,7 +23,7 @@ NAME = "frontier"
 
 _TAKEN = (
     *("data", "download", "imgsz", "batch", "device", "seed", "calibration_images", "prune_head", "keep"),
-    *("round_to", "epochs", "project", "name", "trust"),
+    *("round_to", "backend", "threads", "latency_table", "epochs", "project", "name", "trust"),
 )
 """Options of a run that mean the same here."""
 
@@ -41,7 +41,7 @@ table, a CSV file and a picture. Without --epochs nothing is trained. The same c
 
   yoloprune frontier yolov8n.pt yolov8s.pt --data my.yaml --target-gflops 3 --prune-head
 
-  yoloprune frontier best.pt --data my.yaml --target-ms 12 --sizes 640,576,512 --epochs 20
+  yoloprune frontier best.pt --data my.yaml --target-ms 12 --threads 1 --sizes 640,576,512 --epochs 20
 """
 
 
@@ -52,8 +52,8 @@ def _flags() -> list[Flag]:
              "used: networks are pruned to that at each size.", metavar="<number>"),
         Flag("target_ratio", ("--target-ratio",), _COST, "The same as a share of what the first network costs at its "
              "own image size.", metavar="<number>"),
-        Flag("target_ms", ("--target-ms",), _COST, "Milliseconds that one image may take on this machine.",
-             metavar="<number>"),
+        Flag("target_ms", ("--target-ms",), _COST, "Milliseconds that one image may take on --backend: "
+             "networks are pruned to that at each size.", metavar="<number>"),
         Flag("sizes", ("--sizes",), DATA, "Image sizes in px, with commas between them.",
              "four, from its own to the one that costs what is asked for, or half, unpruned", "<numbers>"),
         Flag("shares", ("--shares",), PRUNING, "Shares of the GFLOPs to prune to, with commas between them.",
@@ -86,7 +86,7 @@ def _frontier(given: dict[str, Any]) -> None:
     from dataclasses import asdict
 
     from yoloprune.pipeline.recipe import merge, read_recipe
-    from yoloprune.pipeline.typed import parse_gflops, parse_ratio, read_text
+    from yoloprune.pipeline.typed import parse_gflops, parse_ratio
 
     from .screen import Screen
     from .start import read_options
@@ -97,12 +97,8 @@ def _frontier(given: dict[str, Any]) -> None:
         raise UserError("No weights were given; name one checkpoint or several: yoloprune frontier yolov8n.pt.")
     for path in weights:
         check_path(path)
-    targets = {name: typed.pop(name, None) for name in ("target_gflops", "target_ratio", "target_ms")}
-    cost = {
-        "gflops": targets["target_gflops"] and parse_gflops(targets["target_gflops"]),
-        "ratio": targets["target_ratio"] and parse_ratio(targets["target_ratio"]),
-        "ms": targets["target_ms"] and read_text("--target-ms", targets["target_ms"], float),
-    }
+    gflops, ratio = typed.pop("target_gflops", None), typed.pop("target_ratio", None)
+    cost = {"gflops": gflops and parse_gflops(gflops), "ratio": ratio and parse_ratio(ratio)}
     sizes = _numbers("--sizes", typed.pop("sizes", None), int)
     shares = _numbers("--shares", typed.pop("shares", None), float) or (0.85, 0.7, 0.5)
     if not all(0 < share < 1 for share in shares):
@@ -111,7 +107,8 @@ def _frontier(given: dict[str, Any]) -> None:
         raise UserError(f"--sizes {min(sizes)} is too small for an image; the least is 32 px.")
     as_json = typed.pop("json", False)
     recipe = {k: v for k, v in read_recipe("custom").items() if k not in ("val", "export", "budget")}
-    options = merge({**recipe, "epochs": 0}, {**read_options(typed, {}), "target_ratio": 0.5})
+    target = {} if "target_ms" in typed else {"target_ratio": 0.5}  # one is needed, and is not looked at
+    options = merge({**recipe, "epochs": 0}, {**read_options(typed, {}), **target})
     check_data_path(options.data)
     folder = Path(options.project or "runs/frontier").expanduser() / (options.name or "frontier")
     with Screen.open(as_json=as_json) as screen:
@@ -149,7 +146,7 @@ def _verdict(found: Any, folder: Path) -> list[str]:
     figures = f"{found.measure} {best.quality:.3f}, {best.gflops:.2f} GFLOPs, {best.latency_ms:.2f} ms"
     if best.share == 1:
         trained = f"; it is {folder / best.file}" if best.epochs else ""
-        return [f"The best is the unpruned {Path(best.weights).name} at {best.imgsz} px ({figures}): no pruning is "
+        return [f"The best is the unpruned {best.name} at {best.imgsz} px ({figures}): no pruning is "
                 f"needed, use imgsz={best.imgsz}{trained}."]  # fmt: skip
     return [f"The best is {best.label} ({figures}): {folder / best.file}", f"To make it: {found.command}"]
 

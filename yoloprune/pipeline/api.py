@@ -142,7 +142,7 @@ def prepare(
             detector.fetch(options.data, trust=options.trust)
         said = None
         if options.choose_imgsz:
-            from yoloprune.analysis.frontier import choose_imgsz  # which prunes through this package
+            from yoloprune.analysis.image_size import choose_imgsz  # which prunes through this package
 
             name = weights or str(detector.file)
             options, said = choose_imgsz(detector, options, weights=name, progress=progress)

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from yoloprune.detectors.base import Detector
-from yoloprune.errors import UserError
 from yoloprune.execution import evaluation
 from yoloprune.graph import Plan
 from yoloprune.progress import counter
 from yoloprune.recovery import reconstruct
+
+from .targets import OutOfReachError
 
 __all__ = ["TRIALS", "Limited", "Trial", "best_limit", "ranking_options", "rankings"]
 
@@ -44,14 +45,14 @@ def best_limit(plan_of: Callable[..., Plan], error_of: Callable[[Plan], float], 
         share: Share of the cost that is to stay; a layer's cost goes with the square of the widths.
 
     Raises:
-        UserError: The target is out of reach even without a limit.
+        OutOfReachError: The target is out of reach even without a limit.
     """
     errors = {}
     for part in _SHARES:
         limit = 1 - part * sqrt(share)
         try:
             errors[limit] = error_of(plan_of(max_pruning_ratio=limit))
-        except UserError:
+        except OutOfReachError:
             if not part:
                 raise
     best = min(errors, key=lambda limit: errors[limit])  # of equals the first, the most even one

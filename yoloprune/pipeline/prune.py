@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from yoloprune.criteria import CRITERIA, score
 from yoloprune.deploy.latency_model import LatencyModel
 from yoloprune.detectors.base import Detector
-from yoloprune.errors import UserError
 from yoloprune.graph import Graph, Plan
 from yoloprune.graph.per_step_limit import per_step_limit
 from yoloprune.progress import counter
@@ -27,7 +26,7 @@ from .options import Options
 from .planning import TRIALS, Trial, best_limit, ranking_options, rankings
 from .scores import calibrated, run_images
 from .state import fingerprint
-from .targets import Target, cost, plan_for_target
+from .targets import OutOfReachError, Target, cost, plan_for_target
 
 __all__ = ["Pruned", "prune_once"]
 
@@ -72,7 +71,8 @@ def prune_once(
         device: Where the network is to be faster, if the target is a time.
 
     Raises:
-        UserError: The target cannot be reached, or the criterion lacks what it needs.
+        OutOfReachError: The target cannot be reached.
+        UserError: The criterion lacks what it needs.
     """
     network = detector.network
     graph = detector.trace(options.prune_head, options.keep, options.portable)
@@ -181,7 +181,7 @@ def _limited(
     found = best_limit(partial(plan_of, ranked[name]), trial, share)
     limit, errors = found.max_pruning_ratio, {name: found.error}
     for other in others:
-        with suppress(UserError):  # out of its reach with this limit
+        with suppress(OutOfReachError):  # with this limit
             errors[other] = trial(plan_of(ranked[other], max_pruning_ratio=limit))
     best = min(errors, key=lambda name: errors[name])
     if len(errors) > 1:

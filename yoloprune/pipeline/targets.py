@@ -18,6 +18,7 @@ from .options import Options
 
 __all__ = [
     "Cost",
+    "OutOfReachError",
     "Reach",
     "Target",
     "check_reachable",
@@ -28,6 +29,10 @@ __all__ = [
 ]
 
 _TOLERANCE = 0.98
+
+
+class OutOfReachError(UserError):
+    """A target that pruning alone cannot reach."""
 
 
 class Reach(NamedTuple):
@@ -75,7 +80,7 @@ def plan_for_target(
     measured on the pruned network, and corrected until it fits.
 
     Raises:
-        UserError: If no plan gets there; the message names the reachable range.
+        OutOfReachError: If no plan gets there; the message names the reachable range.
     """
     limits: dict[str, Any] = {"round_to": round_to, "max_pruning_ratio": max_pruning_ratio}
     if target_params is not None:
@@ -83,7 +88,7 @@ def plan_for_target(
             return graph.plan(core.search(graph, scores, target_params, cost=graph.cost.params, **limits))
         except ValueError as error:
             reach = reachable(detector, graph, **limits)
-            raise UserError(
+            raise OutOfReachError(
                 f"{target_params} parameters cannot be reached; choose from {reach.min_params} to {reach.max_params}."
             ) from error
     if target_ms is not None:
@@ -91,7 +96,7 @@ def plan_for_target(
             return graph.plan(core.search(graph, scores, target_ms, cost=latency, in_blocks=True, **limits))
         except ValueError as error:
             least = latency(~core.cheapest(graph, **limits))
-            raise UserError(
+            raise OutOfReachError(
                 f"{target_ms:.2f} ms are out of reach; the least that pruning can reach here is some {least:.2f} ms. "
                 "Give more, prune the head's hidden layers too (--prune-head), or take a smaller --imgsz."
             ) from error
@@ -116,7 +121,7 @@ def plan_for_target(
         ask += (aim - value) / slope
     if best is None or best_value < _TOLERANCE * target_gflops:
         reach = reachable(detector, graph, **limits)
-        raise UserError(
+        raise OutOfReachError(
             f"{target_gflops:g} GFLOPs cannot be reached at multiples of {round_to}; the model can be pruned to "
             f"{reach.min_gflops:.2f} … {reach.max_gflops:.2f} GFLOPs, so choose a target in that range or a smaller "
             "--round-to."
@@ -191,7 +196,8 @@ def check_reachable(options: Options, detector: Detector, graph: Graph, own: Cos
     """Check the target before any work; what time can be reached is known once a table is measured.
 
     Raises:
-        UserError: The target is above the model's own figure or below the smallest that pruning can reach.
+        UserError: The target is above the model's own figure.
+        OutOfReachError: It is below the smallest that pruning can reach.
     """
     if options.timed:
         if options.target_ms and options.target_ms >= own_ms:
@@ -223,4 +229,4 @@ def check_reachable(options: Options, detector: Detector, graph: Graph, own: Cos
         )
         more += ", or give a smaller --round-to" if options.round_to > 1 else ""
         more += ", or a larger --max-pruning-ratio" if options.max_pruning_ratio else ""
-        raise UserError(f"{text[0]} is out of reach; choose one in the reachable range, {text[1]}{more}.")
+        raise OutOfReachError(f"{text[0]} is out of reach; choose one in the reachable range, {text[1]}{more}.")

@@ -27,7 +27,8 @@ def frontier_table(found: Frontier) -> Table:
         title="What accuracy costs",
         title_justify="left",
         title_style="bold",
-        caption="* no cheaper network here is as good; GFLOPs and ms are of one image of that size",
+        caption="* no cheaper network here is as good; GFLOPs and ms are of one image of that size, ms on "
+        f"{found.runtime}",
         caption_justify="left",
     )
     table.add_column("")
@@ -38,7 +39,7 @@ def frontier_table(found: Frontier) -> Table:
         table.add_column(heading, justify="right")
     front = found.front()
     for point in found.points:
-        name = f"{Path(point.weights).name} {'unpruned' if point.share == 1 else f'at {point.share:.0%}'}"
+        name = f"{point.name} {'unpruned' if point.share == 1 else f'at {point.share:.0%}'}"
         cells = [point.imgsz, f"{point.gflops:.2f}", f"{point.latency_ms:.2f}"]
         cells += [f"{point.untrained[found.measure]:.3f}" if point.untrained else ""] * len(trained)
         cells += [f"{point.quality:.3f}"]
@@ -73,14 +74,14 @@ def draw_frontier(found: Frontier, path: Path) -> None:
     """
     figure = new_figure(10, 4.6)
     axes = figure.subplots(1, 2, sharey=True)
-    for ax, label, cost in (
+    for ax, unit, cost in (
         (axes[0], "GFLOPs of one image", lambda p: p.gflops),
-        (axes[1], "ms of one image", lambda p: p.latency_ms),
+        (axes[1], f"ms of one image, {found.runtime}", lambda p: p.latency_ms),
     ):
-        for weights in dict.fromkeys(p.weights for p in found.points):
-            whole = sorted((p for p in found.points if p.weights == weights and p.share == 1), key=cost)
-            name = f"{Path(weights).stem} unpruned, smaller images"
-            ax.plot([cost(p) for p in whole], [p.quality for p in whole], "o-", color="#888888", label=name)
+        for name in dict.fromkeys(p.name for p in found.points):
+            whole = sorted((p for p in found.points if p.name == name and p.share == 1), key=cost)
+            label = f"{name} unpruned, smaller images"
+            ax.plot([cost(p) for p in whole], [p.quality for p in whole], "o-", color="#888888", label=label)
         shares = sorted({p.share for p in found.points if p.share < 1}, reverse=True)
         if len(shares) > 4:  # each size has one of its own
             _scatter(ax, [p for p in found.points if p.share < 1], cost, "pruned", 0)
@@ -94,7 +95,7 @@ def draw_frontier(found: Frontier, path: Path) -> None:
             ax.annotate(str(p.imgsz), (cost(p), p.quality), xytext=(3, 4), textcoords="offset points", fontsize=6)
         if found.best:
             ax.plot(cost(found.best), found.best.quality, "o", ms=13, mfc="none", color="#c0392b", label="best")
-        ax.set_xlabel(label, fontsize=8)
+        ax.set_xlabel(unit, fontsize=8)
         ax.grid(color="#eeeeee")
         ax.tick_params(labelsize=7)
         ax.spines[["top", "right"]].set_visible(False)
