@@ -28,7 +28,10 @@ from yoloprune.pipeline.on_device import OnDevice
 from yoloprune.pipeline.options import Options
 from yoloprune.report.frontier import draw_frontier, frontier_table, save_frontier
 
-OPTIONS = Options(target_ratio=0.5, data="toy", imgsz=128, round_to=1, calibration_images=16, device="cpu")
+OPTIONS = Options(
+    target_ratio=0.5, data="toy", imgsz=128, round_to=1, calibration_images=16, device="cpu", criterion="l2",
+    max_pruning_ratio=0.95,
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
