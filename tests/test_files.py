@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from yoloprune.errors import UserError
 from yoloprune.files import atomic, check_folder, clean_leftovers, workplace
 
 
@@ -55,6 +56,19 @@ def test_what_this_process_is_using_stays_and_its_number_alone_protects_nothing(
         assert names(tmp_path) == sorted([tmp.name, place.name])
         check_folder(tmp_path)
     assert names(tmp_path) == ["args.yaml"]
+
+
+def test_pipes_and_devices_are_not_replaced_and_links_are(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match=r"pipe' is not a regular file and is not replaced"), atomic(tmp_path / "pipe"):
+        pytest.fail("nothing is to be written")
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "thesis.txt").write_text("of somebody")
+    (tmp_path / "link").symlink_to(tmp_path / "thesis.txt")
+    with atomic(tmp_path / "link") as tmp:
+        tmp.write_text("new")
+    assert (tmp_path / "thesis.txt").read_text() == "of somebody"
+    assert (tmp_path / "link").read_text() == "new"
 
 
 def test_what_a_killed_process_was_writing_is_found(tmp_path: Path) -> None:

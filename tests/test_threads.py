@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from ultralytics.utils import torch_utils
 
 from tests.graph.nets.case import Net, conv
+from tests.small_yolo import shallow_weights
+from yoloprune import prune
 from yoloprune.criteria import score
-from yoloprune.execution import evaluation, full_precision
+from yoloprune.execution import evaluation, full_precision, threads
 from yoloprune.graph import mask_error, trace
 from yoloprune.recovery import recalibrate_bn, reconstruct
 from yoloprune.replaced import replaced
@@ -172,3 +177,16 @@ def test_blocks_that_overlap_put_back_what_was_there_before_the_first() -> None:
         assert look() == within
         second.__exit__(None, None, None)
         assert look() == before
+
+
+def test_pruning_leaves_the_process_as_it_was(few_digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ultralytics sets the number of threads where it chooses a device, and draws from Python's random state."""
+    monkeypatch.setattr(torch_utils, "NUM_THREADS", 3)
+    with threads(2):
+        before = random.getstate(), torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
+        given = {"imgsz": 64, "device": "cpu", "val": True, "calibration_images": 8, "criterion": "l2"}
+        prune(shallow_weights(), target_ratio=0.7, max_pruning_ratio=0.9, data=few_digits, **given)
+        assert torch.get_num_threads() == 2
+        assert random.getstate() == before[0]
+        assert torch.equal(torch.get_rng_state(), before[1])
+        assert np.random.get_state()[1].tolist() == before[2]  # noqa: NPY002

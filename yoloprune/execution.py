@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from torch import nn
 
 from .replaced import replaced
 
-__all__ = ["evaluation", "forward", "full_precision"]
+__all__ = ["evaluation", "forward", "full_precision", "own_settings", "threads"]
 
 
 def forward(model: nn.Module, batch: Any) -> Any:
@@ -32,6 +33,33 @@ def evaluation(*models: nn.Module) -> Iterator[None]:
         for model in models:
             model.eval()
         yield
+
+
+@contextmanager
+def threads(number: int | None) -> Iterator[None]:
+    """Within the block PyTorch computes on so many threads; None: on as many as before."""
+    before = torch.get_num_threads()
+    try:
+        if number:
+            torch.set_num_threads(number)
+        yield
+    finally:
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)
+
+
+@contextmanager
+def own_settings() -> Iterator[None]:
+    """What the block sets of the process's threads, current GPU and Python's random state is as before after it."""
+    device = torch.cuda.current_device() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+    state = random.getstate()
+    try:
+        with threads(None):
+            yield
+    finally:
+        random.setstate(state)
+        if device is not None:
+            torch.cuda.set_device(device)
 
 
 def full_precision() -> AbstractContextManager[None]:

@@ -37,6 +37,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     The suffix is kept, since many writers choose a format by it.
 
     Raises:
+        UserError: `path` is a device or a pipe, which would be replaced too.
         OSError: The file cannot be written; `filename` is `path`, which a failing write alone does not name.
 
     Examples:
@@ -44,6 +45,10 @@ def atomic(path: str | Path) -> Iterator[Path]:
         ...     _ = tmp.write_text("{}")
     """
     path = Path(path)
+    with suppress(FileNotFoundError, NotADirectoryError):
+        mode = path.lstat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
+            raise UserError(f"'{path}' is not a regular file and is not replaced; give another one to write to.")
     tmp = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     _in_use.add(tmp.absolute())
     try:
@@ -153,5 +158,5 @@ def readable(path: Path, remedy: str = ANEW) -> Iterator[None]:
         if path.exists() and not (path.is_file() and path.stat().st_size <= _LARGEST.get(path.suffix, inf)):
             raise ValueError  # reading from a pipe might never end, and no such file is that large
         yield
-    except (OSError, TypeError, KeyError, AttributeError, ValueError, RecursionError) as error:
+    except (OSError, TypeError, KeyError, AttributeError, ValueError, OverflowError, RecursionError) as error:
         raise UserError(f"'{path}' is missing or damaged; {remedy}.") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import math
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -191,6 +192,49 @@ def test_what_was_pruned_before_an_interrupted_training_is_read(toy: Path, tmp_p
     monkeypatch.setattr(ToyDetector, "train", real)
     measured(toy, tmp_path / "toys", options=TRAINED)
     assert len(pruned) == 2, "one a size"
+
+
+def test_a_kill_after_a_training_costs_no_second_one_of_what_was_trained(
+    toy: Path, tmp_path: Path, monkeypatch
+) -> None:
+    folder, add, starts = tmp_path / "toys", module._State.add, []
+    monkeypatch.setattr(ToyDetector, "train", lambda own, start, at, training, of=ToyDetector.train: (
+        starts.append(start.read_bytes()), of(own, start, at, training))[1])  # fmt: skip
+
+    def stop(own: Any, point: Any) -> None:
+        if point.untrained and point.share < 1:
+            raise KeyboardInterrupt
+        add(own, point)
+
+    monkeypatch.setattr(module._State, "add", stop)
+    with pytest.raises(KeyboardInterrupt):
+        measured(toy, folder, options=TRAINED, sizes=(64,))
+    monkeypatch.setattr(module._State, "add", add)
+    found = measured(toy, folder, options=TRAINED, sizes=(64,))
+    assert starts[1] == starts[2], "the last training, done again, begins where it began"
+    whole = measured(toy, tmp_path / "whole", options=TRAINED, sizes=(64,))
+    figures = [[(p.file, p.metrics, p.untrained) for p in each.points] for each in (found, whole)]
+    assert figures[0] == figures[1]
+    assert not list(folder.glob("*.start.pt")) + list(folder.glob("*.teacher.pt"))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda points: points[0].update(metrics={}),
+        lambda points: points[0].update(gflops="a"),
+        lambda points: points.append({**points[0], "weights": "/x.pt"}),
+        lambda points: points[0].update(latency_ms=math.inf),
+    ],
+)
+def test_a_damaged_frontier_is_a_sentence(toy: Path, tmp_path: Path, spoil) -> None:
+    folder = tmp_path / "toys"
+    measured(toy, folder, sizes=(64,), shares=())
+    content = json.loads((folder / "frontier.json").read_text())
+    spoil(content["points"])
+    (folder / "frontier.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"frontier.json' is missing or damaged; give another --name"):
+        measured(toy, folder, sizes=(64,), shares=())
 
 
 def test_what_is_shown_and_written(toy: Path, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import os
 import time
 from functools import partial
 from pathlib import Path
@@ -105,6 +107,7 @@ def test_between_measured_widths_costs_are_linear() -> None:
         ("{", "is no latency table"),
         ("[]", "is no latency table"),
         ('{"device": {}, "networks": [], "convolutions": []}', "is no latency table"),
+        ("[" * 100_000, "is no latency table"),
         (None, "There is no latency table"),
     ],
 )
@@ -120,12 +123,32 @@ def test_negative_and_missing_figures_are_no_table(net: Net, tmp_path: Path) -> 
     path = tmp_path / "table.json"
     by_formula(convolutions(net, torch.zeros(1, 3, 32, 32)), lambda i, o: i * o).save(path)
     good = json.loads(path.read_text())
-    for spoil in (lambda ms: ms[0].pop(), lambda ms: ms[0].__setitem__(0, -1.0), lambda ms: ms.clear()):
+    for spoil in (
+        lambda row, _: row["ms"][0].pop(),
+        lambda row, _: row["ms"][0].__setitem__(0, -1.0),
+        lambda row, _: row["ms"][0].__setitem__(0, math.inf),
+        lambda row, _: row["ms"][0].__setitem__(0, 10**400),
+        lambda row, _: row["ms"].clear(),
+        lambda row, _: row["outputs"].__setitem__(slice(None), [8] * len(row["outputs"])),
+        lambda row, _: row["outputs"].__setitem__(slice(None), [str(width) for width in row["outputs"]]),
+        lambda row, _: row.update(outputs=[], ms=[[] for _ in row["inputs"]]),
+        lambda row, _: row.update(kernel="33"),
+        lambda _, content: content["networks"].append([1000, 64, math.nan]),
+        lambda _, content: content["networks"].append([1000, 64, -1.0]),
+        lambda _, content: content["networks"].append([math.inf, 64, 1.0]),
+        lambda _, content: content["device"].update(threads="many"),
+    ):
         content = json.loads(json.dumps(good))
-        spoil(content["convolutions"][0]["ms"])
+        spoil(content["convolutions"][0], content)
         path.write_text(json.dumps(content))
         with pytest.raises(UserError, match="is no latency table"):
             CostTable.load(path)
+
+
+def test_a_pipe_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "table.json")
+    with pytest.raises(UserError, match="is not a regular file"):
+        CostTable.load(tmp_path / "table.json")
 
 
 def test_a_table_of_another_network_says_what_it_lacks(net: Net) -> None:

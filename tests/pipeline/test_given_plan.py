@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -64,12 +65,33 @@ def _other_shapes(content: dict) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [_uncoupled, _out_of_range, _other_shapes, lambda c: c.pop("keep"), lambda c: c["keep"].update(nothing={"0": [1]})],
+    [
+        _uncoupled,
+        _out_of_range,
+        _other_shapes,
+        lambda c: c.pop("keep"),
+        lambda c: c["keep"].update(nothing={"0": [1]}),
+        lambda c: next(iter(c["keep"].values())).update({"0": [math.inf]}),
+    ],
 )
 def test_a_plan_that_does_not_fit_is_a_sentence(made: Path, tmp_path: Path, change) -> None:
     path = _broken(made, tmp_path, change)
     with pytest.raises(UserError, match=r"does not fit this network|is missing or damaged"):
         prune(digits.WEIGHTS, plan=path, **QUICK)
+
+
+def test_a_plan_that_removes_nothing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text('{"keep": {}, "shapes": {}, "macs": 1, "params": 1}')
+    with pytest.raises(UserError, match=r"plan.json' removes nothing; give the plan.json of a run"):
+        prune(digits.WEIGHTS, plan=tmp_path / "plan.json", **QUICK)
+
+
+def test_a_plan_alone_needs_no_images(made: Path, tmp_path: Path) -> None:
+    elsewhere = detectors.load(digits.WEIGHTS)
+    elsewhere.settle(data="gone.yaml")
+    elsewhere.save(tmp_path / "elsewhere.pt")
+    again = prune(tmp_path / "elsewhere.pt", plan=made / "plan.json", recover=False, imgsz=64, device="cpu")
+    assert again.plan.keep == Plan.load(made / "plan.json").keep
 
 
 @pytest.mark.parametrize(
@@ -79,6 +101,9 @@ def test_a_plan_that_does_not_fit_is_a_sentence(made: Path, tmp_path: Path, chan
         ({"plan": "p.json", "target_ratio": 0.5}, "Exactly one of"),
         ({"plan": "p.json", "steps": 2}, "steps=2 does not go with a plan"),
         ({"plan": "p.json", "max_pruning_ratio": 0.5}, "max_pruning_ratio=0.5 does not go with a plan"),
+        ({"plan": "p.json", "keep": "model.2"}, r"keep=\['model.2'\] does not go with a plan"),
+        ({"plan": "p.json", "portable": True}, "portable=True does not go with a plan"),
+        ({"plan": "p.json", "round_to": 1}, "round_to=1 does not go with a plan"),
     ],
 )
 def test_what_does_not_go_with_a_plan(given: dict, said: str) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
 import re
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
-from yoloprune import detectors, prune
+from yoloprune import detectors, execution, prune
 from yoloprune.cli.app import app
 from yoloprune.demo import digits
 from yoloprune.deploy.cost_table import CostTable, Device
@@ -110,3 +112,23 @@ def test_a_table_that_was_cut_off_is_measured_anew(cache, monkeypatch) -> None:
     monkeypatch.setattr(on_device, "_ROUNDS", 1)
     prune(digits.WEIGHTS, target_speedup=1.01, threads=1, **QUICK)
     assert CostTable.load(path).grids
+
+
+def test_torch_is_timed_on_the_threads_that_were_asked_for_and_keeps_its_own(cache, monkeypatch) -> None:
+    """What Ultralytics sets when it chooses a device does not reach what is measured, or the caller."""
+    from ultralytics.utils import torch_utils
+
+    monkeypatch.setattr(torch_utils, "NUM_THREADS", 3)
+    seen: set[int] = set()
+    real = on_device.interleaved
+    monkeypatch.setattr(on_device, "interleaved", lambda *args, **more: (
+        seen.add(torch.get_num_threads()), real(*args, **more))[1])  # fmt: skip
+    monkeypatch.setattr("yoloprune.deploy.cost_table._milliseconds", lambda d, s, i, o, p: (
+        seen.add(torch.get_num_threads()), 1e-7 * i * o * s.height**2)[1])  # fmt: skip
+    monkeypatch.setattr(on_device, "_ROUNDS", 1)
+    with execution.threads(2):
+        state = random.getstate()
+        prune(digits.WEIGHTS, target_speedup=1.05, backend="torch", threads=1, **{**QUICK, "device": "cpu"})
+        assert seen == {1}
+        assert torch.get_num_threads() == 2
+        assert random.getstate() == state

@@ -76,8 +76,8 @@ class Point:
     @property
     def label(self) -> str:
         """A few words that tell it from the others."""
-        pruned = "unpruned" if self.share == 1 else f"pruned to {self.share:.0%}"
-        return f"{self.name} {pruned} at {self.imgsz} px"
+        asked = f"{self.share:.0%}" if self.target_ms is None else f"{self.target_ms:.4g} ms"
+        return f"{self.name} {'unpruned' if self.share == 1 else f'pruned to {asked}'} at {self.imgsz} px"
 
     @property
     def file(self) -> str:
@@ -173,7 +173,7 @@ def frontier(
     lock = FolderLock(folder)
     try:
         clean_leftovers(folder)
-        state = _State(folder / "frontier.json", _digest(options, networks))
+        state = _State(folder / "frontier.json", _digest(options, networks), networks)
         names = _names(list(networks))
         for path, detector in networks.items():
             network = _Network(path, names[path], detector, options, most, folder, progress)
@@ -183,6 +183,7 @@ def frontier(
                     if known is None or (network.trains(point) and known.untrained is None):
                         try:
                             state.add(network.measured(point))
+                            network.tidy(point)
                         except OutOfReachError as error:
                             missed.append(error)
                             progress.say(f"{point.label} is left out: {error}")
@@ -276,7 +277,9 @@ class _Network:
                     pruned.detector.settle(imgsz=options.imgsz, data=options.data)
                     pruned.detector.save(file)
                     pruned.plan.save(made)  # only now: its file says that the network's is there
-            network = network.holding(type(network).load(file, trust=options.trust).network)
+            begun = self._start(point)
+            untrained = begun if begun.exists() else file  # what was trained has taken the place of what was pruned
+            network = network.holding(type(network).load(untrained, trust=options.trust).network)
             if point.target_ms is not None:
                 device = self._device(point.imgsz)
                 point.latency_ms = device.times(network) if device.here else point.target_ms
@@ -286,7 +289,8 @@ class _Network:
         if trains:
             network = self._trained(point, network, made, options)
         point.gflops, point.params = gflops_at(network, options.imgsz), network.params
-        self._progress.say(f"{next(iter(point.metrics))} {point.quality:.3f} at {point.gflops:.2f} GFLOPs")
+        took = f", {point.latency_ms:.2f} ms" if point.latency_ms else ""
+        self._progress.say(f"{next(iter(point.metrics))} {point.quality:.3f} at {point.gflops:.2f} GFLOPs{took}")
         return point
 
     def _point(self, imgsz: int, share: float, **more: float) -> Point:
@@ -320,9 +324,8 @@ class _Network:
 
         The learning rate follows the share of the cost that is gone.
         """
-        original, folder, name = self._detector, self._folder, Path(point.file).stem
-        start, teacher, train = folder / f"{name}.start.pt", folder / f"{name}.teacher.pt", folder / f"{name}-train"
-        distillation = None
+        original, folder, start = self._detector, self._folder, self._start(point)
+        teacher, train, distillation = self._teacher(point), self._training(point), None
         if not start.exists():
             network.save(start)
         if point.share < 1 and original.can_distill:
@@ -340,10 +343,24 @@ class _Network:
             network, point.metrics, point.epochs = network.holding(trained.detector.network), after, trained.epochs
             network.settle(imgsz=options.imgsz, data=options.data)
             network.save(folder / point.file)
-        network.forget_training(train)
-        for file in (start, teacher):
-            file.unlink(missing_ok=True)
         return network
+
+    def tidy(self, point: Point) -> None:
+        """Remove what the training of a point needed, once the point is written down."""
+        if self._training(point).exists():
+            self._detector.forget_training(self._training(point))
+        for file in (self._start(point), self._teacher(point)):
+            file.unlink(missing_ok=True)
+
+    def _start(self, point: Point) -> Path:
+        """What the training of a point begins with."""
+        return (self._folder / point.file).with_suffix(".start.pt")
+
+    def _teacher(self, point: Point) -> Path:
+        return (self._folder / point.file).with_suffix(".teacher.pt")
+
+    def _training(self, point: Point) -> Path:
+        return self._folder / f"{Path(point.file).stem}-train"
 
 
 def _names(paths: Sequence[str]) -> dict[str, str]:
@@ -358,9 +375,12 @@ def _names(paths: Sequence[str]) -> dict[str, str]:
 
 
 def _validated(network: Detector, options: Options, progress: Progress) -> dict[str, float]:
-    batch = int(options.batch) if options.batch >= 1 else 16
     found = network.validate(
-        options.data, imgsz=options.imgsz, batch=batch, device=options.device, verbose=progress.hears
+        options.data,
+        imgsz=options.imgsz,
+        batch=options.validation_batch,
+        device=options.device,
+        verbose=progress.hears,
     )
     return named_metrics(found, network.task)
 
@@ -384,14 +404,17 @@ def _time(state: _State, networks: Mapping[str, Detector], folder: Path, options
 class _State:
     """The points that are measured, on disk after each."""
 
-    def __init__(self, path: Path, digest: str) -> None:
+    def __init__(self, path: Path, digest: str, networks: Mapping[str, Detector]) -> None:
         self._path, self._digest = path, digest
         self.points: list[Point] = []
         if path.is_file():
             with readable(path, "give another --name"):
                 content = json.loads(path.read_text(encoding="utf-8"))
-                self.points = [Point(**point) for point in content["points"]]
-            if content["work"] != digest:
+                self.points = [_read_point(point) for point in content["points"]]
+                work = content["work"]
+                if work == digest and not all(point.weights in networks for point in self.points):
+                    raise ValueError
+            if work != digest:
                 raise UserError(
                     f"'{path.parent}' holds a frontier of other weights, data or options; give another --name."
                 )
@@ -413,6 +436,21 @@ class _State:
         content: dict[str, Any] = {"work": self._digest, "points": [asdict(point) for point in self.points]}
         with atomic(self._path) as tmp:
             tmp.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _read_point(content: dict[str, Any]) -> Point:
+    """A point as `_State` writes it.
+
+    Raises:
+        ValueError, TypeError: It is none.
+    """
+    point = Point(**content)
+    point.imgsz, point.params, point.epochs = int(point.imgsz), int(point.params), int(point.epochs)
+    figures = [point.share, point.gflops, *point.metrics.values(), *(point.untrained or {}).values()]
+    figures += [ms for ms in (point.latency_ms, point.target_ms) if ms is not None]
+    if not point.metrics or not all(0 <= figure < inf for figure in figures):
+        raise ValueError
+    return point
 
 
 def _digest(options: Options, networks: Mapping[str, Detector]) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from yoloprune.errors import UserError, did_you_mean
-from yoloprune.files import check_folder
+from yoloprune.files import check_folder, check_regular
 from yoloprune.paths import check_data_path, check_path
 from yoloprune.pipeline.typed import read_text
 
@@ -135,6 +135,8 @@ def _files(words: Iterable[str]) -> list[Path]:
             raise UserError(f"There is no file or folder '{path}'; give a checkpoint (.pt) or an export.")
         else:
             backend_of(path)
+            if not path.is_dir():
+                check_regular(path)
     return files
 
 

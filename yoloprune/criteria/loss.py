@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..execution import evaluation
 from .registry import Inputs
 
 __all__ = ["differentiable", "gradients"]
@@ -46,15 +47,12 @@ def _loss_value(loss: Callable[[nn.Module, object], Tensor], model: nn.Module, b
 @contextmanager
 def differentiable(model: nn.Module, parameters: list[nn.Parameter]) -> Iterator[None]:
     """Evaluation mode, `parameters` open to gradients; modes and requires_grad are put back at the end."""
-    modes = {module: module.training for module in model.modules()}
     required = [p.requires_grad for p in parameters]
     try:
-        model.eval()
         for p in parameters:
             p.requires_grad_(True)
-        yield
+        with evaluation(model):
+            yield
     finally:
         for p, flag in zip(parameters, required, strict=True):
             p.requires_grad_(flag)
-        for module, mode in modes.items():
-            module.training = mode

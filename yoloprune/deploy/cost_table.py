@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+import itertools
 import json
 import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +20,7 @@ from torch import nn
 
 from yoloprune.calibration import call_order
 from yoloprune.errors import UserError
-from yoloprune.files import atomic
+from yoloprune.files import atomic, check_regular
 
 from .backends import check_backend, compiled, ncnn_net, of_onnx, processor, version
 
@@ -28,6 +30,7 @@ _ACTIVATIONS = ("SiLU", "ReLU", "LeakyReLU", "Hardswish")
 _STEP = 8  # channels: the finest steps in which kernels have been seen to cost
 _MOST_STEPS = 24  # along the outputs of one layer
 _INPUT_SHARES = (0.25, 0.5, 0.75, 1.0)  # along the inputs costs are nearly straight
+_LARGEST = 64e6  # bytes of a table
 _LEAST_RUNS, _LEAST_SECONDS = 8, 0.02
 _MAKE = "yoloprune profile WEIGHTS -o FILE"
 
@@ -176,26 +179,61 @@ class CostTable:
             UserError: It is missing, or no such file.
         """
         try:
+            check_regular(path)
+            if path.stat().st_size > _LARGEST:
+                raise ValueError("it is too large")
             content = json.loads(path.read_text(encoding="utf-8"))
-            table = cls(
-                Device(**content["device"]), networks=[(int(p), int(s), float(t)) for p, s, t in content["networks"]]
-            )
+            table = cls(_device(content["device"]), networks=[_network(*row) for row in content["networks"]])
             for row in content["convolutions"]:
                 grid = Grid(*(row.pop(name) for name in ("inputs", "outputs", "ms")))
-                values = np.array(grid.ms, np.float64)
-                if values.shape != (len(grid.inputs), len(grid.outputs)) or not (values >= 0).all():
-                    raise ValueError("figures that fit no grid")
+                _check_grid(grid)
                 pairs = {name: tuple(row[name]) for name in ("kernel", "stride", "padding", "dilation")}
-                table.grids[Shape(**{**row, **pairs})] = grid
+                table.grids[_shape(**{**row, **pairs})] = grid
         except FileNotFoundError:
             raise UserError(
                 f"There is no latency table '{path}'; make one with: yoloprune profile WEIGHTS -o {path}"
             ) from None
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as e:
             raise UserError(
                 f"'{path}' is no latency table ({e}); make one with: yoloprune profile WEIGHTS -o FILE"
             ) from e
         return table
+
+
+def _device(content: dict[str, Any]) -> Device:
+    device = Device(**content)
+    words = (device.processor, device.backend, device.version, device.precision or "")
+    if not all(isinstance(word, str) for word in words) or not (device.threads is None or _whole(device.threads)):
+        raise ValueError("a device that is none")
+    return device
+
+
+def _network(params: int, imgsz: int, ms: float) -> tuple[int, int, float]:
+    if not (_whole(params) and _whole(imgsz) and 0 < ms < inf):
+        raise ValueError("a network that takes no time that there is")
+    return params, imgsz, float(ms)
+
+
+def _shape(**row: Any) -> Shape:
+    shape = Shape(**row)
+    pairs = (*shape.kernel, *shape.stride, *shape.padding, *shape.dilation)
+    if len(pairs) != 8 or not all(_whole(n, 0) for n in (*pairs, shape.groups, shape.height, shape.width)):
+        raise ValueError("a convolution that is none")
+    return shape
+
+
+def _check_grid(grid: Grid) -> None:
+    for widths in (grid.inputs, grid.outputs):
+        rising = all(a < b for a, b in itertools.pairwise(widths))
+        if not widths or not rising or not all(_whole(width, 0) for width in widths):
+            raise ValueError("widths that do not rise")
+    values = np.array(grid.ms, np.float64)
+    if values.shape != (len(grid.inputs), len(grid.outputs)) or not (np.isfinite(values) & (values >= 0)).all():
+        raise ValueError("figures that fit no grid")
+
+
+def _whole(value: Any, least: int = 1) -> bool:
+    return type(value) is int and value >= least
 
 
 def cached(device: Device) -> Path:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from yoloprune import detectors
+from yoloprune import detectors, execution
 from yoloprune.detectors.base import Detector
 from yoloprune.pipeline.data import fitting_imgsz
 
@@ -94,12 +94,8 @@ def layers_of(path: Path, wanted: Wanted) -> dict[str, list[LayerTime]]:
         detector = detectors.load(path, trust=wanted.trust)
         size, _ = fitting_imgsz(detector, wanted.sizes[0] if wanted.sizes else None)
         image = torch.zeros(wanted.batches[0], detector.channels, size, size)
-        own = torch.get_num_threads()
-        try:
-            torch.set_num_threads(threads or own)
+        with execution.threads(threads):
             times = torch_layers(detector, imgsz=size, batch=len(image), device=wanted.device)
-        finally:
-            torch.set_num_threads(own)
         found[f"{path.name} in torch, {size} px"] = times
         with tempfile.TemporaryDirectory(prefix="yoloprune-layers-") as folder:
             export = detector.export(Path(folder) / "layers.onnx", imgsz=size, batch=len(image))

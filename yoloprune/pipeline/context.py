@@ -128,7 +128,7 @@ class Context:
             metrics = detector.validate(
                 options.data,
                 imgsz=imgsz or options.imgsz,
-                batch=int(options.batch) if options.batch >= 1 else 16,
+                batch=options.validation_batch,
                 device=options.device,
                 verbose=self.progress.hears,
                 details=what is not None,

@@ -95,7 +95,8 @@ def with_data(options: Options, detector: Detector) -> Options:
     distill = _distils(options, detector)
     labels, asked = _needs(options, distill)
     ranks = bool(options.criterion and CRITERIA[options.criterion].needs_loss)
-    if options.criterion is None or options.recover is None or asked:
+    ranks_by_images = options.criterion is None and not options.plan
+    if ranks_by_images or options.recover is None or asked:
         try:
             data = choose_data(options.data, detector, images=True, labels=labels, ranks=ranks, validates=options.val)
         except UserError as error:
@@ -129,7 +130,7 @@ def settle_validation(options: Options, detector: Detector) -> tuple[Options, st
     if options.val or not trains or options.data == DIGITS or "val" in options.train:
         return options, None
     try:
-        detector.check_data(options.data, split=options.train.get("split") or "val")
+        detector.check_data(options.data, split="val")
     except UserError as error:
         alone = detector.check_data(options.data, split="train", labels=False) is None
         why = f"'{options.data}' holds images alone." if alone else str(error)

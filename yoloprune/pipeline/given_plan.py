@@ -54,7 +54,9 @@ def read_plan(path: str, detector: Detector) -> GivenPlan:
     if not error < EXACT:
         why = str(raised) if raised else "what it removes is coupled with what it leaves"
         raise UserError(f"The plan '{path}' does not fit this network: {why}; {_REMEDY}.") from raised
-    gflops = detector.holding(plan.apply(detector.network)).gflops()
+    pruned = detector.holding(plan.apply(detector.network))
+    if pruned.params == detector.params:
+        raise UserError(f"The plan '{path}' removes nothing; {_REMEDY}.")
     own = fingerprint(detector.network)
     note = f"Channels go by the plan {file.name}, nothing is ranked"
     if plan.weights is None:
@@ -63,4 +65,4 @@ def read_plan(path: str, detector: Detector) -> GivenPlan:
         note += "; it was made for these weights."
     else:
         note += f"; it was made for other weights ({plan.weights}, not {own}), where other channels may matter."
-    return GivenPlan(plan, gflops, note)
+    return GivenPlan(plan, pruned.gflops(), note)

@@ -44,6 +44,14 @@ _RUN_DECIDES = {
     "save_dir": "the output folder is set by --project and --name",
     "pretrained": "fine-tuning always starts from the pruned weights",
     "distill_model": "the unpruned network guides the fine-tuning already",
+    "single_cls": "pruning keeps the classes of the weights; train them with single_cls=True first, and give a data "
+    "YAML with that one class",
+    "split": "a run is validated on the split val, so that its figures compare; afterwards: yoloprune val pruned.pt "
+    "split=test",
+    "iou": "a run is validated as Ultralytics does by default, so that its figures compare; afterwards: yoloprune val "
+    "pruned.pt iou=0.6",
+    "max_det": "a run is validated as Ultralytics does by default, so that its figures compare; afterwards: yoloprune "
+    "val pruned.pt max_det=100",
     "cfg": "a run is configured by options and key=value pairs",
     "quantize": "training for INT8 comes after a run, since what it gives loads with NVIDIA's ModelOpt alone; in "
     "Python: yoloprune.load('pruned.pt').train(quantize=8); without training: yoloprune export pruned.pt quantize=8",

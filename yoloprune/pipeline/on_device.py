@@ -17,7 +17,7 @@ from yoloprune.deploy.formats import suffix
 from yoloprune.deploy.latency_model import LatencyModel
 from yoloprune.detectors.base import Detector
 from yoloprune.errors import UserError
-from yoloprune.execution import evaluation
+from yoloprune.execution import evaluation, threads
 from yoloprune.graph import Graph, Plan
 from yoloprune.progress import counter
 
@@ -68,13 +68,13 @@ class OnDevice:
                 self._keep.unlink()
         self._original = self._run(detector)
         self._clock = clock_of(self.device, self._place)
-        (times,) = interleaved([self._call(self._original, detector)], seconds=_SECONDS / 2, clock=self._clock)
+        (times,) = self._timed([self._call(self._original, detector)], _SECONDS / 2)
         self.own_ms = median(times)
 
     def times(self, detector: Detector) -> float:
         """Milliseconds of another network, measured `here` in turns with the one that came."""
         calls = [self._call(run, detector) for run in (self._original, self._run(detector))]
-        ours, theirs = interleaved(calls, seconds=_SECONDS, clock=self._clock)
+        ours, theirs = self._timed(calls, _SECONDS)
         return self.own_ms * median(b / a for a, b in zip(ours, theirs, strict=True))
 
     def model(self, detector: Detector, graph: Graph, before_ms: float) -> LatencyModel:
@@ -99,8 +99,13 @@ class OnDevice:
 
     def _measured(self, detector: Detector) -> list[Convolution]:
         found = _convolutions(detector, self._imgsz)
-        measure(self._table, found, tell=counter("convolution"), keep=self._keep, device=self._place)
+        with threads(self.device.threads):
+            measure(self._table, found, tell=counter("convolution"), keep=self._keep, device=self._place)
         return found
+
+    def _timed(self, calls: list[Callable[[], object]], seconds: float) -> list[list[float]]:
+        with threads(self.device.threads):
+            return interleaved(calls, seconds=seconds, clock=self._clock)
 
     def settle(
         self, model: LatencyModel, plan_of: Callable[[], Plan], pruned: Callable[[Plan], Detector], target: float
@@ -142,8 +147,6 @@ class OnDevice:
     def _run(self, detector: Detector) -> Run:
         backend = BACKENDS[self.device.backend]
         if backend.format is None:
-            if self.device.threads:
-                torch.set_num_threads(self.device.threads)
             return compiled(detector.fused(), device=self._place)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"model{suffix(backend.format)}"

@@ -200,7 +200,9 @@ class Options:
         panel=PRUNING,
         flags=("--portable",),
     )
-    steps: int = option(1, "Rounds of pruning and fine-tuning on the way to the target.", panel=PRUNING, least=1)
+    steps: int = option(
+        1, "Rounds of pruning and fine-tuning on the way to the target.", panel=PRUNING, least=1, most=100
+    )
     epochs: int = option(0, "Fine-tuning epochs after each step; 0 prunes only.", panel=TRAINING, least=0)
     budget: float | None = option(
         None,
@@ -285,6 +287,11 @@ class Options:
         check_keywords(self.train)
 
     @property
+    def validation_batch(self) -> int:
+        """Images per batch where Ultralytics would choose; it does so for trainings alone."""
+        return int(self.batch) if self.batch >= 1 else 16
+
+    @property
     def timed(self) -> bool:
         """Whether the target is a time."""
         return self.target_ms is not None or self.target_speedup is not None
@@ -302,9 +309,10 @@ class Options:
 
     def _check_plan(self) -> None:
         """What chooses channels in another way than a plan does."""
-        for name, off in (("steps", 1), ("choose_imgsz", False), ("compare_heads", False), ("max_pruning_ratio", None)):
+        default = {"steps": 1, "round_to": 8}
+        for name in (*default, "choose_imgsz", "compare_heads", "max_pruning_ratio", "keep", "portable"):
             value = getattr(self, name)
-            if self.plan and value != off:
+            if self.plan and value and value != default.get(name):
                 raise UserError(f"{name}={value} does not go with a plan, which says which channels go; leave it out.")
 
     def _settle_types(self) -> None:

@@ -40,7 +40,6 @@ class Pruned(NamedTuple):
         detector: The smaller one.
         plan: The plan that led to it, against the weights before.
         notes: Lines for the user.
-        share: Share of the cost that was to stay.
         error: What `check_exact` found.
         images: A few of the calibration images on the CPU, if any were looked at.
     """
@@ -48,7 +47,6 @@ class Pruned(NamedTuple):
     detector: Detector
     plan: Plan
     notes: list[str]
-    share: float
     error: float
     images: Tensor | None
 
@@ -92,7 +90,7 @@ def prune_once(
     if options.recover:
         notes += _recover(pruned, detector, plan, batches, options.seed)
     images = batches[0]["img"][:_FEW].cpu() if batches else None
-    return Pruned(pruned, plan, notes, target.share(cost(detector)), error, images)
+    return Pruned(pruned, plan, notes, error, images)
 
 
 def _ranked_plan(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from yoloprune.detectors.base import Detector
@@ -15,8 +16,10 @@ __all__ = ["calibrated", "run_images"]
 
 
 def run_images(detector: Detector, options: Options) -> list[dict[str, Any]]:
-    """The run's calibration batches, on its device, where the network is put too."""
+    """The run's calibration batches, on its device (on Macs the CPU), where the network is put too."""
     device = detector.place(options.device)
+    if device.type == "mps":  # which has no float64, as sums over many images need it
+        device = torch.device("cpu")
     detector.network.to(device)
     return detector.calibration_batches(
         options.data,

@@ -51,8 +51,8 @@ def compare_image_sizes(run: Context, share: float, metrics: dict[str, float]) -
     nearest = min(found, key=lambda f: abs(f.gflops / own.gflops - share)).imgsz
     run.record.verdict = Verdict(better, name, metrics[name], round(level, 5), round(noise, 5), nearest)
     run.note(
-        f"For comparison, the unpruned network has {name} {told}, at no trouble; the pruned one {metrics[name]:.3f} at "
-        f"{imgsz} px ({share:.0%}): {_SAID[better]}.{_BOTH * (better != 'pruned')}"
+        f"For comparison, the unpruned network has {name} {told}, with no pruning; the pruned one {metrics[name]:.3f} "
+        f"at {imgsz} px ({share:.0%}): {_SAID[better]}.{_BOTH * (better != 'pruned')}"
     )
 
 

@@ -84,7 +84,7 @@ def _prune(
     """Prune a network, given the plan that led to it; returns the smaller one, the composed plan and the step's row."""
     with run.phase(f"Prune to {target}{which}", "prune") as clock:
         earlier = None if plan is None else (run.original, plan)
-        pruned, later, notes, _, error, run.images = prune_once(
+        pruned, later, notes, error, run.images = prune_once(
             detector, target, run.options, earlier=earlier, device=run.device
         )
         reached = cost(pruned)

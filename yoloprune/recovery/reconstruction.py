@@ -94,7 +94,7 @@ def reconstruct(
         positions: At most so many output positions per layer are used, drawn evenly over the batches.
         steps: Steps of the fit behind the activation; 0 for least squares alone.
         skip: Module classes whose layers compute a fixed function and must stay as they are.
-        memory: Bytes that activations may take. Of more batches than fit, evenly spaced ones are used, at least one.
+        memory: Bytes that activations may take. Where not all batches fit, evenly spaced ones are used, at least one.
         seed: Seed of that draw.
         tell: Is told after each layer how many are done, and of how many.
 

@@ -227,7 +227,8 @@ def test_nothing_of_a_malicious_file_runs(tmp_path: Path, zipped: bool) -> None:
     with pytest.raises(UserError, match="--trust") as error:
         checkpoints.load(path)
     assert not made.exists()
-    assert "posix.mkdir" in str(error.value) or not zipped
+    if zipped:  # of the older layout only the name of the file is known before it is read
+        assert "posix.mkdir" in str(error.value)
     with pytest.raises(UserError, match="holds no Ultralytics model"):
         checkpoints.load(path, trust=True)
     assert made.exists(), "the file would have run code, had it been trusted"

@@ -25,10 +25,10 @@ from benchmarks.hostile_checkpoints import checkpoints as hostile_checkpoints
 from benchmarks.hostile_runs import recipes
 from tests.small_yolo import SHORT
 from yoloprune.detectors.ultralytics import checkpoints, unpickling
+from yoloprune.detectors.ultralytics.allowed import find_stock
 from yoloprune.detectors.ultralytics.guard import offline, quiet
 from yoloprune.detectors.ultralytics.model import YOLO
 from yoloprune.detectors.ultralytics.reading import read_checkpoint
-from yoloprune.detectors.ultralytics.stock import find_stock
 from yoloprune.detectors.ultralytics.trainers.continuation import Continuation
 from yoloprune.detectors.ultralytics.trainers.pruned import PrunedDetectionTrainer
 from yoloprune.errors import UserError

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+from pathlib import Path
 
 import pytest
 import torch
 import ultralytics
 from ultralytics.utils.torch_utils import unwrap_model
 
-from tests.small_yolo import OTHER_TASKS, SHORT, equal, write_data, write_few_digits
+from tests.small_yolo import OTHER_TASKS, SHORT, equal, shallow_weights, write_data, write_few_digits
 from yoloprune.demo import digits
 from yoloprune.detectors.base import Distillation, Training
 from yoloprune.detectors.ultralytics import checkpoints
@@ -87,6 +88,43 @@ def test_a_resumed_training_goes_on_after_a_setback(tmp_path, monkeypatch):
     assert equal(whole, train("cut"))
     assert scales[0] == scales[1] < 1  # there was a setback
     assert not equal(whole, checkpoints.load(start).model)  # and something learnt after it
+
+
+def test_a_resumed_training_watches_the_first_steps_on(data, tmp_path, monkeypatch):
+    """They may reach over several epochs; a killed training looks where a whole one does, and at the same."""
+    monkeypatch.setattr(rollback, "_CHECKS", (2, 4))
+    Plan({}, {}, 0, 0).save(tmp_path / "plan.json")
+    asked = Training(
+        data=data, epochs=4, imgsz=64, batch=16, device="cpu", seed=0, instead="", rollback=True,
+        keywords={"workers": 0, "plots": False, "nbs": 16, "lr0": 1e-4, "optimizer": "AdamW", "fraction": 0.6},
+        distillation=Distillation(teacher=shallow_weights(), plan=str(tmp_path / "plan.json")),
+    )  # fmt: skip
+    looked: list[tuple[int, float]] = []
+
+    def harmed(own, network, of=rollback._FirstSteps.harmed):
+        left = len(own._next)
+        found = of(own, network)
+        if found or len(own._next) != left:
+            looked.append((own._steps, own.lost, own.before, sum(float(v.double().sum()) for v in own.start.values())))
+        return found
+
+    monkeypatch.setattr(rollback._FirstSteps, "harmed", harmed)
+    run(Path(shallow_weights()), tmp_path / "whole", asked)
+    whole, original = looked[:], Continuation.on_train_epoch_start
+    looked.clear()
+
+    def interrupt(self, trainer):
+        if trainer.epoch == 2:
+            raise KeyboardInterrupt
+        original(self, trainer)
+
+    monkeypatch.setattr(Continuation, "on_train_epoch_start", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(Path(shallow_weights()), tmp_path / "cut", asked)
+    assert 0 < len(looked) < len(whole)
+    monkeypatch.setattr(Continuation, "on_train_epoch_start", original)
+    run(Path(shallow_weights()), tmp_path / "cut", asked)
+    assert looked == whole
 
 
 @pytest.mark.parametrize(("model", "task"), [*OTHER_TASKS, ("yolov8-rtdetr.yaml", "detect")])

@@ -16,6 +16,7 @@ from ultralytics.cfg import get_cfg
 from ultralytics.data.utils import get_split_fraction
 
 from yoloprune.errors import UserError
+from yoloprune.execution import own_settings
 from yoloprune.progress import counter, current
 
 from .datasets import check_data, images_of_split
@@ -45,7 +46,11 @@ def calibration_batches(
     Raises:
         UserError: The training split is empty.
     """
-    batch = int(batch) if batch >= 1 else 16
+    with own_settings():  # Ultralytics draws from Python's random state
+        return _batches(yolo, data, images, imgsz, int(batch) if batch >= 1 else 16, device)
+
+
+def _batches(yolo: YOLO, data: str, images: int, imgsz: int, batch: int, device: torch.device) -> list[dict[str, Any]]:
     validator, dataset = _training_images(yolo, data, images, imgsz)
     if len(dataset) == 0:
         raise UserError(f"None of the training images of '{data}' can be used; add some of the model's classes.")

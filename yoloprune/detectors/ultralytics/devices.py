@@ -6,18 +6,20 @@ import torch
 from ultralytics.utils.torch_utils import get_cpu_info, select_device
 
 from yoloprune.errors import UserError
+from yoloprune.execution import own_settings
 
 __all__ = ["device_name", "place"]
 
 
 def place(device: str | int | None) -> torch.device:
-    """The device that Ultralytics takes; the first of several.
+    """The device that Ultralytics takes; the first of several. Threads and the current GPU, which it sets, stay.
 
     Raises:
         UserError: It is not on this machine, or no device is called so.
     """
     try:
-        return select_device(device, verbose=False)
+        with own_settings():
+            return select_device(device, verbose=False)
     except (ValueError, RuntimeError, AssertionError) as error:
         raise UserError(f"The device {device!r} is not on this machine; leave it out, or give 'cpu'.") from error
 

@@ -17,6 +17,7 @@ from ultralytics.utils.ops import xywh2xyxy, xywhr2xyxyxyxy
 from yoloprune.deploy.formats import format_of, remedy
 from yoloprune.detectors.base import Metrics
 from yoloprune.errors import UserError
+from yoloprune.files import check_regular
 
 from .guard import offline, plain, quiet
 from .validation import validate
@@ -24,6 +25,7 @@ from .validation import validate
 __all__ = ["Exported", "found_boxes"]
 
 _IOU = 0.7  # of non-maximum suppression, as in Ultralytics' prediction
+_MOST = 65_536  # px, images and channels that a file is believed to take
 _PATIENCE = 1e9  # seconds: images must not find less on a busy machine
 
 
@@ -48,6 +50,8 @@ class Exported:
         self.path, format = path, format_of(path)
         if not path.exists():
             raise UserError(f"There is no file or folder '{path}'.")
+        if not path.is_dir():
+            check_regular(path)
         place = torch.device("cuda", 0) if format == "engine" and torch.cuda.is_available() else torch.device("cpu")
         try:
             with quiet(), offline():
@@ -62,7 +66,10 @@ class Exported:
             self.task, self.names = str(stated["task"]), dict(stated["names"])
             self.imgsz, self.batch = tuple(map(int, stated["imgsz"])), int(stated["batch"])
             self.channels = int(stated.get("channels", 3))
-        except (KeyError, TypeError, ValueError):
+            sizes = (*self.imgsz, self.batch, self.channels)
+            if len(self.imgsz) != 2 or not all(0 < size <= _MOST for size in sizes):
+                raise ValueError
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise UserError(
                 f"'{path}' does not say which size and classes it was exported for; export it with yoloprune export."
             ) from None

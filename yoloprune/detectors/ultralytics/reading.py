@@ -22,8 +22,8 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from yoloprune.errors import UserError
 from yoloprune.paths import check_path
 
+from .allowed import current_name, find_stock
 from .internals import check_activation, guess_task
-from .stock import current_name, find_stock
 from .unpickling import LEGACY_MAGIC, ForeignNameError, TorchArchive, damaged, names_in, read
 
 __all__ = ["read_checkpoint", "read_network"]

@@ -12,6 +12,7 @@ import ultralytics
 
 from yoloprune.detectors.base import Metrics
 from yoloprune.detectors.details import CONFIDENCE, calibration_error
+from yoloprune.execution import own_settings
 from yoloprune.progress import current
 
 from .coco import coco_map, find_annotations
@@ -61,7 +62,7 @@ def validate(
     checked = check_data(data, yolo.task, split=split, nc=nc, network=network)
     annotations = find_annotations(checked, split) if yolo.task == "detect" else None
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="yoloprune-val-") as folder, quiet(verbose), offline():
+    with tempfile.TemporaryDirectory(prefix="yoloprune-val-") as folder, quiet(verbose), offline(), own_settings():
         args = {
             **yolo.overrides,
             "rect": True,

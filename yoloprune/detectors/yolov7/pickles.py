@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from ultralytics.utils import DEFAULT_CFG_DICT
 
-from yoloprune.detectors.ultralytics.stock import find_stock
+from yoloprune.detectors.ultralytics.allowed import find_stock
 from yoloprune.detectors.ultralytics.unpickling import (
     LEGACY_MAGIC,
     ForeignNameError,

@@ -31,7 +31,8 @@ from .rollback import START
 
 __all__ = ["Continuation"]
 
-_WHOLE = {"model", "ema", "optimizer", "gradients", "stepped", "loader", "random"}  # what a single process writes
+# what a single process writes
+_WHOLE = {"model", "ema", "optimizer", "gradients", "stepped", "watch", "loader", "random"}
 
 
 class Continuation:
@@ -101,6 +102,8 @@ class Continuation:
                 trainer.ema.ema.load_state_dict(state["ema"])
                 trainer.optimizer.load_state_dict(state["optimizer"])
                 self._stepped = int(state["stepped"])
+                if hasattr(trainer, "watch_on"):
+                    trainer.watch_on(state["watch"])
         else:
             self._restored = None  # a new training, or one that was begun by several processes
         self._watch_steps(trainer)
@@ -157,6 +160,7 @@ class Continuation:
             "optimizer": trainer.optimizer.state_dict(),
             "gradients": {name: p.grad for name, p in network.named_parameters() if p.grad is not None},
             "stepped": self._stepped,
+            "watch": trainer.watched() if hasattr(trainer, "watched") else None,
             "loader": {
                 "generator": trainer.train_loader.generator.get_state(),
                 "buffer": list(getattr(trainer.train_loader.dataset, "buffer", [])),

@@ -21,6 +21,7 @@ from yoloprune.detectors.ultralytics.calibration_data import calibration_batches
 from yoloprune.detectors.ultralytics.differences import PseudoLabelError, lost_detections
 from yoloprune.detectors.ultralytics.reading import read_network
 from yoloprune.detectors.ultralytics.unpickling import read
+from yoloprune.files import atomic
 
 __all__ = ["START", "Rollback", "bind_rollback"]
 
@@ -94,11 +95,21 @@ class Rollback:
             stats = validator(model=copy.deepcopy(network))  # a copy, since it is fused
             if RANK <= 0:
                 fitness = round(float(stats["fitness"]), 5)
-                torch.save({"fitness": fitness, "model": network.state_dict()}, self._start)
+                with atomic(self._start) as tmp:
+                    torch.save({"fitness": fitness, "model": network.state_dict()}, tmp)
         if RANK <= 0:
             self._start_fitness = float(read(self._start)["fitness"])
-        if self.teacher and not self.resume:
+        if self.teacher and (RANK == -1 or not self.resume):  # several processes resume as Ultralytics does
             self._watch = _FirstSteps.of(self.ema.ema, self.teacher, self.args, self.device)
+
+    def watched(self) -> dict[str, Any] | None:
+        """How far the watch on the first steps is, for a resumed training; None if nothing is watched."""
+        return self._watch and self._watch.state()
+
+    def watch_on(self, state: dict[str, Any] | None) -> None:
+        """Go on with the watch of an interrupted training, from what `watched` said after its last whole epoch."""
+        if self._watch:
+            self._watch.restore(state, read(self._start)["model"])
 
     def _within_epoch(self) -> float:
         """What the schedule makes of an epoch's rate at this step; its value at the start of the epoch is 1."""
@@ -156,6 +167,16 @@ class _FirstSteps:
         images = [batch["img"] for batch in calibration_batches(yolo, args.data, **given)]
         error = lost_detections(yolo.model, images)
         return cls(network, error) if isinstance(error, PseudoLabelError) else None
+
+    def state(self) -> dict[str, Any]:
+        """All of it but the networks."""
+        return {"steps": self._steps, "next": list(self._next), "before": self.before, "lost": self.lost}
+
+    def restore(self, state: dict[str, Any], start: dict[str, Tensor]) -> None:
+        """Put back what `state` said; `start` are the weights before the first step."""
+        self._steps, self._next = int(state["steps"]), [int(step) for step in state["next"]]
+        self.before, self.lost = float(state["before"]), float(state["lost"])
+        self.start = {name: value.to(self.start[name].device) for name, value in start.items()}
 
     def harmed(self, network: nn.Module) -> bool:
         """Whether one more step was one too many; asked after each, it looks only at a few of them."""
