@@ -137,7 +137,13 @@ def test_what_costs_more_than_is_asked_for_is_not_trained_until_it_may(toy: Path
 
 
 @pytest.mark.parametrize(
-    ("ratio", "sizes"), [(None, {320, 288, 256, 224}), (0.5, {320, 288, 256, 224}), (0.25, {320, 256, 192, 160})]
+    ("ratio", "sizes"),
+    [
+        (None, {320, 288, 256, 224}),
+        (0.5, {320, 288, 256, 224}),
+        (0.25, {320, 256, 192, 160}),
+        (0.35, {320, 256, 224, 192, 160}),
+    ],
 )
 def test_sizes_reach_from_its_own_to_one_that_needs_no_pruning(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ratio: float | None, sizes: set[int]

@@ -33,7 +33,7 @@ __all__ = ["Frontier", "Point", "Wanted", "frontier"]
 
 _LEAST_SHARE = 0.98  # of the cost: pruning less than that is not worth a network of one's own
 _ROUNDING = 1.0001
-_SIZES = 4  # how many are looked at by default
+_SIZES = 4  # how many are looked at by default, in equal steps of cost
 _HALF = 0.49  # share of the cost that the smallest of them has where no cost is asked for
 
 
@@ -149,7 +149,7 @@ def frontier(
             hold (`backend`, `threads`, `latency_table`); its targets in GFLOPs are not looked at.
         folder: Where results and networks go.
         sizes: Image sizes in px; by default the network's own, the one at which it costs as much as is asked for
-            unpruned, or half if nothing is, and two between them.
+            unpruned, or half if nothing is, and two or three between them.
         shares: Shares of GFLOPs to prune to.
         wanted: What a network may cost in GFLOPs.
         progress: Where to report to.
@@ -226,7 +226,8 @@ class _Network:
         return next((str(device.device) for device in self._devices.values()), None)
 
     def sizes(self) -> set[int]:
-        """Its own size, the largest at which it costs what is asked for unpruned, and some between, in equal steps."""
+        """Its own size, the largest at which it costs what is asked for unpruned, and some between: in equal steps of
+        cost, and the one at which next to nothing need be pruned."""
         imgsz, stride = self._options.imgsz, self._detector.stride
         share = min(self._most / gflops_at(self._detector, imgsz), 1.0)
         if self._options.timed:
@@ -235,7 +236,7 @@ class _Network:
             share = _HALF
         between = {round(imgsz * share ** (step / (_SIZES - 1) / 2) / stride) * stride for step in range(_SIZES - 1)}
         least = int(imgsz * share**0.5 / stride + 1e-6) * stride
-        return {max(size, stride) for size in (*between, least)}
+        return {max(size, stride) for size in (*between, least, min(least + stride, imgsz))}
 
     def asked(self, imgsz: int, shares: Sequence[float]) -> list[Point]:
         """What is to be measured at a size: the unpruned network and what it is to be pruned to there.

@@ -55,7 +55,7 @@ def _flags() -> list[Flag]:
         Flag("target_ms", ("--target-ms",), _COST, "Milliseconds that one image may take on --backend: "
              "networks are pruned to that at each size.", metavar="<number>"),
         Flag("sizes", ("--sizes",), DATA, "Image sizes in px, with commas between them.",
-             "four, from its own to the one that costs what is asked for, or half, unpruned", "<numbers>"),
+             "four or five, from its own to the one that costs what is asked for, or half, unpruned", "<numbers>"),
         Flag("shares", ("--shares",), PRUNING, "Shares of the GFLOPs to prune to, with commas between them.",
              "0.85,0.7,0.5", "<numbers>"),
         Flag("json", ("--json",), OUTPUT, "Print JSON, and nothing else, on stdout."),
