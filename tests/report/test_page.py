@@ -42,6 +42,7 @@ def test_the_verdict_comes_first_and_ends_with_a_command(text: str) -> None:
     first = body.index("Worth it: better than a smaller image at the same cost")
     assert first < body.index("<svg") < body.index("What it sees") < body.index("Where the cost is")
     assert "69% of the GFLOPs keep 90% of the mAP50-95 (0.400 → 0.360) and take 78% of the time" in body
+    assert "The unpruned network has mAP50-95 0.350 at 512 px (" in body, "what was measured, and where"
     assert "gaps below 0.004 are chance" in body
     assert "use /runs/prune/prune/pruned.pt at 640 px from 0." in body
 

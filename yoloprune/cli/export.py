@@ -131,6 +131,8 @@ def _export(
         check_data_path(str(data))
     quantize = keywords.get("quantize")
     only_onnx = format == "engine" and not has_gpu()
+    if only_onnx and val:
+        raise UserError("Without an NVIDIA GPU there is no engine to validate; leave --val out, or give --format onnx.")
     if only_onnx:
         format = "onnx"
         keywords = {name: value for name, value in keywords.items() if name not in ("quantize", "workspace", "device")}
@@ -172,9 +174,9 @@ def _export(
                 "model.yaml has the rows that each layer has become."
             )
             return None
-        if only_onnx:
-            return _for_tensorrt(screen, path, imgsz, quantize)
         failed = _check(screen, detector, path, format, imgsz, data, keywords)
+        if only_onnx:
+            return failed or _for_tensorrt(screen, path, imgsz, quantize)
         if val:
             _validate(screen, detector, path, imgsz, data)
         elif measured:

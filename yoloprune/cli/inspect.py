@@ -97,7 +97,10 @@ def _table(title: str, *headings: str, caption: str | None = None) -> Table:
     )
     for heading in headings:
         table.add_column(
-            heading.removeprefix(">"), justify="right" if heading.startswith(">") else "left", overflow="fold"
+            heading.removeprefix(">"),
+            justify="right" if heading.startswith(">") else "left",
+            overflow="fold",
+            no_wrap=heading in ("layer", "weight"),  # names are copied from here
         )
     return table
 

@@ -29,7 +29,8 @@ def where_it_stands(folder: RunFolder | None, record: Record, options: Options, 
     if folder is None:
         return "Interrupted; nothing was written."
     done = len(record.steps)
-    finished = [f"{done} of {options.steps} steps"] if options.steps > 1 else ["pruning"] if done else []
+    pruned = done or folder.pruned(1).exists()
+    finished = [f"{done} of {options.steps} steps"] if options.steps > 1 else ["pruning"] if pruned else []
     if epochs := _epochs(folder, done + 1):
         finished.append(f"{epochs} epoch{'s' * (epochs > 1)} of fine-tuning")
     stands = f"{' and '.join(finished)} finished" if finished else "nothing finished yet"

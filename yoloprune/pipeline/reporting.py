@@ -249,7 +249,11 @@ def _stays(original: Detector, options: Options) -> list[Stays]:
             kind[key] = channels + row.width, [*names, row.name]
     stays = [Stays(why, channels, list(dict.fromkeys(names))) for why, (channels, names) in frozen.items()]
     return stays + [
-        Stays("tied: these lose equally many, since the code splits or joins them in equal parts", channels, names)
+        Stays(
+            "tied: these lose equally many, since the code splits or joins them in equal parts",
+            channels,
+            list(dict.fromkeys(names)),
+        )
         for channels, names in tied.values()
     ]
 

@@ -47,8 +47,9 @@ def compare_image_sizes(run: Context, share: float, metrics: dict[str, float]) -
         f"{f.metrics[name]:.3f} at {f.imgsz} px ({f.gflops / own.gflops:.0%} of the cost)" for f in found
     )
     gap, noise = metrics[name] - level, _noise(run, [f.imgsz for f in found], (share - x0) / (x1 - x0))
-    better = "smaller image" if gap < -noise else "pruned" if gap > noise else "equal"
-    nearest = min(found, key=lambda f: abs(f.gflops / own.gflops - share)).imgsz
+    seen, chance = round(gap, 3), round(noise, 3)  # as they are shown
+    better = "smaller image" if seen < -chance else "pruned" if seen > chance else "equal"
+    nearest = found[-1].imgsz  # where the size below keeps less than the pruned network, the one above
     run.record.verdict = Verdict(better, name, metrics[name], round(level, 5), round(noise, 5), nearest)
     run.note(
         f"For comparison, the unpruned network has {name} {told}, with no pruning; the pruned one {metrics[name]:.3f} "

@@ -54,7 +54,7 @@ def bench_table(found: Bench) -> Table:
     figures = [name for name in (measure, "F1 (conf .25)") if any(name in row.metrics for row in found.rows)]
     headings = ("ms", "±", "CPU\nms", "images\n/ s", "file\nMB", "peak\nMB")
     for heading in (*differing, *headings, *(_SHOWN.get(name, name) for name in figures)):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)  # a figure without its end is another figure
     best = max(found.rows, key=lambda row: row.images_per_second)
     for number, row in enumerate(found.rows):
         cells = [values[number] for values in differing.values()]
@@ -77,7 +77,7 @@ def layers_table(layers: Sequence[LayerTime], title: str) -> Table:
     for heading in ("layer", "kind"):
         table.add_column(heading, overflow="fold")
     for heading in ("ms", "share"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)  # a figure without its end is another figure
     whole = sum(layer.ms for layer in layers)
     ranked = sorted(layers, key=lambda layer: -layer.ms)
     for layer in ranked[:_MOST]:

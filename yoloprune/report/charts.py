@@ -199,7 +199,7 @@ def _classes(networks: Sequence[Network]) -> Drawing:
             axes.plot([], [], "o", color=network_color(number), label=network.label)
         axes.set_yticks(range(len(shown)), [f"{_short(name)} ({first[name][1]})" for name in shown])
         axes.set_ylim(len(shown) - 0.5, -0.5)
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, 1.02 * max(1.0, axes.get_xlim()[1]) if axes.get_xlim()[1] > 0.9 else None)
         _legend(axes, networks)
     told = ", ".join(f"{name} {change[name]:+.3f}" for name in shown[:3])
     return Drawing("classes", axes.figure, f"{measure} by class before and after. The biggest losses: {told}.")
@@ -220,7 +220,7 @@ def _sizes(networks: Sequence[Network]) -> Drawing:
         counts = [f"{label[size]} ({networks[0].details.sizes[size][1]})" for size in sizes]
         axes.set_xticks(range(len(sizes)), counts)
         axes.margins(y=0.25)
-        axes.legend(loc="upper left")
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=len(networks))
     return Drawing("sizes", axes.figure, "AP50-95 by size of the object: " + "; ".join(told))
 
 

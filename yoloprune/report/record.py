@@ -111,7 +111,8 @@ class Verdict:
         value: That of the pruned network.
         level: That of the unpruned network on an image so small that it costs as much, linear between measured sizes.
         noise: What a gap between the two may owe to the choice of validation images.
-        imgsz: Measured image size, in px, of about the same cost.
+        imgsz: Measured image size, in px, to take where a smaller image is better: next to the same cost, and not below
+            the pruned network's figure if that can be.
     """
 
     better: str

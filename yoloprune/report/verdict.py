@@ -45,12 +45,21 @@ def run_words(record: Record, networks: Sequence[Network], weights: str, usage: 
         mood, headline = _HEADLINES[verdict.better]
         gap = verdict.value - verdict.level
         lines.append(
-            f"At this cost the unpruned network, on images of about {verdict.imgsz} px, has {verdict.measure} "
-            f"{verdict.level:.3f}: pruning is {abs(gap):.3f} {'ahead' if gap >= 0 else 'behind'}, and gaps below "
+            f"The unpruned network has {verdict.measure} {_on_smaller_images(record)}, so about {verdict.level:.3f} at "
+            f"this cost: pruning is {abs(gap):.3f} {'ahead' if gap >= 0 else 'behind'}, and gaps below "
             f"{verdict.noise:.3f} are chance on these validation images."
         )
     lines += _confidence(before, after)
     return Words(mood, headline, lines, *_next(record, after, weights, usage))
+
+
+def _on_smaller_images(record: Record) -> str:
+    """What was measured of the unpruned network next to the cost of the pruned one."""
+    whole, sizes = record.before, record.smaller_images
+    found = [f"{next(iter(s.metrics.values())):.3f} at {s.imgsz} px ({s.gflops / whole.gflops:.0%})" for s in sizes]
+    if len(sizes) == 1 and record.verdict.level > next(iter(sizes[0].metrics.values())):
+        found.append(f"{next(iter(whole.metrics.values())):.3f} at {record.imgsz} px (100%)")
+    return " and ".join(found)
 
 
 def _kept(before: Network, after: Network, share: float) -> list[str]:

@@ -14,6 +14,7 @@ import torch
 import ultralytics
 
 from tests.small_yolo import write_data
+from yoloprune.demo import digits
 from yoloprune.detectors.ultralytics import checkpoints
 from yoloprune.detectors.ultralytics.calibration_data import calibration_batches
 from yoloprune.detectors.ultralytics.coco import coco_map, find_annotations
@@ -178,6 +179,14 @@ def test_unknown_and_bad_options(pruned_yolo: YOLO, tiny_data: Path) -> None:
         validate(pruned_yolo, tiny_data, konf=0.1)
     with pytest.raises(UserError, match="conf"):
         validate(pruned_yolo, tiny_data, conf="much")
+
+
+def test_figures_at_a_confidence_that_is_cut_off_are_left_out(few_digits: Path) -> None:
+    yolo = checkpoints.load(digits.WEIGHTS)
+    at = {conf: validate(yolo, few_digits, imgsz=96, device="cpu", conf=conf) for conf in (0.1, 0.6)}
+    assert at[0.1].precision > 0 and at[0.1].f1 > 0
+    assert (at[0.6].precision, at[0.6].recall, at[0.6].f1) == (None, None, None)
+    assert at[0.6].map > 0
 
 
 def test_validation_is_quiet_and_leaves_nothing_behind(

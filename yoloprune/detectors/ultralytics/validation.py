@@ -141,6 +141,8 @@ class _KeepDetections:
 
 def _shown(validator: Any) -> tuple[float | None, ...]:
     """Precision, recall, F1, boxes per image and calibration error at the confidence that users see."""
+    if (validator.args.conf or 0) > CONFIDENCE:  # what it is asked about is not there any more
+        return (None,) * 5
     box = validator.metrics.box
     at = round(CONFIDENCE * (len(box.px) - 1)) if len(box.px) else 0
     curves = (np.asarray(curve) for curve in (box.p_curve, box.r_curve, box.f1_curve))
