@@ -199,7 +199,7 @@ def _classes(networks: Sequence[Network]) -> Drawing:
             axes.plot([], [], "o", color=network_color(number), label=network.label)
         axes.set_yticks(range(len(shown)), [f"{_short(name)} ({first[name][1]})" for name in shown])
         axes.set_ylim(len(shown) - 0.5, -0.5)
-        axes.set_xlim(0, 1.02 * max(1.0, axes.get_xlim()[1]) if axes.get_xlim()[1] > 0.9 else None)
+        axes.set_xlim(0, 1.03 * axes.get_xlim()[1])  # room for the last marker
         _legend(axes, networks)
     told = ", ".join(f"{name} {change[name]:+.3f}" for name in shown[:3])
     return Drawing("classes", axes.figure, f"{measure} by class before and after. The biggest losses: {told}.")
