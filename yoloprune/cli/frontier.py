@@ -58,8 +58,8 @@ def _flags() -> list[Flag]:
              "four or five, from its own to the one that costs what is asked for, or half, unpruned", "<numbers>"),
         Flag("shares", ("--shares",), PRUNING, "Shares of the GFLOPs to prune to, with commas between them.",
              "0.85,0.7,0.5", "<numbers>"),
-        Flag("name", ("--name",), OUTPUT, "Name of the output folder. What an earlier frontier of the same weights, data "
-             "and options measured there is shown too, whatever its sizes and shares.", "frontier", "<name>"),
+        Flag("name", ("--name",), OUTPUT, "Name of the output folder. What an earlier frontier of the same weights, "
+             "data and options measured there is shown too, whatever its sizes and shares.", "frontier", "<name>"),
         Flag("json", ("--json",), OUTPUT, "Print JSON, and nothing else, on stdout."),
     ]  # fmt: skip
     return [*own, *(flag_of(name, _SHOWN.get(name, "")) for name in _TAKEN)]
