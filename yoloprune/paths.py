@@ -7,7 +7,7 @@ from pathlib import Path
 
 from yoloprune.errors import UserError, did_you_mean
 
-__all__ = ["check_data_path", "check_path", "shipped_data"]
+__all__ = ["check_data_path", "check_path", "shipped_data", "told_apart"]
 
 
 def check_path(weights: str | Path) -> None:
@@ -49,3 +49,17 @@ def shipped_data() -> list[str]:
     package = find_spec("ultralytics")
     folder = Path(package.origin).parent / "cfg" / "datasets" if package else Path()
     return sorted(path.name for path in folder.glob("*.yaml"))
+
+
+def told_apart(paths: list[str]) -> list[str]:
+    """File names, with as many folders before them as tell them apart.
+
+    Raises:
+        UserError: One path is there twice.
+    """
+    parts = [Path(path).absolute().parts for path in paths]
+    for depth in range(1, max(map(len, parts)) + 1):
+        labels = ["/".join(each[-depth:]) for each in parts]
+        if len(set(labels)) == len(labels):
+            return labels
+    raise UserError(f"'{paths[0]}' is named twice; give different checkpoints.")

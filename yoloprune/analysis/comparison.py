@@ -11,6 +11,7 @@ from yoloprune.deploy.latency import latencies, module_latencies
 from yoloprune.detectors import GFLOPS_IMGSZ
 from yoloprune.detectors.base import Detector
 from yoloprune.errors import UserError
+from yoloprune.paths import told_apart
 from yoloprune.pipeline.data import choose_data, fitting_imgsz
 from yoloprune.pipeline.metrics import named_metrics
 from yoloprune.pipeline.reporting import environment, layers, looks, noise, usage
@@ -69,7 +70,7 @@ def compare(
         detector.place(device)
         detector.check_data(data, same_classes=True)
     sizes = [fitting_imgsz(detector, imgsz)[0] for detector in all_of]
-    labels = _labels(list(detectors))
+    labels = told_apart(list(detectors))
     alike = len({*sizes}) == 1  # or a smaller image makes a network cheaper
     shares = [1.0 if alike else (size / GFLOPS_IMGSZ) ** 2 for size in sizes]
     networks = []
@@ -114,16 +115,6 @@ def _point(network: Network) -> Point:
         noise(network.details, measure.metrics),
         measure.latency_ms,
     )
-
-
-def _labels(paths: list[str]) -> list[str]:
-    """File names, with as many folders before them as tell them apart."""
-    parts = [Path(path).absolute().parts for path in paths]
-    for depth in range(1, max(map(len, parts)) + 1):
-        labels = ["/".join(each[-depth:]) for each in parts]
-        if len(set(labels)) == len(labels):
-            return labels
-    raise UserError(f"'{paths[0]}' is named twice; give different checkpoints.")
 
 
 def _command(paths: list[str], data: str, imgsz: int | None, device: str | None) -> str:

@@ -17,6 +17,7 @@ from yoloprune.detectors import GFLOPS_IMGSZ
 from yoloprune.detectors.base import Detector, Distillation
 from yoloprune.errors import UserError
 from yoloprune.files import atomic, clean_leftovers, readable
+from yoloprune.paths import told_apart
 from yoloprune.pipeline.data import DIGITS, choose_data, fitting_imgsz
 from yoloprune.pipeline.lock import FolderLock
 from yoloprune.pipeline.metrics import gained, named_metrics
@@ -174,9 +175,9 @@ def frontier(
     try:
         clean_leftovers(folder)
         state = _State(folder / "frontier.json", _digest(options, networks), networks)
-        names = _names(list(networks))
-        for path, detector in networks.items():
-            network = _Network(path, names[path], detector, options, most, folder, progress)
+        for (path, detector), label in zip(networks.items(), told_apart(list(networks)), strict=True):
+            name = label.removesuffix(Path(path).suffix).replace("/", "-")
+            network = _Network(path, name, detector, options, most, folder, progress)
             for size in sorted(chosen or network.sizes(), reverse=True):
                 for point in network.asked(size, shares):
                     known = state.find(point)
@@ -362,17 +363,6 @@ class _Network:
 
     def _training(self, point: Point) -> Path:
         return self._folder / f"{Path(point.file).stem}-train"
-
-
-def _names(paths: Sequence[str]) -> dict[str, str]:
-    """The end of each path, with as many folders as tell it from the others: Ultralytics calls all weights best.pt."""
-    parts = {path: Path(path).absolute().with_suffix("").parts[1:] for path in paths}
-    found = {}
-    for path, own in parts.items():
-        others = [theirs for other, theirs in parts.items() if other != path]
-        length = next(n for n in range(1, len(own) + 1) if n == len(own) or own[-n:] not in [o[-n:] for o in others])
-        found[path] = "-".join(own[-length:])
-    return found
 
 
 def _validated(network: Detector, options: Options, progress: Progress) -> dict[str, float]:

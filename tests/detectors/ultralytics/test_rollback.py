@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -55,8 +56,23 @@ def test_a_setback_leads_back_to_the_best_network(data, tmp_path):
     assert {p["bn"] for p in scales} == {p["bias"] for p in scales} == {None}
 
 
+@contextmanager
+def interrupted_in_epoch(number: int):
+    """Within the block a training is interrupted when it begins this epoch, counted from 0."""
+    original = Continuation.on_train_epoch_start
+
+    def interrupt(self, trainer):
+        if trainer.epoch == number:
+            raise KeyboardInterrupt
+        original(self, trainer)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Continuation, "on_train_epoch_start", interrupt)
+        yield
+
+
 @pytest.mark.slow
-def test_a_resumed_training_goes_on_after_a_setback(tmp_path, monkeypatch):
+def test_a_resumed_training_goes_on_after_a_setback(tmp_path):
     Plan({}, {}, 0, 0).save(tmp_path / "plan.json")
     options = Distillation(teacher=str(digits.WEIGHTS), plan=str(tmp_path / "plan.json"))
     data = str(write_few_digits(tmp_path / "digits", train=51, val=32))
@@ -74,17 +90,9 @@ def test_a_resumed_training_goes_on_after_a_setback(tmp_path, monkeypatch):
         scales.append(trained.trainer.optimizer.param_groups[0].get("lr_scale"))
         return checkpoints.load(folder / "weights" / "last.pt").model
 
-    whole, original = train("whole"), Continuation.on_train_epoch_start
-
-    def interrupt(self, trainer):
-        if trainer.epoch == 2:
-            raise KeyboardInterrupt
-        original(self, trainer)
-
-    monkeypatch.setattr(Continuation, "on_train_epoch_start", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    whole = train("whole")
+    with interrupted_in_epoch(2), pytest.raises(KeyboardInterrupt):
         train("cut")
-    monkeypatch.undo()
     assert equal(whole, train("cut"))
     assert scales[0] == scales[1] < 1  # there was a setback
     assert not equal(whole, checkpoints.load(start).model)  # and something learnt after it
@@ -110,19 +118,11 @@ def test_a_resumed_training_watches_the_first_steps_on(data, tmp_path, monkeypat
 
     monkeypatch.setattr(rollback._FirstSteps, "harmed", harmed)
     run(Path(shallow_weights()), tmp_path / "whole", asked)
-    whole, original = looked[:], Continuation.on_train_epoch_start
+    whole = looked[:]
     looked.clear()
-
-    def interrupt(self, trainer):
-        if trainer.epoch == 2:
-            raise KeyboardInterrupt
-        original(self, trainer)
-
-    monkeypatch.setattr(Continuation, "on_train_epoch_start", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_in_epoch(2), pytest.raises(KeyboardInterrupt):
         run(Path(shallow_weights()), tmp_path / "cut", asked)
     assert 0 < len(looked) < len(whole)
-    monkeypatch.setattr(Continuation, "on_train_epoch_start", original)
     run(Path(shallow_weights()), tmp_path / "cut", asked)
     assert looked == whole
 
