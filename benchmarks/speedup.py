@@ -60,7 +60,7 @@ def main() -> None:
         timed = prune_once(detector, target, options, device=device).detector
         rows.append(_row(f"--target-speedup {args.speedup:g}", detector, timed, device, args, args.imgsz))
         _say(rows[-1])
-        for counted in _as_fast(detector, options, device, rows[-1]["ms"]):
+        for counted in _as_fast(detector, options, device, rows[-1]):
             share = counted.gflops() / detector.gflops()
             rows.append(_row(f"--target-ratio {share:.2f}", detector, counted, device, args, args.imgsz))
             _say(rows[-1])
@@ -68,9 +68,9 @@ def main() -> None:
         args.json.write_text(json.dumps({"machine": machine("torch", args.backend), "rows": rows}, indent=1))
 
 
-def _as_fast(detector: Detector, options: Options, device: OnDevice, ms: float):
-    """Networks pruned to GFLOPs, until one takes as long as another that was pruned to a time."""
-    own, share, tried = detector.gflops(), ms / device.own_ms, [(1.0, device.own_ms)]
+def _as_fast(detector: Detector, options: Options, device: OnDevice, timed: dict):
+    """Networks pruned to GFLOPs, until one takes as long as the row that was pruned to a time."""
+    own, share, ms, tried = detector.gflops(), timed["cost"], timed["ms"], [(1.0, device.own_ms)]
     for _ in range(3):
         given = replace(options, target_speedup=None, backend=None, threads=None, target_ratio=share)
         found = prune_once(detector, Target(gflops=share * own), given).detector

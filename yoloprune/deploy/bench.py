@@ -140,7 +140,7 @@ class Bench:
     Attributes:
         rows: A row per case, those of one backend together.
         processor: What the processor is called.
-        notes: What could not be measured, and why.
+        notes: What could not be measured, and why; on which images accuracy was.
     """
 
     rows: list[Row]
@@ -190,6 +190,8 @@ def bench(files: Sequence[Path], wanted: Wanted, progress: Progress) -> Bench:
             if data:
                 for row, case in zip(rows[-len(own) :], own, strict=True):
                     row.metrics = _accuracy(case, loaded.get(Path(case.network)), data, accuracy, progress)
+        if data:
+            notes.append("mAP and F1 are on square images, as exports take them; yoloprune val pads as Ultralytics does.")
         return Bench(rows, processor(), notes)
 
 

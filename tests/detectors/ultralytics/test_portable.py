@@ -162,6 +162,8 @@ def test_stock_ultralytics_trains_resumes_validates_and_exports_it(name: str, ta
     weights = export(yolo, tmp_path / "mine_stock.pt", format="stock")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("PYTHONPATH", None)
+    if older := os.environ.get("YOLOPRUNE_STOCK"):
+        environment["PYTHONPATH"] = older
     command = [sys.executable, "-P"] if sys.version_info >= (3, 11) else [sys.executable]
 
     def run(what: str) -> subprocess.CompletedProcess:
