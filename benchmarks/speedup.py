@@ -1,6 +1,7 @@
 """Pruned to a time on a backend, beside pruned to GFLOPs until that takes as long, and beside smaller images.
 
     python benchmarks/speedup.py --backend onnxruntime --speedup 2 --json speedup.json
+    python benchmarks/speedup.py --weights yolov8s.yaml --time-only             # a network without trained weights
 
 Without training. Times are of whole networks, batch 1, in turns with the unpruned one; mAP as Ultralytics validates.
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 import torch
 from limits import machine
 from quality import SHARED
+from ultralytics import YOLO
 
 from yoloprune import detectors
 from yoloprune.detectors.base import Detector
@@ -39,14 +41,17 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=[288, 256, 224, 192])
     parser.add_argument("--keep-head", action="store_true")
     parser.add_argument("--round-to", type=int, default=8)
+    parser.add_argument("--time-only", action="store_true", help="ranked by l2, not recovered, not validated")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)
-    detector = detectors.load(args.weights)
+    fresh = args.weights.endswith(".yaml")
+    detector = detectors.wrap(YOLO(args.weights)) if fresh else detectors.load(args.weights)
     options = Options(
         target_speedup=args.speedup, backend=args.backend, threads=args.threads, imgsz=args.imgsz, data=args.data,
-        device="cpu", criterion="output_error", recover=True, prune_head=not args.keep_head, round_to=args.round_to,
+        device="cpu", criterion="l2" if args.time_only else "output_error", recover=not args.time_only,
+        prune_head=not args.keep_head, round_to=args.round_to,
     )  # fmt: skip
     with detectors.quiet():
         device = OnDevice(detector, options)
@@ -87,8 +92,10 @@ def _as_fast(detector: Detector, options: Options, device: OnDevice, timed: dict
 def _row(
     name: str, original: Detector, network: Detector, device: OnDevice, args: argparse.Namespace, imgsz: int
 ) -> dict:
-    metrics = network.validate(args.data, imgsz=imgsz, batch=16, device="cpu", verbose=False)
-    named = named_metrics(metrics, network.task)
+    named = dict.fromkeys(("mAP50-95", SEEN), float("nan"))
+    if not args.time_only:
+        metrics = network.validate(args.data, imgsz=imgsz, batch=16, device="cpu", verbose=False)
+        named = named_metrics(metrics, network.task)
     ms = device.own_ms if network is original else device.times(network)
     cost = network.gflops() / original.gflops() * (imgsz / args.imgsz) ** 2
     return {"network": name, "cost": cost, "ms": ms, "mAP50-95": named["mAP50-95"], "F1": named[SEEN]}
