@@ -5,7 +5,8 @@
 
 Shares are of the GFLOPs at --imgsz; each is to be compared with the largest image that costs no more. A pair of a size
 and a share, such as 288:0.85, prunes a little on a somewhat smaller image. What an interrupted call has measured is
-read from --folder.
+read from --folder. With --gaps each pruned network is set against the image-size line at its cost, on the same
+resampled images.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 from limits import machine
 from quality import SHARED, with_spread
 
 from yoloprune import detectors
 from yoloprune.analysis.frontier import Point, frontier
+from yoloprune.detectors.base import Detector
 from yoloprune.pipeline.metrics import SEEN
 from yoloprune.pipeline.recipe import merge, read_recipe
 
@@ -42,6 +45,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu", help="as Ultralytics takes it")
     parser.add_argument("--folder", type=Path, default=Path("runs/quality"))
+    parser.add_argument("--gaps", action="store_true", help="how far each is from the image-size line, and σ")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
 
@@ -54,6 +58,9 @@ def main() -> None:
         points = {seed: [asdict(point) for point in points] for seed, points in found.items()}
         args.json.write_text(json.dumps({"machine": machine("torch", "ultralytics"), "points": points}, indent=1))
     _print(found, args)
+    if args.gaps:
+        for seed, points in found.items():
+            _print_gaps(points, networks[args.weights], args, seed)
 
 
 def _measured(networks: dict, pairs: list[tuple[int, float]], args: argparse.Namespace, seed: int) -> list[Point]:
@@ -85,6 +92,33 @@ def _print(found: dict[int, list[Point]], args: argparse.Namespace) -> None:
             *(with_spread([p.metrics[name] for p in same]) for name in (RECALL, SEEN)),
         ]
         print(f"| {' | '.join(cells)} |")
+
+
+def _print_gaps(points: list[Point], unpruned: Detector, args: argparse.Namespace, seed: int) -> None:
+    """How far each pruned network is ahead of the line through the unpruned ones, and of the one that costs no more."""
+    samples = {point.file: _samples(point, unpruned, args, seed) for point in points}
+    line = sorted((point for point in points if point.share == 1), key=lambda point: point.gflops)
+    print(f"\n| seed {seed} | ahead of the line | σ | ahead of what costs no more | σ |\n|---|---|---|---|---|")
+    for point in (point for point in points if point.share < 1):
+        below = next((p for p in reversed(line) if p.gflops <= point.gflops), None)
+        above = next((p for p in line if p.gflops >= point.gflops), None)
+        if not below or not above:
+            continue
+        place = (point.gflops - below.gflops) / (above.gflops - below.gflops)
+        cells = [f"pruned to {point.share:.0%}, {point.imgsz} px"]
+        for part in (place, 0.0):
+            level = below.quality + part * (above.quality - below.quality)
+            of_line = samples[below.file] + part * (samples[above.file] - samples[below.file])
+            cells += [f"{point.quality - level:+.3f}", f"{np.std(samples[point.file] - of_line):.3f}"]
+        print(f"| {' | '.join(cells)} |")
+
+
+def _samples(point: Point, unpruned: Detector, args: argparse.Namespace, seed: int) -> np.ndarray:
+    """mAP50-95 of a point on resampled validation images, the same resamples for all."""
+    file = args.folder / str(seed) / point.file
+    network = detectors.load(file) if file.exists() else unpruned
+    found = network.validate(args.data, imgsz=point.imgsz, batch=16, device=args.device, verbose=False, details=True)
+    return np.array(found.details.samples["map"])
 
 
 if __name__ == "__main__":
