@@ -53,6 +53,9 @@ def test_a_bench_of_the_digits(yoloprune, weights, few_digits, tmp_path) -> None
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     (row,) = found["rows"]
+    assert found["notes"] == [
+        "mAP and F1 are on square images, as exports take them; yoloprune val pads as Ultralytics does."
+    ]
     assert row["backend"] == "onnxruntime" and row["imgsz"] == [64, 64] and row["ms"] > 0
     assert set(found["layers"]) == {"digits.pt in torch, 64 px", "digits.pt in ONNX Runtime, 64 px"}
     assert (tmp_path / "new" / "b.csv").is_file() and (tmp_path / "b.png").is_file()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -52,6 +53,18 @@ def test_a_run_here_is_measured_as_a_whole(cache, monkeypatch) -> None:
     assert ms > 0 and asked == pytest.approx(own / 1.05, abs=0.02)
     assert "onnxruntime" in said and "1 thread" in said
     assert result.plan is not None and len(list(cache.rglob("onnxruntime-*.json"))) == 1
+
+
+def test_a_time_that_seems_met_is_measured_again(monkeypatch) -> None:
+    device = object.__new__(on_device.OnDevice)
+    device.here, device.device, device.own_ms = True, "a device", 20.0
+    found = {"lucky": iter([10.0, 10.9]), "good": iter([10.1, 10.0])}
+    monkeypatch.setattr(device, "times", lambda plan, seconds=None: next(found[plan]))
+    plans, model = iter(found), SimpleNamespace(rest=0.0, of_plan=lambda plan: 10.0)
+    plan, said = device.settle(model, lambda: next(plans), lambda plan: plan, 10.0)
+    assert plan == "good"
+    assert said.startswith("Measured 10.03 ms on a device")
+    assert model.rest == pytest.approx(0.6)
 
 
 def by_table(table: CostTable, detector) -> float:

@@ -191,7 +191,9 @@ def bench(files: Sequence[Path], wanted: Wanted, progress: Progress) -> Bench:
                 for row, case in zip(rows[-len(own) :], own, strict=True):
                     row.metrics = _accuracy(case, loaded.get(Path(case.network)), data, accuracy, progress)
         if data:
-            notes.append("mAP and F1 are on square images, as exports take them; yoloprune val pads as Ultralytics does.")
+            notes.append(
+                "mAP and F1 are on square images, as exports take them; yoloprune val pads as Ultralytics does."
+            )
         return Bench(rows, processor(), notes)
 
 
