@@ -160,11 +160,17 @@ def test_learning_rate_given_twice(refused) -> None:
         ("resume=True", "--resume"),
         ("model=x.pt", "--weights"),
         ("mode=val", "cannot be given"),
+        ("round_to=4", "--round-to"),
+        ("prunehead=True", "did you mean 'prune_head'"),
         ("whatever", "key=value"),
     ],
 )
 def test_key_value(refused, pair, sentence) -> None:
     assert sentence in refused("v8", "--weights", WEIGHTS, "--target-ratio", 0.5, *PRUNE_ONLY, pair)
+
+
+def test_a_target_as_key_value(refused) -> None:
+    assert "give it as --target-ratio" in refused("v8", "--weights", WEIGHTS, "target_ratio=0.5")
 
 
 @pytest.mark.parametrize(

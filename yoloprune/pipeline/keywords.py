@@ -16,7 +16,7 @@ import yaml
 
 from yoloprune.errors import UserError, did_you_mean
 
-__all__ = ["COMMAND_DECIDES", "OPTIMIZERS", "OWN_OPTIONS", "check_keywords"]
+__all__ = ["COMMAND_DECIDES", "OPTIMIZERS", "OWN_OPTIONS", "check_keywords", "train_keywords"]
 
 OPTIMIZERS = ("SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop", "auto")
 """What Ultralytics' trainer can build, in any case; it finds out after the model and the data are loaded."""
@@ -83,14 +83,14 @@ def check_keywords(
     Raises:
         UserError: An unknown keyword, one of `options` or `decided`, or text in the place of a number.
     """
-    defaults = _defaults()
+    defaults = train_keywords()
     for name, value in keywords.items():
         if name in options:
             raise UserError(f"{name}=... is an option of its own; give it as --{options[name]}.")
         if name in decided:
             raise UserError(f"{name}=... cannot be given: {decided[name]}.")
         if name not in defaults:
-            near = did_you_mean(str(name), defaults)
+            near = did_you_mean(str(name), [*defaults, *options])
             raise UserError(f"'{name}' is not an option of Ultralytics{near} (https://docs.ultralytics.com/usage/cfg).")
         default = defaults[name]
         if isinstance(value, str) and isinstance(default, (int, float)) and name not in _ALSO_TEXT:
@@ -107,7 +107,7 @@ _ALSO_TEXT = {"cache", "embed", "freeze", "pretrained", "compile"}  # whose defa
 
 
 @cache
-def _defaults() -> dict[str, Any]:
-    """Ultralytics' own table of keywords and defaults."""
+def train_keywords() -> dict[str, Any]:
+    """Keywords of Ultralytics' `train()`, and their defaults: its own table."""
     package = Path(find_spec("ultralytics").origin).parent
     return yaml.safe_load((package / "cfg" / "default.yaml").read_text(encoding="utf-8"))

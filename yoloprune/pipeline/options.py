@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -18,7 +19,7 @@ from yoloprune.errors import UserError
 from yoloprune.files import atomic
 
 from .declared import DATA, OUTPUT, PRUNING, TARGET, TRAINING, WEIGHTS, check_range, declared, option
-from .keywords import check_keywords
+from .keywords import OWN_OPTIONS, check_keywords, train_keywords
 from .typed import parse_budget, parse_count, parse_gflops, parse_ms, parse_names, parse_ratio, parse_speedup, typed
 
 __all__ = ["CRITERIA", "TARGETS", "Options", "check_imgsz", "check_measuring"]
@@ -264,6 +265,7 @@ class Options:
 
     def __post_init__(self):
         self._settle_types()
+        check_keywords(self.train, _own_options())
         given = [t for t in TARGETS if getattr(self, t) is not None]
         if len(given) != 1:
             got = " and ".join(given) or "none"
@@ -284,7 +286,6 @@ class Options:
             )
         if self.export == STOCK and not self.portable:
             raise UserError("--format stock needs --portable, which prunes only what stock rows can say; add it.")
-        check_keywords(self.train)
 
     @property
     def validation_batch(self) -> int:
@@ -340,6 +341,17 @@ class Options:
     def known(cls) -> set[str]:
         """The names of all options."""
         return set(declared(cls))
+
+
+@cache
+def _own_options() -> dict[str, str]:
+    """What may be taken for a keyword of Ultralytics' and is an option here, and how the command line calls it."""
+    own = {name: what for name, (_, what) in declared(Options).items() if what.panel and name not in train_keywords()}
+    flags = {
+        name: (what.flags or (name.replace("_", "-"),))[0].partition("/")[0].removeprefix("--")
+        for name, what in own.items()
+    }
+    return {**flags, **OWN_OPTIONS}
 
 
 def check_imgsz(imgsz: int | None) -> None:
