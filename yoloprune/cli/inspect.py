@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from yoloprune.detectors import family_title
 from yoloprune.errors import UserError
 
 from .errors import reported
@@ -72,7 +73,7 @@ def _inspect(weights: Path, prune_head: bool, keep: str | None, round_to: int, a
 
 
 def _show(screen: Screen, weights: Path, found: Inspection, round_to: int) -> None:
-    screen.line(f"{weights}: YOLO{found.family} {found.task}", "bold")
+    screen.line(f"{weights}: {family_title(found.family)} {found.task}", "bold")
     for table in (_layer_table(found), _group_table(found), _staying_table(found), _part_table(found, round_to)):
         screen.result(table, "")
     for operator, count in found.unsupported.items():

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
+from yoloprune.detectors import family_title
 from yoloprune.errors import UserError
 from yoloprune.paths import check_data_path, check_path
 from yoloprune.pipeline.declared import declared
@@ -188,7 +189,7 @@ def _opening(screen: Screen, run: Run, request: Asked | Resume) -> None:
     record, options = run.record, run.options
     before = record.before
     screen.line(
-        f"{Path(record.weights).name}: YOLO{record.family} {record.task}, {before.gflops:.2f} GFLOPs, "
+        f"{Path(record.weights).name}: {family_title(record.family)} {record.task}, {before.gflops:.2f} GFLOPs, "
         f"{before.params / 1e6:.3f}M parameters, to be pruned to {run.target}",
         "bold",
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .base import Detector
     from .ultralytics.exported import Exported
 
-__all__ = ["FAMILIES", "GFLOPS_IMGSZ", "exported", "load", "quiet", "wrap"]
+__all__ = ["FAMILIES", "GFLOPS_IMGSZ", "exported", "family_title", "load", "quiet", "wrap"]
 
 GFLOPS_IMGSZ = 640
 """Image size in px at which GFLOPs are counted: the one of `model.info()` and of the published tables, whatever size
@@ -30,6 +30,13 @@ FAMILIES = [
 ]
 """The implementations as `module:class`. The first that recognises a file or a model takes it; the last one says what
 is wrong with what none recognises."""
+
+_TITLES = {"rtdetr": "RT-DETR", "world": "YOLO-World", "yoloe": "YOLOE", "unknown": "YOLO"}
+
+
+def family_title(family: str) -> str:
+    """What people call a family, such as "YOLOv8" for "v8"."""
+    return _TITLES.get(family, f"YOLO{family}")
 
 
 def load(weights: str | Path, *, trust: bool = False) -> Detector:

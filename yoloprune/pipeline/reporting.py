@@ -15,6 +15,7 @@ import yaml
 
 import yoloprune
 from yoloprune.deploy.latency import module_latencies
+from yoloprune.detectors import family_title
 from yoloprune.detectors.base import SETBACK, Detector
 from yoloprune.detectors.details import Details
 from yoloprune.graph import Graph
@@ -81,8 +82,8 @@ def _subtitle(run: Context) -> str:
     place = record.latency_on if run.device and run.device.here else f"torch on {record.latency_on}, float32"
     where = f"; milliseconds are those of {place}" if record.latency_on else ""
     return (
-        f"YOLO{record.family} {record.task}{on}, images of {record.imgsz} px. GFLOPs are those of model.info(), "
-        f"at 640 px{where}."
+        f"{family_title(record.family)} {record.task}{on}, images of {record.imgsz} px. GFLOPs are those of "
+        f"model.info(), at 640 px{where}."
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from yoloprune.deploy.formats import check_can_export, check_format, export_path
+from yoloprune.detectors import family_title
 from yoloprune.detectors.base import Detector
 from yoloprune.errors import UserError
 from yoloprune.files import clean_leftovers
@@ -129,7 +130,7 @@ class PruneResult:
         return f"<table>{caption}<tr>{heading}</tr>{rows}</table>"
 
     def _title(self) -> str:
-        return f"{Path(self.report.weights).name} (YOLO{self.report.family} {self.report.task}) pruned"
+        return f"{Path(self.report.weights).name} ({family_title(self.report.family)} {self.report.task}) pruned"
 
     def _where(self) -> str:
         return f"in {self.weights}" if self.weights else 'in memory; result.save("pruned.pt") writes it'

@@ -19,6 +19,7 @@ import ultralytics
 from torch import nn
 
 from tests.small_yolo import narrow, shapes, write_data
+from yoloprune.detectors import family_title
 from yoloprune.detectors.ultralytics import checkpoints
 from yoloprune.detectors.ultralytics.families import network_family
 from yoloprune.detectors.ultralytics.guard import quiet
@@ -296,6 +297,11 @@ def test_family_is_told_by_the_modules(name: str, family: str) -> None:
     assert not is_pruned(yolo.model)
     yolo.model.yaml.pop("yaml_file")
     assert checkpoints.family(yolo) == family
+
+
+def test_families_are_called_as_people_do() -> None:
+    titles = [family_title(family) for family in ("v8", "11", "rtdetr", "world", "unknown")]
+    assert titles == ["YOLOv8", "YOLO11", "RT-DETR", "YOLO-World", "YOLO"]
 
 
 @pytest.mark.parametrize(("name", "family"), [("yolov8n-ghost.yaml", "v8"), ("yolo26n-cls.yaml", "26")])
