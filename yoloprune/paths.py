@@ -62,4 +62,5 @@ def told_apart(paths: list[str]) -> list[str]:
         labels = ["/".join(each[-depth:]) for each in parts]
         if len(set(labels)) == len(labels):
             return labels
-    raise UserError(f"'{paths[0]}' is named twice; give different checkpoints.")
+    twice = next(path for path, label in zip(paths, labels, strict=True) if labels.count(label) > 1)
+    raise UserError(f"'{twice}' is named twice; give different checkpoints.")

@@ -46,6 +46,13 @@ def test_mistakes_are_answered_in_a_sentence(yoloprune, words, said) -> None:
     assert result.stderr.count("\n") == 1
 
 
+def test_a_network_that_is_named_twice(yoloprune, weights, monkeypatch) -> None:
+    monkeypatch.chdir(weights.parent)
+    result = yoloprune("bench", weights.name, weights)
+    assert result.exit_code == 2, result.output
+    assert f"'{weights.name}' is named twice; give different checkpoints" in result.stderr
+
+
 def test_a_bench_of_the_digits(yoloprune, weights, few_digits, tmp_path) -> None:
     words = ["bench", weights, "--imgsz", 64, "--seconds", 0.1, "--threads", 1, "--data", few_digits]
     files = ["--csv", tmp_path / "new" / "b.csv", "--picture", tmp_path / "b.png"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,3 +146,5 @@ def test_table_csv_and_picture(tmp_path) -> None:
     ]
     draw_bench(found, tmp_path / "b.png")
     assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
+    other = bench_table(Bench([rows[0], replace(rows[1], network="b/yolov8n.pt")], "a processor", []))
+    assert list(other.columns[0].cells) == ["a/yolov8n.pt", "b/yolov8n.pt"]

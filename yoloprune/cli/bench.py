@@ -10,7 +10,7 @@ import typer
 
 from yoloprune.errors import UserError, did_you_mean
 from yoloprune.files import check_folder, check_regular
-from yoloprune.paths import check_data_path, check_path
+from yoloprune.paths import check_data_path, check_path, told_apart
 from yoloprune.pipeline.typed import read_text
 
 from .errors import reported
@@ -121,7 +121,7 @@ def _files(words: Iterable[str]) -> list[Path]:
     """The networks, each of which is there.
 
     Raises:
-        UserError: One is not.
+        UserError: One is not, or is named twice.
     """
     from yoloprune.deploy.backends import backend_of
 
@@ -137,6 +137,7 @@ def _files(words: Iterable[str]) -> list[Path]:
             backend_of(path)
             if not path.is_dir():
                 check_regular(path)
+    told_apart([str(path) for path in files])
     return files
 
 
@@ -204,5 +205,10 @@ def _layers(screen: Any, files: list[Path], wanted: Any) -> dict[str, Any]:
     """Times of layers of the first setting, by network and runtime."""
     from yoloprune.deploy.layers import layers_of
 
+    labels = told_apart([str(path) for path in files])
     with screen.waiting("Time the layers"):
-        return {name: some for path in files for name, some in layers_of(path, wanted).items()}
+        return {
+            name: some
+            for path, label in zip(files, labels, strict=True)
+            for name, some in layers_of(path, wanted, label).items()
+        }

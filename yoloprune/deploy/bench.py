@@ -17,6 +17,7 @@ from typing import Any
 from yoloprune import detectors
 from yoloprune.detectors.base import Detector
 from yoloprune.errors import UserError
+from yoloprune.paths import told_apart
 from yoloprune.pipeline.data import choose_data, fitting_imgsz
 from yoloprune.pipeline.metrics import named_metrics
 from yoloprune.progress import Progress
@@ -168,12 +169,12 @@ def bench(files: Sequence[Path], wanted: Wanted, progress: Progress) -> Bench:
         if data:
             data = choose_data(data, detector)
     with tempfile.TemporaryDirectory(prefix="yoloprune-bench-") as folder:
-        cases = []
-        for number, path in enumerate(files):
+        cases, labels = [], told_apart([str(path) for path in files])
+        for number, (path, label) in enumerate(zip(files, labels, strict=True)):
             if path in loaded:
                 place = Path(folder) / str(number)
                 place.mkdir()
-                cases += _of_checkpoint(loaded[path], path, place, wanted, data, notes, progress)
+                cases += _of_checkpoint(loaded[path], path, label, place, wanted, data, notes, progress)
             else:
                 cases += _of_export(path, wanted, notes)
         if not cases:
@@ -198,7 +199,14 @@ def bench(files: Sequence[Path], wanted: Wanted, progress: Progress) -> Bench:
 
 
 def _of_checkpoint(
-    detector: Detector, path: Path, folder: Path, wanted: Wanted, data: str | None, notes: list[str], progress: Progress
+    detector: Detector,
+    path: Path,
+    label: str,
+    folder: Path,
+    wanted: Wanted,
+    data: str | None,
+    notes: list[str],
+    progress: Progress,
 ) -> Iterator[Case]:
     """The cases of a checkpoint, exported where a backend needs that."""
     exports: dict[Any, Path] = {}
@@ -219,7 +227,7 @@ def _of_checkpoint(
                 options = {"quantize": quantize} if quantize else {}
                 options |= {"data": data} if quantize == 8 else {}
                 place = folder / f"{len(exports)}{suffix(backend.format)}"
-                with progress.phase(f"Export {path.name} for {name}, {precision}, {size} px, batch {batch_of_file}"):
+                with progress.phase(f"Export {label} for {name}, {precision}, {size} px, batch {batch_of_file}"):
                     exports[key] = detector.export(
                         place, format=backend.format, imgsz=size, batch=batch_of_file, **options
                     )

@@ -71,12 +71,13 @@ def onnx_layers(path: Path, image: np.ndarray, *, threads: int = 0, rounds: int 
     return [LayerTime(name, kind, statistics.median(ms[_WARM_UP:])) for (name, kind), ms in times.items()]
 
 
-def layers_of(path: Path, wanted: Wanted) -> dict[str, list[LayerTime]]:
+def layers_of(path: Path, wanted: Wanted, label: str) -> dict[str, list[LayerTime]]:
     """The layers of a network in the first setting that is wanted: of a checkpoint in torch and ONNX Runtime.
 
     Args:
         path: A checkpoint or an export; only ONNX files among these have layers that can be timed.
         wanted: What `bench` is asked for.
+        label: What the file is called.
 
     Returns:
         Layers by a title that says what they are of.
@@ -87,7 +88,7 @@ def layers_of(path: Path, wanted: Wanted) -> dict[str, list[LayerTime]]:
     found, threads = {}, wanted.threads[0]
     if path.suffix == ".onnx":
         file = detectors.exported(path)
-        found[f"{path.name} in ONNX Runtime"] = onnx_layers(
+        found[f"{label} in ONNX Runtime"] = onnx_layers(
             path, np.zeros((file.batch, file.channels, *file.imgsz), np.float32), threads=threads
         )
     elif path.suffix == ".pt":
@@ -96,8 +97,8 @@ def layers_of(path: Path, wanted: Wanted) -> dict[str, list[LayerTime]]:
         image = torch.zeros(wanted.batches[0], detector.channels, size, size)
         with execution.threads(threads):
             times = torch_layers(detector, imgsz=size, batch=len(image), device=wanted.device)
-        found[f"{path.name} in torch, {size} px"] = times
+        found[f"{label} in torch, {size} px"] = times
         with tempfile.TemporaryDirectory(prefix="yoloprune-layers-") as folder:
             export = detector.export(Path(folder) / "layers.onnx", imgsz=size, batch=len(image))
-            found[f"{path.name} in ONNX Runtime, {size} px"] = onnx_layers(export, image.numpy(), threads=threads)
+            found[f"{label} in ONNX Runtime, {size} px"] = onnx_layers(export, image.numpy(), threads=threads)
     return found

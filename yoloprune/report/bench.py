@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from yoloprune.files import atomic
+from yoloprune.paths import told_apart
 
 from .figure import new_figure
 
@@ -55,6 +56,7 @@ def bench_table(found: Bench) -> Table:
     headings = ("ms", "±", "CPU\nms", "images\n/ s", "file\nMB", "peak\nMB")
     for heading in (*differing, *headings, *(_SHOWN.get(name, name) for name in figures)):
         table.add_column(heading, justify="right", no_wrap=True)  # a figure without its end is another figure
+    labels = _labels(found)
     best = max(found.rows, key=lambda row: row.images_per_second)
     for number, row in enumerate(found.rows):
         cells = [values[number] for values in differing.values()]
@@ -67,7 +69,7 @@ def bench_table(found: Bench) -> Table:
             f"{row.peak_mb:.0f}" if row.peak_mb else "",
         ]
         cells += [f"{row.metrics[name]:.3f}" if name in row.metrics else "" for name in figures]
-        table.add_row(Path(row.network).name, row.backend, *cells, style="bold" if row is best else None)
+        table.add_row(labels[row.network], row.backend, *cells, style="bold" if row is best else None)
     return table
 
 
@@ -117,7 +119,7 @@ def draw_bench(found: Bench, path: Path) -> None:
         path: PNG file to write.
     """
     measure = next(name for row in found.rows for name in row.metrics)
-    figure = new_figure(7, 4.6)
+    figure, labels = new_figure(7, 4.6), _labels(found)
     ax = figure.subplots()
     kinds = list(dict.fromkeys((row.backend, row.precision) for row in found.rows))
     for kind in kinds:
@@ -128,7 +130,7 @@ def draw_bench(found: Bench, path: Path) -> None:
         quality = [row.metrics[measure] for row in rows]
         ax.errorbar(ms, quality, xerr=spread, fmt="o", ms=5, capsize=2, label=" ".join(kind))
         for row, x, y in zip(rows, ms, quality, strict=True):
-            text = f"{Path(row.network).stem} {_size(row)}"
+            text = f"{Path(labels[row.network]).with_suffix('')} {_size(row)}"
             ax.annotate(text, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=6)
     ax.set_xlabel("ms of one image (bars: quartiles)", fontsize=8)
     ax.set_ylabel(measure, fontsize=8)
@@ -138,6 +140,12 @@ def draw_bench(found: Bench, path: Path) -> None:
     ax.legend(fontsize=7, frameon=False)
     with atomic(path) as tmp:
         figure.savefig(tmp, dpi=130)
+
+
+def _labels(found: Bench) -> dict[str, str]:
+    """What each network is called; `pruned.pt` of two runs with its folder."""
+    networks = list(dict.fromkeys(row.network for row in found.rows))
+    return dict(zip(networks, told_apart(networks), strict=True))
 
 
 def _size(row: Row) -> str:
