@@ -54,7 +54,7 @@ def main() -> None:
     folder = args.folder.absolute()
     data = args.data or digits.write(folder / "digits")
     rows = []
-    for weights in args.weights or [_pruned(family, data, args.epochs, folder) for family in args.families]:
+    for weights in args.weights or (_pruned(family, data, args.epochs, folder) for family in args.families):
         for format in args.formats:
             row = {"weights": weights.stem, "format": format, **_exported(weights, format, data, args)}
             rows.append(row)
