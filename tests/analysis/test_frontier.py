@@ -274,7 +274,7 @@ class Simulated(OnDevice):
         self._table = CostTable(self.device)
         self.own_ms = self.times(detector)
 
-    def times(self, detector: ToyDetector, seconds: float | None = None) -> float:
+    def times(self, detector: ToyDetector, target: float | None = None) -> float:
         return simulated_ms(detector, self._imgsz)
 
     def _measured(self, detector: ToyDetector) -> list[Any]:
